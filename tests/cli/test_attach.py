@@ -138,13 +138,13 @@ async def test_trouble_with_the_daemon_ends_nothing_and_a_signal_is_told_as_a_sh
         await until(lambda: terminal.process.poll() is not None)
         home.config_file.write_text(settings)
     assert terminal.process.returncode == 128 + 9
-    assert b"forkjoin has lost hold of it" in terminal.printed
+    assert b"forkjoin lost the reservation" in terminal.printed
 
 
 def test_without_a_terminal_it_is_refused(home: Home, repository: Path) -> None:
     refused = forkjoin(repository, "attach", "a1", check=False)
     assert refused.returncode == 1
-    assert "for a person at a terminal" in refused.stderr
+    assert "needs a person at a terminal" in refused.stderr
 
 
 @pytest.mark.parametrize("variable", ["FORKJOIN_TOKEN", "CLAUDECODE"])
@@ -153,7 +153,7 @@ async def test_from_a_program_it_is_refused_on_a_terminal_too(
 ) -> None:
     monkeypatch.setenv(variable, "1")
     with attached(repository, "a1", "--tmux") as terminal:
-        await until(lambda: b"for a person at a terminal" in terminal.printed)
+        await until(lambda: b"needs a person at a terminal" in terminal.printed)
 
 
 async def test_in_a_window_of_tmux_what_refuses_it_stays_to_be_read(

@@ -30,10 +30,10 @@ def test_a_person_overrides_the_settings_and_goes_back_to_them(repository: Path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("much",), "much: give an amount in USD, such as 2.50"),
+        (("much",), "'much' is not an amount. Give USD, e.g. 2.50"),
         (("0",), "greater than 0"),
         (("5", "--lead", "nobody"), "No lead 'nobody' in this repository has spent anything; these have: none."),
-        (("--agent", "a1"), "no amount: give an amount in USD"),
+        (("--agent", "a1"), "give an amount in USD"),
         (("5", "--agent", "a1"), "No agent 'a1'"),
     ],
 )

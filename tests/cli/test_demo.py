@@ -36,7 +36,7 @@ def test_the_demo_merges_what_is_good_and_names_the_rest(tmp_path: Path) -> None
 
 def test_an_unknown_demo_agent_is_refused(tmp_path: Path) -> None:
     done = forkjoin(tmp_path, "demo", "--agent", "nobody", check=False)
-    assert (done.returncode, "the demo knows scripted and claude" in done.stderr) == (1, True)
+    assert (done.returncode, "is unknown. Use scripted or claude" in done.stderr) == (1, True)
 
 
 def test_an_interrupted_demo_ends_all_that_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,4 +55,4 @@ def test_a_claude_that_refuses_is_told_of_and_none_at_all_too(
     assert (refused.returncode, "exit 7" in refused.stderr) == (1, True)
     assert "forkjoin uninstall, then again" in refused.stderr
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "There is no claude in PATH" in forkjoin(tmp_path, "install", "--yes").stderr
+    assert "claude is not in PATH" in forkjoin(tmp_path, "install", "--yes").stderr

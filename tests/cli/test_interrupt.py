@@ -88,7 +88,7 @@ def test_an_interrupted_merge_is_carried_out_all_the_same_and_says_so(repository
     verify = f"touch {home.state}/verifying; until test -e {home.state}/go; do sleep 0.02; done"
     with running(repository, "merge", "lands", "--verify", verify) as process:
         anyio.run(until, (home.state / "verifying").exists)
-        assert "a merge that was begun goes on" in _interrupt(process)
+        assert "the merge goes on if it has begun" in _interrupt(process)
     (home.state / "go").touch()
     anyio.run(until, (repository / "x.txt").exists)
 
@@ -143,7 +143,7 @@ WRONG = [
     (("mcp", "now"), 2, "unexpected extra argument"),
     (("wait", "--timeout", "nan"), 1, "--timeout nan: give seconds"),
     (("spawn", "caf\udce9"), 1, "is not UTF-8"),
-    (("ps", "--watch"), 1, "draws on a terminal"),
+    (("ps", "--watch"), 1, "needs a terminal"),
     *[((command, ""), 1, "No agent ''") for command in ("wait", "stop", "logs", "result", "diff", "rm", "merge")],
 ]
 

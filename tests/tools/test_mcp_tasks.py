@@ -358,7 +358,7 @@ async def test_an_answer_that_fails_for_a_moment_is_no_answer(client: Modern, re
         refused = client.request("tasks/get", taskId=task)
         assert (refused["code"], "wait_agents failed, which is not your fault" in refused["message"]) == (-32603, True)
         client.ask("subscriptions/listen", notifications={"taskIds": [task]})
-        await until(lambda: "can't be told now" in home.log.read_text())
+        await until(lambda: "can't be read now" in home.log.read_text())
         records.execute("ALTER TABLE gone RENAME TO result")
     told = client.notification("notifications/tasks")
     assert told["result"]["structuredContent"]["finished"][0]["id"] == first

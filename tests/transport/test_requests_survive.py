@@ -153,8 +153,8 @@ async def _written(file: Path) -> str:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("r1",), "give one of"),
-        (("r1", "x", "--deny"), "give one of"),
+        (("r1",), "give exactly one of"),
+        (("r1", "x", "--deny"), "give exactly one of"),
         (("r9", "x"), "No request 'r9' in this project"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Commands for agents: spawn, ps, message, stop and rm."""
+"""forkjoin spawn, ps, message, stop and rm."""
 
 import sys
 import time
@@ -24,31 +24,36 @@ if TYPE_CHECKING:
 
 Ids = Annotated[list[str], typer.Argument(help="Agent ids or names.")]
 
-_WATCH_EVERY_S = 1.0
-#: Agents of a page of list_agents, and how many `ps` shows of each kind.
-_PAGE = _SHOWN = 200
+#: Seconds between two updates of `ps --watch`.
+_WATCH_S = 1.0
+#: Agents on a page of list_agents, and newest agents that `ps` shows by default.
+_PAGE = _DEFAULT_LIMIT = 200
 
 
 def spawn(
-    task: Annotated[str | None, typer.Argument(help="The task; without it, or with -, one a line from stdin.")] = None,
-    name: Annotated[str | None, typer.Option(help="A short name, instead of one made from the task.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(help="The task. Without it, or with -, each line of stdin is a task.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A short name. Default: made from the task.")] = None,
     agent: Annotated[str | None, typer.Option(help="Agent program: claude, or one from config.toml.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, as that program names it.")] = None,
-    base: Annotated[str | None, typer.Option(help="Commit, branch or agent to start from; default HEAD.")] = None,
+    base: Annotated[str | None, typer.Option(help="Commit, branch or agent to start from. Default: HEAD.")] = None,
     after: Annotated[list[str] | None, typer.Option(help="Id or name of an agent that must succeed first.")] = None,
-    exclusive: Annotated[str | None, typer.Option(help="Of those that share this key one runs at a time.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher starts first; default 0.")] = None,
-    verify: Annotated[str | None, typer.Option(help="Command that must exit 0 at the agent's end.")] = None,
-    candidates: Annotated[int | None, typer.Option(help="Try each task so many times, to take the best.")] = None,
-    judge: Annotated[str | None, typer.Option(help="Command whose highest number tells the best candidate.")] = None,
-    timeout_minutes: Annotated[float | None, typer.Option(help="Ends the agent after so long.")] = None,
-    silence_minutes: Annotated[float | None, typer.Option(help="Ends it when it printed nothing for so long.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Most it may spend; at that it pauses.")] = None,
-    retries: Annotated[int | None, typer.Option(help="Tries after passing trouble; default 2.")] = None,
+    exclusive: Annotated[str | None, typer.Option(help="Agents with the same key never run at the same time.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher starts first. Default: 0.")] = None,
+    verify: Annotated[str | None, typer.Option(help="Command that must exit 0 when the agent ends.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Run this many agents on each task; the best counts.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Command; the candidate for which it prints the highest number is the best.")
+    ] = None,
+    timeout_minutes: Annotated[float | None, typer.Option(help="End the agent after this time.")] = None,
+    silence_minutes: Annotated[float | None, typer.Option(help="End the agent after this time without output.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Most it may spend. Then it pauses.")] = None,
+    retries: Annotated[int | None, typer.Option(help="Retries after an error that may pass. Default: 2.")] = None,
     nesting: Annotated[int | None, typer.Option(help="How many agents it may spawn itself.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Start agents in the background, each in a worktree of its own."""
+    """Start agents in the background, each in its own worktree."""
     answer = call_tool(
         "spawn_agents",
         agents=_read_agents(task, name),
@@ -71,34 +76,38 @@ def spawn(
 
 
 def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
-    """An agent for each task, called so where there is one."""
+    """Return an entry of spawn_agents for each task, with the name if there is only one.
+
+    Raises:
+        CallerError: A name is given for several tasks.
+    """
     tasks = _read_tasks(task)
     if name and len(tasks) > 1:
-        raise CallerError("--name is for one task; without it, names are made from the tasks")
+        raise CallerError("--name is for a single task. Leave it out: names are made from the tasks")
     return [{"task": one, **({"name": name} if name else {})} for one in tasks]
 
 
 def _read_tasks(task: str | None) -> list[str]:
-    """The task that was given, else those on stdin."""
+    """Return the given task, or else the lines of stdin."""
     if task not in (None, "-"):
         return [task]
     if sys.stdin.isatty():
-        print_text("a task a line, then ^D", err=True)
+        print_text("type one task per line, then ^D", err=True)
     if tasks := [line.strip() for line in sys.stdin if line.strip()]:
         return tasks
-    raise CallerError("no task: give one as an argument, or one a line on stdin")
+    raise CallerError("there is no task. Give one as an argument, or one per line on stdin")
 
 
 def ps(
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Removed ones too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Include removed agents.")] = False,
     limit: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="How many of the newest agents to show, next to those under way. 0: all. Default: 200; JSON: all.",
+            help="How many of the newest agents to show, and those under way. 0: all. Default: 200, JSON: all.",
         ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing, until ^C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Update the list until ^C.")] = False,
     json: AsJson = False,
 ) -> None:
     """List this repository's agents."""
@@ -110,23 +119,23 @@ def ps(
             return print_json({"agents": list_some(client, limit or 0, all=everything)[0]})
 
         def table() -> "RenderableType":
-            rows, rest = list_some(client, _SHOWN if limit is None else limit, all=everything)
+            rows, rest = list_some(client, _DEFAULT_LIMIT if limit is None else limit, all=everything)
             return formatting.agents_table(rows, out.width, rest)
 
         if not watch:
             return out.print(table())
         if not out.is_terminal or out.is_dumb_terminal:
-            raise CallerError("--watch draws on a terminal, and this is none; leave it out, or see forkjoin wait")
+            raise CallerError("--watch needs a terminal. Leave it out, or use forkjoin wait")
         from rich.live import Live
 
         with Live(console=out, auto_refresh=False) as live:
             while True:
                 live.update(table(), refresh=True)
-                time.sleep(_WATCH_EVERY_S)
+                time.sleep(_WATCH_S)
 
 
 def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], int]:
-    """Return the newest and active agents (0: all), and the number omitted."""
+    """Return the `limit` newest agents (0: all) and those under way, and the number of agents left out."""
     rows, counts = _list(client, limit, **chosen)
     total = sum(counts.values())
     if 0 < len(rows) < total:
@@ -136,12 +145,12 @@ def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str,
 
 
 def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
-    """All pages of list_agents."""
+    """Return the agents on all pages of list_agents."""
     return _list(client, 0, **chosen)[0]
 
 
 def _list(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Return the first `limit` agents of list_agents (0: all), page by page, and how many there are by state."""
+    """Return the first `limit` agents of list_agents (0: all), and the number of all agents by state."""
     rows: list[dict[str, Any]] = []
     page: dict[str, Any] = {"cursor": None}
     while "cursor" in page and (not limit or len(rows) < limit):
@@ -153,17 +162,19 @@ def _list(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any
 
 def message(
     id: Annotated[str, typer.Argument(help="Agent id or name.")],  # noqa: A002
-    text: Annotated[str | None, typer.Argument(help="The message; without it, or with -, from stdin.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The message. Without it, or with -, it is read from stdin.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Tell an agent something more, in the same conversation; one that has ended goes on with it."""
+    """Send an agent a message in its conversation. An agent that has ended is queued again for it."""
     answer = call_tool("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
-    when = "told now" if answer["delivery"] == "now" else "told with its next turn"
+    when = "delivered" if answer["delivery"] == "now" else "will be delivered with its next turn"
     print_answer(answer, [agent_line(answer, when)], json=json)
 
 
 def stop(ids: Ids, json: AsJson = False) -> None:
-    """Stop agents, with every process they started; their work is committed and kept."""
+    """Stop agents and every process they started. Their work is committed and kept."""
     with note_on_interrupt("stop"):
         answer = call_tool("stop_agents", ids=ids)
     print_answer(
@@ -174,11 +185,11 @@ def stop(ids: Ids, json: AsJson = False) -> None:
 def rm(
     ids: Ids,
     discard_unmerged: Annotated[
-        bool, typer.Option(help="Also those with unmerged work (it stays under refs/forkjoin/kept/).")
+        bool, typer.Option(help="Also remove unmerged work. It stays under refs/forkjoin/kept/.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Take away the worktrees and branches of agents that have ended."""
+    """Remove the worktrees and branches of agents that have ended."""
     answer = call_tool("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
     kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
     lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])

@@ -1,6 +1,6 @@
-"""The command line. Every command calls the tools that the lead calls, over the same socket.
+"""The command line: the table of commands, and how each ends.
 
-It ends in one of four ways: 0; 1, the person can put it right; 130, ^C; 3, our fault, with a report to paste.
+Exit codes: 0 success, 1 an error that the person can correct, 2 a wrong command line, 130 ^C, 3 a bug of forkjoin's.
 """
 
 import os
@@ -35,7 +35,7 @@ from forkjoin.transport.daemon_connection import DaemonError
 from forkjoin.version import __version__
 
 app = typer.Typer(
-    help="Fork work out to many coding agents at once, each in its own git worktree, and join what they did.",
+    help="Run many coding agents at once, each in its own git worktree, and merge their work.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,10 +51,10 @@ for command in (
         budget.budget,
         install.install,
         install.uninstall,
-        session_summary.brief,
     ),
 ):
     app.command()(command)
+app.command("brief")(session_summary.print_session_summary)
 app.add_typer(daemon.app, name="daemon")
 
 
@@ -66,40 +66,40 @@ def main(version: bool = typer.Option(False, "--version", help="Print the versio
 
 
 @app.command()
-def demo(agent: Annotated[str, typer.Option(help="scripted (needs no account) or claude.")] = "scripted") -> None:
-    """Watch five agents work on a sample repository, and their branches being merged, through the real MCP server."""
+def demo(agent: Annotated[str, typer.Option(help="scripted (needs no account), or claude.")] = "scripted") -> None:
+    """Watch five agents work on a sample repository, and the merge of their branches."""
     if agent not in ("scripted", "claude"):
-        raise CallerError(f"--agent {agent}: the demo knows scripted and claude")
+        raise CallerError(f"--agent {agent} is unknown. Use scripted or claude")
     from forkjoin.demo.demo import play
 
     play(Path(tempfile.mkdtemp(prefix="forkjoin-demo-")), agent)
 
 
-@app.command(help="Be the MCP server on stdin and stdout, as Claude Code starts it.")
+@app.command(help="Run the MCP server on stdin and stdout. Claude Code starts it.")
 def mcp() -> None:
-    # Only reached with arguments: `forkjoin mcp` alone is the relay, which imports nothing of this.
-    raise CallerError("forkjoin mcp takes no arguments")
+    # Reached only with arguments. `forkjoin mcp` alone runs the relay, which does not import this module.
+    raise CallerError("forkjoin mcp takes no arguments. Call it without any")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; its exit code."""
+    """Run a command line and return its exit code."""
     given = None if arguments is None else list(arguments)
     try:
         result: Any = app(args=given, prog_name="forkjoin", standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:  # the boundary to the person
-        return _end(_innermost(error))
+        return _report_error(_innermost(error))
     return result if isinstance(result, int) else 0
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What a group that holds one exception alone is about."""
+    """Return the exception inside exception groups that hold only one."""
     inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     return _innermost(inside[0]) if len(inside) == 1 else error
 
 
-def _end(error: BaseException) -> int:
-    """Say what ended a command; its exit code."""
+def _report_error(error: BaseException) -> int:
+    """Print what ended a command, and return the exit code."""
     match error:
         case CallerError() | DaemonError() | PermissionError():
             print_text(f"forkjoin: {error}", err=True)
@@ -109,8 +109,8 @@ def _end(error: BaseException) -> int:
             return 130
         case BrokenPipeError():
             _drop_output()
-            return 0  # whoever read our output has had enough
-        case OSError() if error.filename or is_passing(error):  # a home that can't be, a disk that is full
+            return 0  # the reader of the output, e.g. head, has ended
+        case OSError() if error.filename or is_passing(error):  # e.g. an impossible home, or a full disk
             _drop_output()
             print_text(f"forkjoin: {error}", err=True)
             return 1
@@ -119,18 +119,18 @@ def _end(error: BaseException) -> int:
         case _ if (code := _usage_error(error)) is not None:
             return code
         case _:
-            _report(error)
+            _report_bug(error)
             return 3
 
 
 def _drop_output() -> None:
-    """Let what could not be printed go: Python would try again at its end, and say so."""
+    """Discard unprinted output, which Python would try to print again at exit."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _usage_error(error: BaseException) -> int | None:
-    """The exit code of a wrong command line, which is shown; none if it was something else."""
+    """Print the error of a wrong command line and return its exit code, or `None` for any other error."""
     show = getattr(error, "show", None)
     if show is None:
         return None
@@ -138,10 +138,10 @@ def _usage_error(error: BaseException) -> int | None:
     return int(getattr(error, "exit_code", 2))
 
 
-def _report(error: BaseException) -> None:
-    """What went wrong with us, laid out to be pasted into an issue."""
+def _report_bug(error: BaseException) -> None:
+    """Print a bug of forkjoin's, to be pasted into an issue."""
     lines = [
-        f"forkjoin: this is a fault of forkjoin's own: {type(error).__name__}: {error}",
+        f"forkjoin: this is a bug in forkjoin. Please report it: {type(error).__name__}: {error}",
         f"forkjoin {__version__}, Python {platform.python_version()}, {platform.platform()}; log: {find_home().log}",
         "".join(traceback.format_exception(error)),
     ]

@@ -1,4 +1,4 @@
-"""forkjoin budget: what agents have spent and may; a person alone raises what a lead or a repository may spend."""
+"""forkjoin budget: what agents have spent, and may spend."""
 
 from typing import Annotated, Any
 
@@ -8,42 +8,45 @@ from forkjoin.cli.mcp_client import call_tool
 from forkjoin.cli.safe_output import AsJson, agent_line, print_answer
 from forkjoin.core.error import CallerError
 
-_WORDS = ("unlimited", "default")
+#: Budgets that are not an amount.
+_NAMED_BUDGETS = ("unlimited", "default")
 
 
 def budget(
     amount: Annotated[
         str | None,
-        typer.Argument(help="USD in all, unlimited, or default (as the settings say); without it, only show."),
+        typer.Argument(help="USD in total, unlimited, or default (from the settings). Without it, only show."),
     ] = None,
-    agent: Annotated[str | None, typer.Option(help="Of this agent, instead of the whole repository.")] = None,
-    lead: Annotated[str | None, typer.Option(help="Of this lead in it, as forkjoin budget names them.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Count from now: what was spent before counts no more.")] = False,
+    agent: Annotated[str | None, typer.Option(help="Set the budget of this agent instead of the repository's.")] = None,
+    lead: Annotated[str | None, typer.Option(help="Set the budget of this lead, as forkjoin budget names it.")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Reset what was spent to 0.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show what this repository's agents have spent and may, or set it."""
+    """Show or set what this repository's agents may spend, and show what they have spent."""
     if agent:
-        return _fund(agent, _read(amount), json=json)
-    limit = amount if amount in (None, *_WORDS) else _read(amount)
+        return _set_agent_budget(agent, _parse_usd(amount), json=json)
+    limit = amount if amount in (None, *_NAMED_BUDGETS) else _parse_usd(amount)
     answer = call_tool("budget", budget_usd=limit, lead=lead, anew=anew or None)
-    return print_answer(answer, map(_line, answer["budgets"]), json=json)
+    return print_answer(answer, map(_budget_line, answer["budgets"]), json=json)
 
 
-def _read(amount: str | None) -> float:
+def _parse_usd(amount: str | None) -> float:
     try:
         return float((amount or "").removeprefix("$"))
     except ValueError:
-        raise CallerError(f"{amount or 'no amount'}: give an amount in USD, such as 2.50") from None
+        raise CallerError(
+            f"{amount!r} is not an amount. Give USD, e.g. 2.50" if amount else "give an amount in USD, e.g. 2.50"
+        ) from None
 
 
-def _fund(agent: str, usd: float, *, json: bool) -> None:
+def _set_agent_budget(agent: str, usd: float, *, json: bool) -> None:
     answer = call_tool("set_budget", id=agent, budget_usd=usd)
     money = f"{answer['spent_usd']:g} of {answer['budget_usd']:g} USD spent"
     print_answer(answer, [agent_line(answer, money)], json=json)
 
 
-def _line(shared: dict[str, Any]) -> str:
-    whose = f"lead {shared['lead']}" if shared.get("lead") else "the repository"
-    most = f" of {shared['limit_usd']:g}" if "limit_usd" in shared else ""
-    reserved = f", {shared['reserved_usd']:g} reserved" if shared["reserved_usd"] else ""
-    return f"{whose}: {shared['spent_usd']:g}{most} USD spent{reserved}"
+def _budget_line(budget: dict[str, Any]) -> str:
+    whose = f"lead {budget['lead']}" if budget.get("lead") else "the repository"
+    most = f" of {budget['limit_usd']:g}" if "limit_usd" in budget else ""
+    reserved = f", {budget['reserved_usd']:g} reserved" if budget["reserved_usd"] else ""
+    return f"{whose}: {budget['spent_usd']:g}{most} USD spent{reserved}"

@@ -1,4 +1,4 @@
-"""Registering forkjoin with Claude Code, by its own command, and what other clients are given."""
+"""forkjoin install and uninstall: the registration with Claude Code."""
 
 import shutil
 import subprocess
@@ -13,36 +13,38 @@ from forkjoin.transport.daemon_connection import relay_command
 
 _RELAY = relay_command()
 
-Scope = Annotated[Literal["user", "project", "local"], typer.Option(help="For whom: as `claude mcp add` has it.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Scope = Annotated[
+    Literal["user", "project", "local"], typer.Option(help="The scope of the registration, as in `claude mcp add`.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 def install(scope: Scope = "user", yes: Yes = False) -> None:
-    """Register forkjoin with Claude Code, by a command that is shown first; and tell what other clients need."""
+    """Register forkjoin with Claude Code, and print the configuration for other clients."""
     _run(["claude", "mcp", "add", "--scope", scope, "forkjoin", "--", *_RELAY], yes=yes)
-    print_text("Other clients take this:")
+    print_text("Configuration for other clients:")
     print_json({"mcpServers": {"forkjoin": {"type": "stdio", "command": _RELAY[0], "args": [*_RELAY[1:]]}}})
 
 
 def uninstall(scope: Scope = "user", yes: Yes = False) -> None:
-    """Take forkjoin out of Claude Code again. Agents, worktrees and records stay."""
+    """Remove forkjoin from Claude Code. Agents, worktrees and records stay."""
     _run(["claude", "mcp", "remove", "--scope", scope, "forkjoin"], yes=yes)
 
 
 def _run(argv: list[str], *, yes: bool) -> None:
-    """Run this, once it was shown and the person ask_yes_no."""
+    """Print a command, and run it if the person agrees."""
     import shlex
 
     require_person("change how forkjoin is registered")
     print_text(shlex.join(argv))
     if shutil.which(argv[0]) is None:
-        print_text("There is no claude in PATH: run this where there is one.", err=True)
+        print_text("claude is not in PATH. Run this command where it is.", err=True)
     elif not yes and not ask_yes_no("Run it?", default=True):
         print_text("Not run.", err=True)
     elif code := subprocess.run(argv, check=False).returncode:
-        raise CallerError(f"claude did not do that (exit {code}); what it said stands above{_hint(argv)}")
+        raise CallerError(f"claude failed with exit code {code}, as printed above{_hint(argv)}")
 
 
 def _hint(argv: list[str]) -> str:
-    """What to do where an older registration is in the way."""
-    return ". Where there is one already: forkjoin uninstall, then again" if "add" in argv else ""
+    """Return what to do if an older registration exists."""
+    return ". If forkjoin is registered already, run forkjoin uninstall first" if "add" in argv else ""

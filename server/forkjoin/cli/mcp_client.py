@@ -1,4 +1,4 @@
-"""The command line's own MCP client: the tools over the daemon's socket, without the 0.6 s that importing mcp costs."""
+"""The command line's own MCP client, which saves the 0.6 s of importing the SDK."""
 
 import json
 from collections.abc import Callable
@@ -10,25 +10,25 @@ from forkjoin.core.paths import find_home
 from forkjoin.transport import daemon_connection
 from forkjoin.version import __version__
 
-#: Any version with a handshake does; this one has structured results.
+#: A protocol version with a handshake and structured results.
 _MCP_VERSION = "2025-06-18"
-#: How often a daemon that goes away before it has answered is followed by another.
+#: Maximal daemons in a row that end before they answer.
 _TRIES = 5
 
 T = TypeVar("T")
 
 
 def call_tool(tool: str, **arguments: Any) -> Any:
-    """What a tool answers over a connection of its own; as `Client.call`."""
+    """Call a tool over its own connection, as `Client.call` does."""
     with Client() as client:
         return client.call(tool, **arguments)
 
 
 class Client:
-    """A connection to the daemon, which is started if none answers; a context manager.
+    """A connection to the daemon, which is started if needed. A context manager.
 
-    Calls are for the repository around `folder`: the working directory, unless another is given. Where the daemon goes
-    away, they go on with the next.
+    Calls are for the repository around `folder`, by default the working directory. If the daemon ends, calls go on with
+    the next one.
     """
 
     _connected = False
@@ -55,21 +55,21 @@ class Client:
 
     def _disconnect(self) -> None:
         self._connected = False
-        with suppress(AttributeError):  # it never was
+        with suppress(AttributeError):  # it was never connected
             self._file.close()
             self._socket.close()
 
     def call(self, tool: str, **arguments: Any) -> Any:
-        """What the tool answers: a dict, or text. Arguments that are None are left out.
+        """Call a tool and return its result, a dict or text. Arguments that are `None` are left out.
 
         Raises:
-            CallerError: The tool refused, and the message is its own; or what was given is no text.
+            CallerError: The tool returned an error, which is the message, or an argument is not valid UTF-8.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
             json.dumps(given, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise CallerError("what was given is not UTF-8; nothing was done") from None
+            raise CallerError("an argument is not valid UTF-8. Nothing was done") from None
         self._number += 1
         result = self._retry(lambda: self._exchange(self._number, "tools/call", {"name": tool, "arguments": given}))
         text = "".join(part.get("text", "") for part in result["content"])
@@ -78,11 +78,14 @@ class Client:
         return result.get("structuredContent", text)
 
     def end_daemon(self) -> None:
-        """End the daemon; agents live on."""
+        """End the daemon. Agents go on."""
         daemon_connection.end_daemon(self._socket)
 
     def _retry(self, act: Callable[[], T]) -> T:
-        """Do this with a daemon, and again with the next when it goes: a call is known by its number, and done once."""
+        """Call a function, and repeat it with the next daemon if this one ends.
+
+        The daemon does a repeated call only once, since it recognizes the call's number.
+        """
         for _ in range(_TRIES):
             try:
                 if not self._connected:
@@ -96,7 +99,10 @@ class Client:
         self._send({"id": number, "method": method, "params": params})
         while (line := self._file.readline()).endswith(b"\n"):
             message = json.loads(line)
-            if "method" not in message and message["id"] in (number, None):  # none: it could not be read at all
+            if "method" not in message and message["id"] in (
+                number,
+                None,
+            ):  # None: the daemon could not parse the request
                 if "error" in message:
                     raise CallerError(str(message["error"]["message"]))
                 result: dict[str, Any] = message["result"]

@@ -11,16 +11,18 @@ from forkjoin.cli.safe_output import AsJson, note_on_interrupt, print_answer
 
 def merge(
     ids: Ids,
-    into: Annotated[str | None, typer.Option(help="Branch to merge into; default: the one checked out here.")] = None,
-    verify: Annotated[str | None, typer.Option(help="Command that what lands must pass.")] = None,
-    squash: Annotated[bool | None, typer.Option(help="One commit per agent; default: as the settings say.")] = None,
-    on_conflict: Annotated[str | None, typer.Option(help="agent: spawn one for each conflict, to resolve it.")] = None,
-    include_failed: Annotated[bool, typer.Option(help="Also agents that did not succeed.")] = False,
-    confirm: Annotated[bool, typer.Option(help="Into a protected branch, too.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would merge and what conflicts.")] = False,
+    into: Annotated[str | None, typer.Option(help="Branch to merge into. Default: the one checked out here.")] = None,
+    verify: Annotated[str | None, typer.Option(help="Command that the merged result must pass.")] = None,
+    squash: Annotated[bool | None, typer.Option(help="One commit per agent. Default: from the settings.")] = None,
+    on_conflict: Annotated[
+        str | None, typer.Option(help="agent: spawn an agent for each conflict to resolve it.")
+    ] = None,
+    include_failed: Annotated[bool, typer.Option(help="Also merge agents that did not succeed.")] = False,
+    confirm: Annotated[bool, typer.Option(help="Also change a protected branch.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only show what would merge and what conflicts.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Merge agents' branches, in this order, verified together. Exit code 1 if work of one did not land."""
+    """Merge agents' branches in this order, verified together. Exit code 1 if some work was not merged."""
     with note_on_interrupt("merge"):
         answer = call_tool(
             "merge_worktree",
@@ -34,34 +36,36 @@ def merge(
             dry_run=dry_run,
         )
     lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
-    lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}{_resolver(one)}" for one in answer["conflicted"]]
+    lines += [
+        f"{one['id']}  conflicts in {', '.join(one['files'])}{_resolver_note(one)}" for one in answer["conflicted"]
+    ]
     lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
     lines += [f"{one['id']}  skipped: {one['why']}" for one in answer["skipped"]]
     if not dry_run:
         lines.append(f"{answer['target']} is at {answer['commit'][:10]}")
     print_answer(answer, lines, json=json)
-    if answer["conflicted"] or answer["rejected"] or any(_is_left(one) for one in answer["skipped"]):
+    if answer["conflicted"] or answer["rejected"] or any(_has_unmerged_work(one) for one in answer["skipped"]):
         raise typer.Exit(1)
 
 
-def _is_left(skipped: dict[str, str]) -> bool:
-    """Whether there is something of one that was skipped that has not landed."""
+def _has_unmerged_work(skipped: dict[str, str]) -> bool:
+    """Return whether a skipped agent has work that is not in the target."""
     from forkjoin.merge_queue.report import NOTHING_LEFT_TO_MERGE
 
     return skipped["why"] not in NOTHING_LEFT_TO_MERGE
 
 
-def _resolver(conflicted: dict[str, Any]) -> str:
-    """Who resolves it, if somebody does."""
+def _resolver_note(conflicted: dict[str, Any]) -> str:
+    """Return a note with the agent that resolves a conflict, or ''."""
     return f"; {conflicted['resolving']} resolves it" if "resolving" in conflicted else ""
 
 
 def undo(
-    into: Annotated[str | None, typer.Option(help="The branch; default: the one checked out here.")] = None,
-    confirm: Annotated[bool, typer.Option(help="Of a protected branch, too.")] = False,
+    into: Annotated[str | None, typer.Option(help="The branch. Default: the one checked out here.")] = None,
+    confirm: Annotated[bool, typer.Option(help="Also change a protected branch.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Take back the last merge into a branch: it goes back, or gets a revert where others have committed since."""
+    """Undo the last merge into a branch: reset the branch, or revert if there are later commits."""
     with note_on_interrupt("undo"):
         answer = call_tool("undo_merge", into=into, confirm=confirm)
     line = f"undone: {', '.join(answer['undone'])}; {answer['target']} is at {answer['commit'][:10]}"

@@ -1,4 +1,4 @@
-"""forkjoin requests and answer: what agents ask and wait for, and a person's answer."""
+"""forkjoin requests and answer: questions and permission requests of agents."""
 
 from typing import Annotated, Any
 
@@ -10,32 +10,32 @@ from forkjoin.core.error import CallerError
 
 
 def requests(
-    id: Annotated[str | None, typer.Argument(help="Of one alone, which is told whole.")] = None,  # noqa: A002
+    id: Annotated[str | None, typer.Argument(help="Show only this request, in full.")] = None,  # noqa: A002
     json: AsJson = False,
 ) -> None:
-    """List what this repository's agents ask and wait for."""
+    """List the questions and permission requests of this repository's agents."""
     answer = call_tool("list_requests", request_id=id)
     print_answer(answer, [*map(request_line, answer["requests"]), *omitted_lines(answer)], json=json)
 
 
 def request_line(request: dict[str, Any]) -> str:
-    """A request as a person reads it: none of its own lines looks like the first of another."""
+    """Return a request as text. Its own lines are indented, so that none looks like another request."""
     text = request["text"].replace("\n", "\n    ")
     asks = "asks" if request["kind"] == "question" else "asks whether it may"
     return f"{request['request_id']}  {request['id']} {asks} (for {request['expires_s']} s more): {text}"
 
 
 def answer(
-    request: Annotated[str, typer.Argument(help="Its id, as forkjoin requests tells it.")],
+    request: Annotated[str, typer.Argument(help="Request id, as in forkjoin requests.")],
     text: Annotated[str | None, typer.Argument(help="The answer to a question.")] = None,
-    allow: Annotated[bool, typer.Option("--allow", help="Permit it.")] = False,
-    deny: Annotated[bool, typer.Option("--deny", help="Do not permit it.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Why, as its agent is told.")] = None,
+    allow: Annotated[bool, typer.Option("--allow", help="Grant the permission.")] = False,
+    deny: Annotated[bool, typer.Option("--deny", help="Deny the permission.")] = False,
+    reason: Annotated[str | None, typer.Option(help="The reason, which the agent reads.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Answer what an agent asks; the first answer counts."""
+    """Answer an agent's request. The first answer counts."""
     if (text is not None) + allow + deny != 1:
-        raise CallerError("give one of: a text, --allow, --deny")
+        raise CallerError("give exactly one of: a text, --allow, --deny")
     decision = "allow" if allow else "deny" if deny else None
-    told = call_tool("answer_request", request_id=request, answer=text, decision=decision, reason=reason)
-    print_answer(told, [f"{told['request_id']}  {told['id']}  {told['said']}"], json=json)
+    result = call_tool("answer_request", request_id=request, answer=text, decision=decision, reason=reason)
+    print_answer(result, [f"{result['request_id']}  {result['id']}  {result['said']}"], json=json)

@@ -1,4 +1,4 @@
-"""Commands that read what came of an agent: logs, result and diff."""
+"""forkjoin logs, diff and result."""
 
 import re
 import sys
@@ -12,40 +12,46 @@ from forkjoin.cli.safe_output import AsJson, escape_controls, print_json, print_
 
 Id = Annotated[str, typer.Argument(help="Agent id or name.")]
 
-_FOLLOW_EVERY_S = 0.3
-#: Where a page of text ends, as its last line says.
-_WHERE = re.compile(r"\[(?P<word>more|end)[^\[\]]*?(?P<within>, in mid-line)?(?:: offset=(?P<offset>\d+))?\]\Z")
+#: Seconds between two reads of `logs --follow`.
+_FOLLOW_S = 0.3
+#: The mark at the end of a page of text.
+_PAGE_MARK = re.compile(r"\[(?P<word>more|end)[^\[\]]*?(?P<within>, in mid-line)?(?:: offset=(?P<offset>\d+))?\]\Z")
 
 
 class _Page(NamedTuple):
-    """A page of a log or a diff; `offset` is where the next begins, `is_last` that there is none yet."""
+    """A page of a log or a diff.
+
+    Attributes:
+        offset: Where the next page begins, or `None` if there will be none.
+        is_last: Whether there is no further page yet.
+    """
 
     text: str
     offset: int | None
     is_last: bool
 
 
-def _read_page(text: str) -> _Page:
-    where = _WHERE.search(text)
-    if where is None:
+def _parse_page(text: str) -> _Page:
+    mark = _PAGE_MARK.search(text)
+    if mark is None:
         return _Page(f"{text}\n", None, is_last=True)
-    body = text[: where.start()]
-    offset = int(where["offset"]) if where["offset"] else None
-    return _Page(body.removesuffix("\n") if where["within"] else body, offset, where["word"] == "end")
+    body = text[: mark.start()]
+    offset = int(mark["offset"]) if mark["offset"] else None
+    return _Page(body.removesuffix("\n") if mark["within"] else body, offset, mark["word"] == "end")
 
 
 def logs(
     id: Id,  # noqa: A002
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the agent has ended.")] = False,
-    raw: Annotated[bool, typer.Option(help="The program's output as it was.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only the last lines, so many.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the agent has ended.")] = False,
+    raw: Annotated[bool, typer.Option(help="Show the program's raw output.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", help="Show only this many last lines.")] = None,
 ) -> None:
     """Show what an agent said and did."""
     offset: int | None = 0
     with Client() as client:
         while offset is not None:
-            where = {"offset": offset} if tail is None else {"tail": tail}
-            page = _read_page(client.call("read_log", id=id, raw=raw, **where))
+            part = {"offset": offset} if tail is None else {"tail": tail}
+            page = _parse_page(client.call("read_log", id=id, raw=raw, **part))
             if raw and not sys.stdout.isatty():
                 sys.stdout.write(page.text)
                 sys.stdout.flush()
@@ -55,25 +61,29 @@ def logs(
                 return
             offset, tail = page.offset, None
             if page.is_last and offset is not None:
-                time.sleep(_FOLLOW_EVERY_S)
+                time.sleep(_FOLLOW_S)
 
 
 def diff(
     id: Id,  # noqa: A002
     path: Annotated[str | None, typer.Argument(help="Only this file or folder.")] = None,
-    stat: Annotated[bool, typer.Option(help="Only names and sizes.")] = False,
+    stat: Annotated[bool, typer.Option(help="Show only file names and sizes.")] = False,
 ) -> None:
     """Show what an agent changed."""
     offset: int | None = 0
     with Client() as client:
         while offset is not None:
-            page = _read_page(client.call("read_diff", id=id, path=path, stat=stat, offset=offset))
+            page = _parse_page(client.call("read_diff", id=id, path=path, stat=stat, offset=offset))
             print_text(page.text, end="")
             offset = page.offset
 
 
-def result(id: Id, full: Annotated[bool, typer.Option(help="All of it.")] = False, json: AsJson = False) -> None:  # noqa: A002
-    """Show what came of an agent."""
+def result(
+    id: Id,  # noqa: A002
+    full: Annotated[bool, typer.Option(help="Show longer output, error and commits.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show the outcome of an agent."""
     answer = call_tool("get_result", id=id, detail="full" if full else "concise")
     if json:
         return print_json(answer)

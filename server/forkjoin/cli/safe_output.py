@@ -1,4 +1,4 @@
-"""What a command prints. A terminal obeys what it is sent, and much of that comes from agents' programs."""
+"""Printing on a terminal. Much of the text comes from agents, so control characters in it are escaped."""
 
 import json as json_
 import re
@@ -11,44 +11,45 @@ import typer
 
 from forkjoin.core.error import CallerError
 
-#: The option of what can also be printed for programs.
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the tool answered, as JSON.")]
+#: The option of commands that can print JSON.
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-#: Control characters (escape sequences begin with one), what turns the direction of reading, and halves of pairs.
-_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Control characters (escape sequences begin with one), characters that change the text direction, and surrogates.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape_controls(text: str) -> str:
-    """The text with what a terminal would obey made escape_controls, as JSON would write it: JSON stays JSON."""
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
+    """Return the text with control characters escaped as in JSON, so that JSON stays valid."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
 
 
 def print_text(text: str, *, err: bool = False, end: str = "\n") -> None:
+    """Print text with control characters escaped."""
     typer.echo(escape_controls(text) + end, err=err, nl=False)
 
 
 @contextmanager
-def note_on_interrupt(what: str) -> Generator[None]:
-    """Where ^C ends the command, say that it does not end what the daemon was asked for."""
+def note_on_interrupt(operation: str) -> Generator[None]:
+    """If ^C ends the command, print that the operation goes on in the daemon."""
     try:
         yield
     except KeyboardInterrupt:
-        print_text(f"\na {what} that was begun goes on: forkjoin status tells of it", err=True)
+        print_text(f"\nthe {operation} goes on if it has begun. See forkjoin status", err=True)
         raise
 
 
 def ask_yes_no(question: str, *, default: bool = False) -> bool:
-    """What is said to this at the terminal, or on stdin.
+    """Ask the person a yes-or-no question at the terminal or on stdin.
 
     Raises:
-        CallerError: There is nobody to ask.
+        CallerError: stdin has ended and is not a terminal.
     """
     try:
         return typer.confirm(question, default=default)
     except typer.Abort:
         if sys.stdin.isatty():  # ^C
             raise
-        raise CallerError("nobody is there to be asked; where you know what is to be done: --yes") from None
+        raise CallerError("there is nobody to ask. To agree without being asked, pass --yes") from None
 
 
 def print_json(value: Any) -> None:
@@ -56,17 +57,17 @@ def print_json(value: Any) -> None:
 
 
 def agent_line(agent: dict[str, Any], *rest: str) -> str:
-    """A line of an agent that an answer tells of."""
+    """Return a line about an agent: id, name, state, and further texts."""
     return "  ".join((agent["id"], agent["name"], agent["state"], *rest)).rstrip()
 
 
 def omitted_lines(answer: dict[str, Any]) -> list[str]:
-    """A line for those that an answer had no room for, if there are such."""
+    """Return a line with the number of agents that a result left out, or an empty list."""
     return [f"… and {answer['more']} more"] if "more" in answer else []
 
 
 def print_answer(answer: dict[str, Any], lines: Iterable[str], *, json: bool) -> None:
-    """Print what a tool answered: as JSON, or these lines of it, with its note beside them."""
+    """Print a tool's result as JSON, or else these lines, and its note to stderr."""
     if json:
         return print_json(answer)
     for line in lines:
