@@ -60,7 +60,10 @@ async def _find_agent(services: Services, session: Session) -> Agent | None:
 
 
 async def _refuse_command(services: Services, handle: str) -> None:
-    """Raise the CallerError for a command such as setup or verify. Record the call for its agent."""
+    """Raise the CallerError for a command such as setup or verify.
+
+    Record the call for its agent.
+    """
     if found := _FOR_AGENT.fullmatch(handle):
         await record_refused_call(services, await _agent(services, found[1]), f"to call from its {found[2]}")
     command = handle or "known by its FORKJOIN_TOKEN"

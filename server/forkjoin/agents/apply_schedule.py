@@ -36,7 +36,7 @@ class ScheduleApplier:
     Attributes:
         max_running: The maximum number of active agents.
         waiting: By agent number, why each waiting agent waits.
-        next_pass_s: After so many seconds it is to be looked again, though nothing has happened.
+        next_pass_s: Seconds until the next decision is due, even if nothing happens.
     """
 
     def __init__(self, services: Services) -> None:
@@ -48,7 +48,10 @@ class ScheduleApplier:
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead's agents last started or continued
 
     async def act(self) -> list[Agent]:
-        """Make a scheduling decision and record it. Return the agents that are under way afterwards."""
+        """Make a scheduling decision and record it.
+
+        Return the agents that are under way afterwards.
+        """
         services, now = self._services, time.time()
         relax_rate_limits(services, now, self.max_running)
         agents = {agent.number: agent for agent in await services.store.agents.live()}
@@ -86,7 +89,10 @@ class ScheduleApplier:
 
 
 def _without_slot(agent: Agent) -> Agent:
-    """Return an agent that waits for its lead's environment as a paused agent, which holds no slot."""
+    """Return the waiting agent as a paused one, which holds no slot.
+
+    The agent waits for its lead's environment.
+    """
     account = "" if agent.state is State.FINISHING else agent.account
     return replace(agent, state=State.PAUSED, account=account)
 

@@ -34,7 +34,7 @@ _PERSON = "-person"
 
 
 class PersonProgram(NamedTuple):
-    """The command and environment with which a person continues a conversation in the agent's worktree."""
+    """The command and environment of an attached person's program."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
@@ -92,13 +92,16 @@ def _check_attachable(services: Services, caller: Caller, agent: Agent) -> None:
 
 
 async def _agent_unless_detaching(services: Services, number: int) -> Agent | None:
-    """Return the agent, or `None` while the program of a person who left is being ended."""
+    """Return the agent, or `None` while a person who left is being detached."""
     agent, attachment = await services.store.agents.get(number), services.attached.get(number)
     return None if attachment and attachment.is_over else agent
 
 
 async def _pause_for_person(services: Services, number: int) -> Agent | None:
-    """Ask the agent's program to end. Return the agent once nothing of it is under way, else `None`."""
+    """Ask the agent's program to end.
+
+    Return the agent once nothing of it is under way, else `None`.
+    """
     agent = await services.store.agents.get(number)
     runs = agent.state in RUNS or agent.pause.frozen
     if agent.stop_asked and agent.state not in FINAL:
@@ -112,7 +115,10 @@ async def _pause_for_person(services: Services, number: int) -> Agent | None:
 
 
 async def find_interrupted_attachments(services: Services) -> None:
-    """Record attachments that the end of an earlier daemon interrupted, so that they are ended like others."""
+    """Record attachments that the end of an earlier daemon interrupted.
+
+    The reconciler then detaches these persons as if they had left.
+    """
     persons = [handle for handle in await services.executor.handles() if handle.endswith(_PERSON)]
     numbers = [number for handle in persons if (number := number_of(handle.removesuffix(_PERSON)))]
     for agent in await services.store.agents.get_all(numbers):
@@ -142,7 +148,10 @@ async def end_person_program(services: Services, agent: Agent) -> None:
 
 
 async def _take_over_work(services: Services, attachment: Attachment, agent: Agent) -> None:
-    """Commit what a person changed after the agent's end, and start another attempt if its branch has moved."""
+    """Commit what a person changed after the agent's end.
+
+    If the branch has a new commit, the agent gets another attempt, unless it was stopped.
+    """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     is_unchanged = attachment.work_before and attachment.work_before == await _snapshot(services, agent)
     tip = None

@@ -17,7 +17,10 @@ _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 
 async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
-    """Return the adapter's conclusion about the newest attempt, cut to the limits of a result."""
+    """Return the adapter's conclusion about the newest attempt.
+
+    Its texts are cut to the limits of a result.
+    """
     redact_end = services.environments.redact_end
     turn = await last_turn(services, adapter, agent) if adapter.MAKES_EVENTS else None
     if (outcome.asked or not outcome.ok) and await services.store.events.is_in_turn(agent):

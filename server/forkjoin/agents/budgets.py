@@ -9,7 +9,7 @@ from forkjoin.services import Services
 
 
 async def find_budgets(services: Services, agents: Sequence[Agent], *projects: int) -> list[Budget]:
-    """Return the budgets that apply to these and to all unfinished agents, and those of these projects."""
+    """Return the budgets of these agents, all unfinished agents, and projects."""
     keys = [key for one in agents for key in ((one.project, lead) for lead in (*one.leads, ""))]
     keys += [(project, "") for project in projects]
     return _complete(services, keys, await services.store.budgets.of_live_agents(projects))
@@ -21,7 +21,7 @@ async def find_project_budgets(services: Services, project: int) -> list[Budget]
 
 
 def _complete(services: Services, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:
-    """Return the recorded budgets, and an empty one for each other key, with their limits.
+    """Return all recorded budgets, and an empty one for each other key.
 
     The settings give the limit if no person has set one. An infinite limit becomes `None`.
 

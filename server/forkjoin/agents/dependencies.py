@@ -54,7 +54,10 @@ async def find_dependencies(
 
 
 def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
-    """Return the requested agents by name. The common name of candidates means all of them."""
+    """Return the requested agents by name.
+
+    The common name of candidates means all of them.
+    """
     places: dict[str, tuple[int, ...]] = {}
     for place, one in enumerate(wanted):
         for name in filter(None, {one.name, one.spec.name}):
@@ -63,7 +66,10 @@ def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
 
 
 async def _find_base(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
-    """Return the recorded agents that a base means, or an empty list if it means a commit."""
+    """Return the recorded agents that a base means.
+
+    The list is empty if the base means a commit.
+    """
     if commit and number_of(base) is None:
         return []
     try:
@@ -101,7 +107,10 @@ async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
 
 
 def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
-    """Raise a CallerError if the agent would be skipped, because a dependency did not succeed."""
+    """Raise a CallerError if the agent would be skipped.
+
+    It would be if a dependency did not succeed.
+    """
     for agents in before if spec.on_failed_dependency == "skip" else ():
         if agents and all(agent.state in FINAL - {State.SUCCEEDED} for agent in agents):
             raise CallerError(

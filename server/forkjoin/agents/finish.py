@@ -39,7 +39,7 @@ SUMMARY_LIMIT = 240
 
 
 async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
-    """Commit the agent's work, verify it, and record the result together with the agent's final state."""
+    """Commit and verify the agent's work, and record result and final state."""
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     concluded = await conclude(services, adapter, agent, outcome)
     await services.store.changes.until(partial(_is_at_rest, services, agent))
@@ -75,19 +75,28 @@ async def _verify(services: Services, common_dir: str, agent: Agent, environment
 
 
 async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[str]:
-    """Detach the worktree from other branches. Return warnings about these and about changed refs."""
+    """Detach the worktree from other branches.
+
+    Return warnings about these and about changed refs.
+    """
     freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
     return [*freed, *await find_foreign_ref_changes(services, agent, common_dir)]
 
 
 async def _is_at_rest(services: Services, agent: Agent) -> bool | None:
-    """Return `True` unless a merge that the agent requested is moving its branch, else `None`."""
+    """Return `True`, or `None` while a merge is moving the agent's branch.
+
+    Only a merge that the agent requested itself can be under way.
+    """
     moving = [one for one in await services.store.merges.open() if one.state is MergeJobState.MOVING]
     return not any(one.requesting_agent == agent.number for one in moving) or None
 
 
 async def give_up(services: Services, agent: Agent, words: str) -> None:
-    """Record a failed result for an agent after an unexpected error, with its work if git can read it."""
+    """Record a failed result after an unexpected error.
+
+    It includes the agent's work if git can read it.
+    """
     work: dict[str, Any] = {}
     warnings: list[str] = []
     with suppress(ForkjoinError, OSError):
@@ -106,7 +115,10 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
 
 
 async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
-    """Return the merge state for the result. A merged branch without new commits stays merged."""
+    """Return the merge state for the result.
+
+    A merged branch without new commits stays merged.
+    """
     if agent.history.was_merged and await find_result_commit(services.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
@@ -126,7 +138,7 @@ async def _commit_work(services: Services, common_dir: str, agent: Agent) -> aut
 
 
 async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) -> str | None:
-    """Return why the branch doesn't resolve the conflict that the agent was spawned for, or `None`."""
+    """Return why the agent has not resolved its conflict, or `None` if it has."""
     if left.tip is None:
         return "its branch is gone"
     return await merge_in_worktree.why_unresolved(
@@ -146,7 +158,7 @@ class _Ended(NamedTuple):
 
 
 async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
-    """Return the result of an attempt, with the commits and changed lines of its branch."""
+    """Return the result of an attempt, with what its branch contains."""
     common_dir, outcome, concluded, left, verified, beyond = ended
     work = await measure_work(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
@@ -174,7 +186,10 @@ async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _En
 
 
 def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verify: Verify) -> State:
-    """Return the final state for an attempt. A requested stop takes precedence over the outcome."""
+    """Return the final state for an attempt.
+
+    A requested stop takes precedence over the outcome.
+    """
     if stop_asked:
         return State.STOPPED
     match outcome.kind:
@@ -233,7 +248,7 @@ async def _warn_of_unsaved(common_dir: str, agent: Agent) -> list[str]:
 
 
 async def _warn(services: Services, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
-    """Return warnings about processes, refused calls, unknown costs and spawned agents."""
+    """Return warnings about processes, refused calls, costs and nested agents."""
     warnings: list[str] = []
     if outcome.left:
         warnings.append(f"These processes of the agent could not be ended: {', '.join(outcome.left[:10])}.")

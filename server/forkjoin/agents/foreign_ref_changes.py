@@ -18,7 +18,9 @@ async def record_refs(services: Services, agent: Agent) -> None:
 
 
 async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir: str) -> list[str]:
-    """Return a warning that names refs which changed while the agent ran, or an empty list.
+    """Return a warning that names refs which changed while the agent ran.
+
+    The list is empty if none did.
 
     Branches of this agent and of other running agents are left out, and so are changes by merges.
     """

@@ -99,7 +99,7 @@ async def _run(services: Services, agent: Agent) -> Agent:
 
 
 async def _outcome(services: Services, agent: Agent) -> Outcome:
-    """Return the outcome of the newest attempt, once all processes of the attempt have ended."""
+    """Wait until the newest attempt has ended, and return its outcome."""
     outcome = await services.executor.outcome(agent.handle)
     if agent.stop_asked or outcome.kind in _MAY_STILL_RUN:
         await end_processes(services, agent)

@@ -66,7 +66,10 @@ class MachineMonitor:
 
 
 async def note_peak(services: Services, agent: Agent, outcome: Outcome) -> None:
-    """Record the peak memory of an attempt for its kind of agent, unless the attempt was ended early."""
+    """Record the peak memory of an attempt for its kind of agent.
+
+    Attempts that were ended early don't count.
+    """
     if outcome.peak_memory_bytes and not outcome.asked:
         kind = program_key(agent)
         known = (await services.store.projects.memory_peaks()).get(kind)

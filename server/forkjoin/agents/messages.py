@@ -75,7 +75,9 @@ async def _check_not_reverted(services: Services, agent: Agent) -> None:
 
 
 async def deliver(services: Services, agent: Agent) -> None:
-    """Send the waiting messages to an agent's running program, if it can take them. Repeating it is harmless.
+    """Send the waiting messages to an agent's running program, if it can take them.
+
+    Repeating it is harmless.
 
     Raises:
         OSError: The disk is full. The messages keep waiting.
@@ -93,7 +95,9 @@ async def deliver(services: Services, agent: Agent) -> None:
 
 
 def taker_of(services: Services, agent: Agent) -> Adapter | None:
-    """Return the agent's adapter if its program takes messages while it runs, else `None`.
+    """Return the agent's adapter if its running program takes messages.
+
+    Otherwise return `None`.
 
     It is `None`, too, if the settings no longer have the program.
     """

@@ -18,7 +18,9 @@ _OWN_PART = 0.5
 
 
 def split_budget(spec: Spec, *, converses: bool) -> Spec:
-    """Split the spec's budget into the agent's own part and the grant for the agents that it spawns.
+    """Split the spec's budget into the agent's own part and its grant.
+
+    The grant is for the agents that it spawns.
 
     Args:
         converses: Whether the agent's program calls a model. Another program needs no part of its own.
@@ -42,7 +44,7 @@ async def check_grant(services: Services, parent: Agent, specs: Sequence[Spec], 
     """Check that an agent may spawn agents with these specs.
 
     Raises:
-        CallerError: The agent may not. The message says what is granted and left.
+        CallerError: The agent may not. The message says what the agent was granted, and how much is left.
     """
     if services.settings.permissions != Permissions():
         raise CallerError(
@@ -83,7 +85,7 @@ async def _check_may_start(
 
 
 async def _check_money(services: Services, parent: Agent, specs: Sequence[Spec]) -> None:
-    """Raise a CallerError if the budgets of the new agents exceed what is left of the parent's grant."""
+    """Raise a CallerError if the new agents' budgets exceed the rest of the grant."""
     theirs = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
     wanted = sum(spec.budget_usd or 0 for spec in specs) + theirs
     live = [one for one in await services.store.agents.live() if parent.as_lead in one.leads]

@@ -48,7 +48,7 @@ async def read_output(services: Services, adapter: Adapter, agent: Agent) -> Non
 
 
 async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
-    """Store the new events and costs, then act on the end of a turn and on refused calls."""
+    """Store new events and costs, then handle ended turns and refused calls."""
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
     await services.store.events.add(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
@@ -71,7 +71,7 @@ class _Reader:
         lines: Splits the output into lines.
         events: Events that are not stored yet, with the offsets of their lines.
         spent: Usage reports that are not stored yet.
-        model: The model of the call under way, according to what is stored.
+        model: The model of the call under way, according to the stored events.
         stored: The offset up to which everything is stored.
         turn_end: The offset of the line that ended the last turn, or `None`.
     """
@@ -105,7 +105,10 @@ class _Reader:
                 self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:
-        """Add an event. Consecutive unreadable lines are added as one event with their number."""
+        """Add an event.
+
+        Consecutive unreadable lines are added as one event with their number.
+        """
         before = self.events[-1] if self.events else None
         if before and isinstance(event, Unreadable) and isinstance(before[0], Unreadable):
             self.events[-1] = replace(before[0], more=before[0].more + 1), before[1]
@@ -114,7 +117,9 @@ class _Reader:
 
 
 def price(spent: Iterable[Spent], model: str) -> list[Cost]:
-    """Return the cost of each usage report, by the prices of the genai-prices package. It blocks.
+    """Return the cost of each usage report, by the prices of the genai-prices package.
+
+    It blocks.
 
     Args:
         model: The model of the call that was under way before the first report, or "" if unknown.
@@ -163,7 +168,10 @@ async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnE
 
 
 async def _recorded_turn(services: Services, agent: Agent) -> TurnEnded | None:
-    """Return the stored end of the last turn. Its line was dropped, because the log got too long."""
+    """Return the stored end of the last turn.
+
+    Its line was dropped, because the log got too long.
+    """
     text = await services.store.events.last_turn_text(agent)
     if text is None:
         return None

@@ -18,7 +18,9 @@ from forkjoin.workspace.workspace import Workspace
 
 
 async def prepare(services: Services, agent: Agent) -> Agent:
-    """Create the agent's worktree and branch, unless they exist. Return the agent's updated record.
+    """Create the agent's worktree and branch, unless they exist.
+
+    Return the agent's updated record.
 
     A later attempt keeps the worktree as the earlier attempt left it.
 
@@ -82,7 +84,7 @@ async def workspace_of(services: Services, agent: Agent, environment: Mapping[st
 
 
 async def give_token(services: Services, agent: Agent) -> str:
-    """Return the token that authenticates the agent's program, and record the token's digest."""
+    """Return the token of the agent's program, and record the token's digest."""
     token = _token(agent.handle)
     await services.store.agents.add_token(agent.number, digest_of(token))
     return token

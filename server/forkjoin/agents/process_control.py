@@ -24,7 +24,7 @@ class ProcessControl:
         self._done = {key: done for key, done in self._done.items() if key in keys}
 
     def is_pending(self, agent: Agent) -> bool:
-        """Return whether the agent's program is not yet in the state that the record asks for."""
+        """Return whether the program must still be frozen, resumed or ended."""
         return self._wanted(agent) not in (None, self._done.get((agent.number, agent.attempt)))
 
     async def apply(self, number: int) -> None:
@@ -53,7 +53,10 @@ class ProcessControl:
         self._done[agent.number, agent.attempt] = wanted
 
     def _wanted(self, agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
-        """Return the state that the agent's program should be in, or `None` if it may be in any."""
+        """Return the state that the agent's program should be in.
+
+        `None` means that it may be in any state.
+        """
         if agent.stop_asked or agent.pause.ending:
             return "ended"
         if agent.pause.frozen:

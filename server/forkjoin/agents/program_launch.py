@@ -81,7 +81,10 @@ async def variables_of(workspace: Workspace, agent: Agent, added: Mapping[str, s
 
 
 async def _about(services: Services, agent: Agent, workspace: Workspace) -> dict[str, object]:
-    """Return what the attempt's folder keeps so that a lost record of the agent can be restored."""
+    """Return the data from which a lost record of the agent can be restored.
+
+    The attempt's folder keeps it.
+    """
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.agents.task(agent.number)}
     wanted = workspace.recipe.model_dump(exclude_defaults=True)
     about = About.model_validate({**columns(agent), "project": workspace.common_dir, "spec": spec, "recipe": wanted})
@@ -89,7 +92,9 @@ async def _about(services: Services, agent: Agent, workspace: Workspace) -> dict
 
 
 async def _write_task(workspace: Workspace, agent: Agent, task: str) -> str:
-    """Write the task to a file in the worktree's own git folder, where no commit includes it.
+    """Write the task to a file in the worktree's own git folder.
+
+    No commit includes a file there.
 
     Returns:
         The file's path.

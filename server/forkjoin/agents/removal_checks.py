@@ -23,7 +23,10 @@ def refuse_removal(agent: Agent, why: str) -> CallerError:
 
 
 def check_not_in_use(services: Services, agents: Sequence[Agent]) -> None:
-    """Raise a CallerError if an agent has not ended, is being merged, or has a person attached."""
+    """Raise a CallerError if an agent is in use.
+
+    An agent is in use while it runs, is being merged, or has an attached person.
+    """
     if live := [agent.label for agent in agents if agent.state not in FINAL]:
         raise CallerError(f"Not ended yet: {', '.join(live)}. Call stop_agents first. Nothing was removed.")
     if queued := [agent.label for agent in agents if agent.merge is Merge.QUEUED]:
@@ -33,14 +36,19 @@ def check_not_in_use(services: Services, agents: Sequence[Agent]) -> None:
 
 
 async def is_repository_gone(common_dir: str, agent: Agent) -> bool:
-    """Return whether the agent's repository is gone, or another one, without its commits, is at that path."""
+    """Return whether the agent's repository is gone.
+
+    It is, too, if another repository without the agent's commits is at its path.
+    """
     if await to_thread.run_sync(worktree_folder.git_folder, common_dir, Path(agent.worktree.path)):
         return False
     return not (await find_tip(common_dir, agent.ref) or await resolve_commit(common_dir, agent.worktree.base))
 
 
 async def is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool:
-    """Return whether no other branch or tag has the agent's commits, or a commit that they were squashed into.
+    """Return whether the agent has commits that no other branch or tag has.
+
+    A commit that the agent's commits were squashed into counts as well.
 
     Raises:
         CallerError: The worktree is locked, the branch is checked out elsewhere, or git can't tell.

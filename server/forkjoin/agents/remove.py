@@ -85,7 +85,10 @@ async def finish_removals(services: Services) -> None:
 
 
 async def _finish(services: Services, agent: Agent) -> str:
-    """Finish an interrupted removal, unless the agent has new work. Return a sentence about the outcome."""
+    """Finish an interrupted removal, unless the agent has new work.
+
+    Return a sentence about the outcome.
+    """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     how = Removal.MERGED if await is_repository_gone(common_dir, agent) else agent.removing
     try:
@@ -120,7 +123,9 @@ async def _remove(
 async def _check_and_keep(
     services: Services, common_dir: str, whole: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
 ) -> list[str]:
-    """Check that agents can be removed, keep their work, and record the decision. Return warnings.
+    """Check that agents can be removed, keep their work, and record the decision.
+
+    Return warnings.
 
     Raises:
         CallerError: One of the agents can't be removed.
@@ -197,7 +202,9 @@ async def _warn_of_symbolic_branch(common_dir: str, agent: Agent) -> str | None:
 
 
 async def _delete_all(services: Services, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:
-    """Delete the worktrees and branches. Return the ref that keeps each agent's work, by agent number.
+    """Delete the worktrees and branches.
+
+    Return the ref that keeps each agent's work, by agent number.
 
     Raises:
         CallerError: Some worktrees could not be deleted. The others are deleted.
@@ -220,7 +227,9 @@ async def _delete_all(services: Services, common_dir: str, agents: Sequence[Agen
 
 
 async def _delete(services: Services, common_dir: str, agent: Agent) -> str | None:
-    """Delete an agent's worktree and branch. Return the ref that keeps its work, if one is needed.
+    """Delete an agent's worktree and branch.
+
+    Return the ref that keeps its work, if one is needed.
 
     A second call does nothing and returns the same.
     """

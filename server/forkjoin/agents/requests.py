@@ -33,7 +33,7 @@ async def ask(
     wait: Callable[[FindClosed], Awaitable[Request | None]],
     given_up: Callable[[], bool],
 ) -> Request:
-    """Record a request of an agent, and return it once it is answered, expired or withdrawn.
+    """Record a request, and return it once it is answered or has expired.
 
     Args:
         wait: Awaits the given function repeatedly until it returns the request.
@@ -66,7 +66,10 @@ async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Reques
 
 
 class Expiry:
-    """Closes requests that were not answered in time. The time while the machine slept doesn't count."""
+    """Closes requests that were not answered in time.
+
+    The time while the machine slept doesn't count.
+    """
 
     def __init__(self, services: Services) -> None:
         self._store = services.store

@@ -29,7 +29,9 @@ _ASKED = TypeAdapter(Asked)
 
 
 def save_requested_end(home: Home, agent: Agent) -> None:
-    """Save in the attempt's folder that the agent was asked to stop or pause. It blocks.
+    """Save in the attempt's folder that the agent was asked to stop or pause.
+
+    It blocks.
 
     It is saved before the program ends, so that a restored agent does not start again.
     """
@@ -67,7 +69,10 @@ async def restore(home: Home, store: Store) -> None:
 
 
 def _scan_attempts(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
-    """Return the newest attempt of each agent, with what its folder says, and the highest agent number found."""
+    """Return each agent's newest attempt and its data, by agent number.
+
+    The second value is the highest agent number found.
+    """
     abouts: dict[int, tuple[int, About]] = {}
     worktrees = (_WORKTREE.fullmatch(folder.name) for folder in home.worktrees.glob("*/*"))
     attempts = (_ATTEMPT.fullmatch(folder.name) for folder in home.attempts.iterdir())

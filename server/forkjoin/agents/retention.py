@@ -27,7 +27,9 @@ _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 
 async def apply_retention(services: Services, today: date, connected: Collection[Session]) -> None:
-    """Remove everything that is due. An error with one agent doesn't affect the others.
+    """Remove everything that is due.
+
+    An error with one agent doesn't affect the others.
 
     Args:
         connected: The connected sessions, whose environments and answers are kept.
@@ -48,7 +50,9 @@ async def apply_retention(services: Services, today: date, connected: Collection
 
 
 async def _remove_completely(services: Services, agent: Agent) -> None:
-    """Remove an agent's worktree, then its logs, then its record. An interrupted removal can be repeated.
+    """Remove an agent's worktree, then its logs, then its record.
+
+    An interrupted removal can be repeated.
 
     An agent is kept if it, or another candidate for its task, has new changes.
     """
@@ -104,7 +108,10 @@ async def _forget_leftovers(services: Services) -> None:
 
 
 async def _prune_environments(services: Services, old: Set[str], connected: Collection[Session]) -> None:
-    """Forget environments in memory that nobody needs any more. `old` are the digests to consider."""
+    """Forget environments in memory that nobody needs any more.
+
+    `old` are the digests to consider.
+    """
     needed = [(one.environment, one.project, one.root_lead) for one in await services.store.agents.live()]
     needed += [(one.environment, one.project, one.lead) for one in await services.store.merges.open()]
     services.environments.prune(old, needed, [session.hello.environment for session in connected])

@@ -18,7 +18,7 @@ _MAX_TEARDOWNS = 8
 
 
 async def set_up(services: Services, agent: Agent, environment: Mapping[str, str]) -> bool:
-    """Share files with the agent's worktree and run setup in it, unless an earlier call did.
+    """Share files with the agent's worktree and run setup, once.
 
     Returns:
         Whether the agent's program may start: `False` if a stop was requested meanwhile.
@@ -50,7 +50,9 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
 
 
 async def tear_down(services: Services, agents: Sequence[Agent], environment: Mapping[str, str] | None) -> list[str]:
-    """Run the teardown commands of the agents' repository. Return a warning for each one that failed.
+    """Run the teardown commands of the agents' repository.
+
+    Return a warning for each one that failed.
 
     A teardown that an earlier call has run is not run again.
 

@@ -34,7 +34,9 @@ class SpawnOutcome:
 
 
 async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, keep: bool = True) -> SpawnOutcome:
-    """Record agents with these specs, all or none. A repeated call returns the same agents.
+    """Record agents with these specs, all or none.
+
+    A repeated call returns the same agents.
 
     Args:
         keep: Whether to record the agents. Otherwise everything is only checked, and agents are returned as they would
@@ -79,13 +81,16 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
 
 
 def _with_defaults(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
-    """Add the default program of the settings, and the verify of the repository, unless the spec has its own."""
+    """Return the spec with the default program and verify, unless it has its own."""
     verify = recipe.verify if spec.verify is None else spec.verify or None
     return spec.model_copy(update={"agent": spec.agent or settings.default_agent, "verify": verify})
 
 
 def _with_budget(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
-    """Add the default budget to a spec without a budget, and split off the grant for nested agents."""
+    """Return the spec with a budget, split into its own part and its grant.
+
+    A spec without a budget gets the default one.
+    """
     if not converses:
         return split_budget(spec, converses=False) if spec.nesting else spec
     return split_budget(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=True)
@@ -139,7 +144,10 @@ def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[Entran
 
 
 def _check_program(settings: Settings, spec: Spec) -> None:
-    """Raise a CallerError if the spec's program is unknown, or can't keep to the spec's permissions."""
+    """Raise a CallerError if the program can't run with the spec's permissions.
+
+    Also raise it if the program is unknown.
+    """
     program = settings.program(spec.agent)
     if spec.permissions and not ADAPTERS[program.kind].KEEPS_PERMISSIONS:
         raise CallerError(
@@ -154,7 +162,10 @@ def _check_program(settings: Settings, spec: Spec) -> None:
 
 
 async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
-    """Return the commit that a base means, or `None` if it means no commit. Without a base, return HEAD."""
+    """Return the commit that a base means, or `None` if it means no commit.
+
+    Without a base, return HEAD.
+    """
     return await resolve_commit(checkout.top or checkout.common_dir, base) if base else checkout.head
 
 
@@ -170,7 +181,7 @@ def _start_commit(checkout: Checkout, commit: str | None) -> str:
 
 
 def _notes(settings: Settings, checkout: Checkout, new: Sequence[NewAgent], untrusted: str | None) -> Iterator[str]:
-    """Yield remarks about the commit that agents start from, and about ignored parts of their specs."""
+    """Yield remarks about the start commit and about ignored parts of specs."""
     if checkout.dirty and any(one.spec.base is None for one in new):
         yield "The checkout has uncommitted changes. Agents start from its last commit, without these changes."
     if any(one.spec.budget_usd and not one.account for one in new):

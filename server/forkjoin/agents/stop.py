@@ -25,7 +25,9 @@ _FINISH_S = 120
 
 
 async def stop(services: Services, agents: Sequence[Agent]) -> list[Agent]:
-    """Stop agents and the agents that they spawned, wait for their end, and return them.
+    """Stop agents and their nested agents, wait for their end, and return them.
+
+    Only the given agents are returned.
 
     Agents that had ended are unchanged. An agent whose processes can't be ended stays in the state `finishing`.
 
@@ -62,7 +64,7 @@ async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[A
 
 
 async def end_processes(services: Services, agent: Agent, handles: Sequence[str] = ()) -> None:
-    """End all processes under these handles of an agent, and prevent that new ones start.
+    """End all processes under an agent's handles, and prevent new ones.
 
     Without handles, end everything that runs for the agent. Return only once all processes have ended.
     """

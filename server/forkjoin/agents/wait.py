@@ -25,7 +25,10 @@ class Waited:
     stuck: Set[int] = frozenset()  #: numbers of pending agents that can't continue by themselves
 
     def ends(self, until: Until) -> bool:
-        """Return whether the wait ends: it is over, there is a new request, or all pending agents are stuck."""
+        """Return whether the wait ends.
+
+        It ends if it is over, there is a new request, or all pending agents are stuck.
+        """
         return self.is_over(until) or bool(self.news) or len(self.stuck) == len(self.pending)
 
     def is_over(self, until: Until) -> bool:
@@ -41,7 +44,9 @@ async def wait(
     find_stuck: FindStuck | None = None,
     find_news: FindNews | None = None,
 ) -> Waited:
-    """Wait until all (or any) of the agents have ended, a new request arrives, or the time is over.
+    """Wait until all (or any) of the agents have ended.
+
+    The wait also ends when a new request arrives, or the time is over.
 
     Args:
         timeout_s: The maximum time in seconds.

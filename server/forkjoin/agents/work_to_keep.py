@@ -32,7 +32,7 @@ async def commit_leftovers(services: Services, common_dir: str, agent: Agent) ->
 async def find_uncommittable(
     services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, Left]
 ) -> list[UnsavedWork]:
-    """Return the worktree's files that git can't commit, or that its configuration hides from git."""
+    """Return the files in the worktree that git can't commit or doesn't see."""
     top = Path(agent.worktree.path)
     found = await find_unseen(common_dir, top, await config_tampering.find_rules(services, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
@@ -71,7 +71,10 @@ async def find_unsaved(
 
 
 async def keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWork]) -> str:
-    """Archive work that exists only in a worktree. Return a sentence that says how to restore it."""
+    """Archive work that exists only in a worktree.
+
+    Return a sentence that says how to restore it.
+    """
     try:
         ref = await unsaved_work.archive_unsaved(common_dir, Path(agent.worktree.path), found, agent.slug)
     except (GitError, CallerError) as error:
@@ -83,7 +86,10 @@ async def keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWor
 
 
 async def keep_late_files(common_dir: str, agent: Agent) -> list[str]:
-    """Archive files that were created while the worktree was being deleted. Return a warning about them."""
+    """Archive files that were created while the worktree was being deleted.
+
+    Return a warning about them.
+    """
     path = Path(agent.worktree.path)
     since = await to_thread.run_sync(worktree.going_since, common_dir, path)
     late = await to_thread.run_sync(unsaved_work.find_late_files, common_dir, path, since or 0)
@@ -91,7 +97,9 @@ async def keep_late_files(common_dir: str, agent: Agent) -> list[str]:
 
 
 async def keep_left_behind(common_dir: str, agent: Agent, left: Left, *, discard: bool) -> None:
-    """Keep the commits that a reset or a rebase left behind, so that only reflogs name them.
+    """Keep the commits that a reset or a rebase left behind.
+
+    Only reflogs name them.
 
     Args:
         discard: Whether to continue if they can't be read.
@@ -106,7 +114,9 @@ async def keep_left_behind(common_dir: str, agent: Agent, left: Left, *, discard
 
 
 async def keep_branch(services: Services, common_dir: str, agent: Agent, tip: str | None) -> str | None:
-    """Keep the commits of an agent's branch under a ref, unless another branch or tag has them.
+    """Keep the commits of an agent's branch under a ref.
+
+    No ref is needed if another branch or tag has them.
 
     Returns:
         The ref, or `None` if none was needed.

@@ -33,7 +33,10 @@ class EnvironmentFile:
         self.path = folder / f"forkjoin-{home_name}-environments.json"
 
     def read(self) -> dict[str, dict[str, str]]:
-        """Return the environments by digest, or an empty dict if the file is missing or damaged."""
+        """Return the environments by digest.
+
+        The dict is empty if the file is missing or damaged.
+        """
         try:
             content = read_regular(self.path) if _is_private_tmpfs(self.path.parent) else None
             return _CONTENT.validate_python(json.loads(content)) if content else {}

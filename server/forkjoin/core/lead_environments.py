@@ -68,7 +68,9 @@ class LeadEnvironments:
     def prune(
         self, old: Set[str], needed: Iterable[tuple[str, int, str]], connected: Iterable[Mapping[str, str]]
     ) -> None:
-        """Forget environments that no connected session, unfinished agent or open merge needs.
+        """Forget environments that no session, agent or merge needs.
+
+        Sessions count while they are connected, agents until their end, merges while they are open.
 
         Args:
             old: The digests known before `needed` was read. Newer environments are kept.
@@ -99,7 +101,10 @@ class LeadEnvironments:
         return next((self._by_digest[known] for known in digests if known in self._by_digest), None)
 
     def find_for_agent(self, agent: Agent) -> dict[str, str] | None:
-        """Return the environment that an agent was spawned in, or its replacement, as `find` does."""
+        """Return the environment of an agent's lead, or its replacement.
+
+        See `find`.
+        """
         return self.find(agent.environment, agent.project, agent.root_lead)
 
     def find_for_caller(self, caller: Caller) -> dict[str, str]:
@@ -131,7 +136,10 @@ class LeadEnvironments:
         return redact_edges(before, text, after, self._all_secrets())
 
     def redact_end(self, before: str, text: str) -> str:
-        """Redact secrets in the end of a longer text, and the piece of one that its beginning cuts."""
+        """Redact secrets in the end of a longer text.
+
+        A piece of a secret at its beginning is redacted, too.
+        """
         return redact_end(before, text, self._all_secrets())
 
     def _all_secrets(self) -> frozenset[str]:
@@ -141,5 +149,8 @@ class LeadEnvironments:
         return self._secrets
 
     def show(self, text: str) -> str:
-        """Return text from an agent without secrets and client markup, for another model to read."""
+        """Return an agent's text without secrets and client markup.
+
+        So another model can read it.
+        """
         return neutralize(self.redact(text))

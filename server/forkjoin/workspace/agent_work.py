@@ -40,13 +40,16 @@ class BranchMove:
 
 
 async def find_result_commit(store: Store, agent: Agent) -> str | None:
-    """Return the commit in the agent's result, or `None` if there is no result or no commit."""
+    """Return the commit in the agent's result, or `None` if it has none."""
     result = await store.results.get(agent.number)
     return result.commit if result else None
 
 
 async def find_work_end(store: Store, common_dir: str, agent: Agent) -> str | None:
-    """Return the commit in the agent's result or, before its end, the tip of its branch."""
+    """Return the last commit of the agent's work, or `None` if it has none.
+
+    It is the commit in the agent's result or, before its end, the tip of its branch.
+    """
     result = await store.results.get(agent.number)
     return result.commit if result else await find_tip(common_dir, agent.ref)
 
@@ -59,7 +62,7 @@ async def find_branch_move(store: Store, common_dir: str, agent: Agent) -> Branc
 
 
 async def measure_work(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
-    """Return the fields of a result that describe a branch with this tip: commits and changed lines."""
+    """Return a result's fields about commits and changed lines of a branch."""
     at = tip or agent.worktree.base
     commits = await repository.list_commits(common_dir, agent.worktree.base, at, _COMMITS_NAMED)
     return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.worktree.base, at))}
@@ -81,7 +84,7 @@ async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, w
 
 
 async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.Left:
-    """Commit the uncommitted files of an agent's worktree, except files that setup wrote."""
+    """Commit the worktree's uncommitted files, except those that setup wrote."""
     set_up = await store.baselines.setup_files(agent)
     return await autocommit.commit_loose(
         common_dir, Path(agent.worktree.path), agent.worktree.branch, message, agent.slug, set_up=set_up
@@ -91,7 +94,9 @@ async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, messag
 async def is_worktree_at(
     store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False
 ) -> bool:
-    """Return whether the worktree contains nothing but a commit, ignored files, and files that setup wrote.
+    """Return whether the worktree is unchanged since a commit.
+
+    Ignored files and files that setup wrote don't count.
 
     Args:
         or_less: Whether files of the commit may be missing.

@@ -34,7 +34,7 @@ _RULES = 1024 * 1024
 
 
 async def begin(services: Services, whose: Agent | MergeJob) -> None:
-    """Take the snapshot for the later comparison, unless this attempt or merge has one."""
+    """Take the snapshot for this attempt or merge, unless there is one."""
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read, file, whose)
@@ -46,7 +46,9 @@ async def begin(services: Services, whose: Agent | MergeJob) -> None:
 
 
 async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str]:
-    """Return a warning for each change since the snapshot, and during earlier attempts without a result.
+    """Return a warning for each change since the snapshot.
+
+    Changes during earlier attempts without a result are included.
 
     There is also a warning if the snapshot or the accepted configuration is damaged.
     """
@@ -76,7 +78,7 @@ async def forget(services: Services, whose: Agent | MergeJob) -> None:
 
 
 async def _note_rules(file: Path, common_dir: str, worktree: Path) -> None:
-    """Save the user's own ignore rules for all repositories, unless they are saved already."""
+    """Save the user's own ignore rules, unless they are saved already."""
     rules = file.with_suffix(".ignore")
     if not await to_thread.run_sync(rules.exists):
         own = await to_thread.run_sync(_read_rules, await find_users_ignore_file(common_dir, worktree))
@@ -96,7 +98,9 @@ def _read_kept(file: Path) -> str | None:
 
 
 async def find_rules(services: Services, agent: Agent) -> bytes | None:
-    """Return the trusted ignore rules of an agent's worktree in addition to .gitignore, or `None` if unknown.
+    """Return the worktree's trusted ignore rules, or `None` if unknown.
+
+    They apply in addition to .gitignore.
 
     They are the user's own rules from before the agent started, the info/exclude that a person accepted, and the files
     that the worktree shares.
@@ -120,7 +124,7 @@ async def forget_rules(services: Services, agent: Agent) -> None:
     await to_thread.run_sync(lambda: file.unlink(missing_ok=True))
 
 
-# -- what is kept
+# -- the snapshot file
 
 
 def _say(whose: Agent | MergeJob, change: ConfigChange) -> str:

@@ -55,7 +55,9 @@ def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig |
 
 
 async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
-    """Return the trusted content of forkjoin.toml, and a note if the present content isn't used.
+    """Return the trusted content of forkjoin.toml, and a note.
+
+    The note says why the present content isn't used.
 
     Args:
         names_verify: Whether the caller passed `verify`.
@@ -80,7 +82,10 @@ async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: b
 
 
 def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
-    """Return whether the last trusted forkjoin.toml has a verify, or may have one, but the present one has none."""
+    """Return whether the present forkjoin.toml lacks the trusted verify.
+
+    It does if it has no verify, but the last trusted content has one, or may have one.
+    """
     if wanted and wanted.recipe.verify:
         return False
     if trusted.damaged or not trusted.files:
@@ -94,7 +99,7 @@ def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
 def _why_unused(
     checkout: Checkout, wanted: RepositoryConfig | None, trusted: Trusted, last: Recipe | None, *, loses: bool
 ) -> str:
-    """Return a sentence that says why the present forkjoin.toml, or its absence, is not used."""
+    """Return a sentence that says why the present forkjoin.toml is not used."""
     if trusted.damaged:
         return "The record of what a person trusted here is damaged, so nothing counts as trusted."
     if wanted is None:
@@ -108,7 +113,7 @@ def _why_unused(
 
 
 def _read_last(trusted: Trusted) -> Recipe | None:
-    """Return the last trusted content, or `None` if it is unknown or invalid in this version."""
+    """Return the last trusted content, or `None` if it is unknown or invalid."""
     if trusted.last is None:
         return None
     try:
@@ -119,7 +124,7 @@ def _read_last(trusted: Trusted) -> Recipe | None:
 
 def _refusal(why: str, last: Recipe | None) -> str:
     known = f" (trusted last: {last.verify[:300]!r})" if last and last.verify else ""
-    keep = ", or forkjoin trust --keep to go on with what was trusted last" if last else ""
+    keep = ", or forkjoin trust --keep to use the last trusted version" if last else ""
     return (
         f"{why} So it is unclear which verify to run, and nothing was done. Pass it as `verify`{known}, or pass "
         f'verify="" for none; or ask the person to review it with: forkjoin trust{keep}.'

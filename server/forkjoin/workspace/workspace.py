@@ -65,7 +65,9 @@ class Workspace:
         return compose(self.environment, settings or {}, ours, wanted=self.recipe.environment, ignore=ignore)
 
     async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> CommandRun:
-        """Run a shell command in the worktree, or return the outcome if its kind has run already.
+        """Run a shell command in the worktree, once for each kind.
+
+        If a command of this kind has run already, return its outcome.
 
         Args:
             kind: For example "setup". It becomes part of the handle.
@@ -104,17 +106,22 @@ class Workspace:
 
 
 def _slug(home: str, handle: str) -> str:
-    """Return a prefix for names of containers and databases. No other home or workspace has it."""
+    """Return a prefix for names of containers and databases.
+
+    No other home or workspace has it.
+    """
     return f"fj-{home}-{handle.partition('-')[0]}"
 
 
 def command_handles(handle: str, recipe: Recipe) -> list[str]:
-    """Return the handles of all commands that may run in a workspace before its teardown."""
+    """Return the handles of all commands that may run before a teardown."""
     return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
 
 
 def find_account(services: Services, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
-    """Return the vendor account that an agent's model calls count against, or "" if it calls no model.
+    """Return the vendor account that an agent's model calls count against.
+
+    It is "" if the program calls no model.
 
     Args:
         environment: The environment of the lead.
