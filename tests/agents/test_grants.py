@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from agents.test_nested_spawns import TALK, WAITS, begin
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
 from support.harness import GIVE_UP_S, Lead, lead_of, open_reconciler_in_memory, program_of
+from support.nested_agents import TALK, WAITS, begin
 
 
 async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(

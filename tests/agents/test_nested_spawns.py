@@ -12,10 +12,8 @@ from forkjoin.core.paths import Home
 from forkjoin.core.session import digest_of
 from forkjoin.merge_queue.conflict_preview import ConflictingPair
 from forkjoin.reconciler import Reconciler
-from forkjoin_tools.reply_wait import ReplyWait
 from mcp_types import ElicitRequestParams, ElicitResult
 from support.harness import (
-    GIVE_UP_S,
     Lead,
     first_answer,
     git,
@@ -26,16 +24,12 @@ from support.harness import (
     program_of,
     until,
 )
+from support.nested_agents import WAITS, begin, calls
 
 TESTS = Path(__file__).parents[1]
+
+
 AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
-TALK = "answer('up')\nhear()"
-WAITS = "until test -e go; do sleep 0.05; done"
-
-
-def calls(*steps: tuple[str, Any]) -> str:
-    """The task of the scripted program that calls tools."""
-    return json.dumps(steps)
 
 
 @pytest.fixture
@@ -49,16 +43,6 @@ def one_slot(home: Home) -> None:
     ]
     text = home.config_file.read_text()
     home.config_file.write_text(f'{text}[agents.parent]\nkind = "command"\ncommand = {json.dumps(command)}\n')
-
-
-async def begin(lead: Lead, **nesting: Any) -> str:
-    """An agent at work that may spawn others so."""
-    (parent,) = await lead.spawn(WAITS, nesting=nesting, exclusive="database")
-    await lead.until(parent, state="running")
-    return parent
-
-
-# -- a tree, from end to end
 
 
 async def running(lead: Lead, agent: str) -> bool:
@@ -113,9 +97,6 @@ async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spaw
     async with open_lead(repository) as lead:
         await lead.run(calls(("spawn_agent", spawn), ("wait_agents", {})), agent="parent", nesting={"agents": 1})
         assert (await lead.call("get_result", id="child"))["output"].strip() == "at"
-
-
-# -- within what was granted
 
 
 async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
@@ -220,42 +201,6 @@ async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
 
 
-async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
-    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(in_process_reconciler.schedule, "max_running", 1)
-    await begin(near_lead, agents=5)
-    await in_process_reconciler.store.agents.add_token(1, digest_of("its token"))
-    async with program_of(in_process_reconciler, "a1") as program:
-        await program.spawn("true", "true")
-    async with lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell:
-        told = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
-        assert [one["id"] for one in told["finished"]] == ["a2"]
-        told = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
-        assert [one["id"] for one in told["finished"]] == ["a3"]
-
-
-async def test_what_waits_for_others_keeps_its_slot(
-    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await begin(near_lead, agents=5)
-    await in_process_reconciler.store.agents.add_token(1, digest_of("its token"))
-    awaiting: list[list[int]] = []
-
-    async def look(self: ReplyWait, *_: object) -> None:
-        awaiting.append([*in_process_reconciler.services.waiting_for_nested])
-
-    monkeypatch.setattr(ReplyWait, "wait", look)
-    async with (
-        program_of(in_process_reconciler, "a1") as program,
-        lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell,
-    ):
-        (child,) = await program.spawn("true")
-        for ids in ([child], [child, "a1"], ["a1"]):
-            await shell.call("wait_agents", ids=ids)
-    assert awaiting == [[1], [], []]
-
-
 async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
@@ -281,32 +226,6 @@ async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
             await near_lead.call("answer_request", request_id=request, answer="Yours.")
 
 
-async def test_its_silence_while_it_waits_for_its_own_does_not_count(
-    in_process_reconciler: Reconciler, near_lead: Lead
-) -> None:
-    (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
-    await near_lead.until(parent, state="running")
-    async with program_of(in_process_reconciler, parent) as program:
-        await program.spawn("sleep 3")
-        await program.call("wait_agents", timeout_s=GIVE_UP_S)
-        (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
-    (result,) = await near_lead.results(parent)
-    assert result["state"] == "succeeded"
-
-
-async def test_its_silence_while_its_own_are_merged_does_not_count(
-    in_process_reconciler: Reconciler, near_lead: Lead
-) -> None:
-    (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
-    await near_lead.until(parent, state="running")
-    async with program_of(in_process_reconciler, parent) as program:
-        await program.run("echo theirs > theirs.txt")
-        await program.call("merge_worktree", ids=["a2"], verify="sleep 3")
-        (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
-    (result,) = await near_lead.results(parent)
-    assert result["state"] == "succeeded"
-
-
 async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
@@ -329,9 +248,6 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
             (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
             await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
     assert put == []
-
-
-# -- at its command line
 
 
 async def test_its_command_line_may_do_what_its_tools_may(
@@ -389,115 +305,6 @@ async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_nex
         assert await now.call("report_progress", text="here") == "Noted."
     (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
     await near_lead.results(agent)
-
-
-# -- into its own branch alone
-
-
-async def test_a_merge_into_a_branch_that_was_made_a_symbolic_ref_is_refused(
-    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
-) -> None:
-    parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agents.get(1)
-    async with program_of(in_process_reconciler, parent) as program:
-        await program.run("echo theirs > theirs.txt")
-        git(Path(agent.worktree.path), "checkout", "-q", "--detach")
-        git(repository, "symbolic-ref", agent.ref, "refs/heads/main")
-        for tool, given in (("merge_worktree", {"ids": ["a2"]}), ("merge_worktree", {"ids": ["a2"], "dry_run": True})):
-            assert "is a symbolic ref to another branch" in await program.refusal(tool, **given)
-    git(repository, "symbolic-ref", "--delete", agent.ref)
-    assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
-
-
-async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_changes_nothing(
-    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
-) -> None:
-    parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agents.get(1)
-    async with program_of(in_process_reconciler, parent) as program:
-        await program.run("echo theirs > theirs.txt")
-        git(Path(agent.worktree.path), "checkout", "-q", "--detach")
-        turn = f"git -C {repository} symbolic-ref {agent.ref} refs/heads/main"
-        assert "is a symbolic ref" in await program.refusal("merge_worktree", ids=["a2"], verify=turn)
-    git(repository, "symbolic-ref", "--delete", agent.ref)
-    assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
-
-
-async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
-    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
-) -> None:
-    parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agents.get(1)
-    async with program_of(in_process_reconciler, parent) as program:
-        await program.run("echo theirs > theirs.txt")
-        git(Path(agent.worktree.path), "symbolic-ref", "HEAD", "refs/heads/main")
-        told = await program.call("merge_worktree", ids=["a2"])
-    assert told["target"] == agent.worktree.branch
-    assert git(repository, "show", f"{agent.worktree.branch}:theirs.txt") == "theirs"
-    assert git(repository, "rev-parse", "main") == main
-
-
-async def test_a_merge_writes_into_no_checkout_but_its_own(
-    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
-) -> None:
-    parent = await begin(near_lead, agents=5)
-    agent = await in_process_reconciler.store.agents.get(1)
-    async with program_of(in_process_reconciler, parent) as program:
-        await program.run("echo theirs > theirs.txt")
-        git(Path(agent.worktree.path), "checkout", "-q", "--detach")
-        git(repository, "symbolic-ref", "HEAD", agent.ref)
-        refused = await program.refusal("merge_worktree", ids=["a2"])
-        assert f"is checked out in {repository} instead of its own worktree" in refused
-    assert not (repository / "theirs.txt").exists()
-
-
-# -- the end of a tree
-
-
-async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
-    in_process_reconciler: Reconciler, near_lead: Lead, tmp_path: Path
-) -> None:
-    parent = await begin(near_lead, agents=5)
-    verify = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done"
-    branch = (await in_process_reconciler.store.agents.get(1)).worktree.branch
-    async with program_of(in_process_reconciler, parent) as program, anyio.create_task_group() as tasks:
-        (child,) = await program.run("echo theirs > theirs.txt")
-        refused: list[str] = []
-
-        async def merge() -> None:
-            refused.append(await program.refusal("merge_worktree", ids=[child], verify=verify))
-
-        tasks.start_soon(merge)
-        await until((tmp_path / "begun").exists)
-        before = git(Path((await in_process_reconciler.store.agents.get(1)).worktree.path), "rev-parse", branch)
-        await near_lead.call("stop_agents", ids=[parent])
-        (tmp_path / "go").touch()
-        await until(lambda: refused)
-        assert "has ended (stopped), so nothing more is merged into its branch" in refused[0]
-        assert git(Path((await in_process_reconciler.store.agents.get(1)).worktree.path), "rev-parse", branch) == before
-        assert (await near_lead.listed(child))["merge"] == "unmerged"
-
-
-async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
-    in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parent = await begin(near_lead, agents=5)
-    async with program_of(in_process_reconciler, parent) as program:
-        (child,) = await program.run("echo theirs > theirs.txt")
-        monkeypatch.setattr(in_process_reconciler.services.environments, "find", _lost)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(program.refusal, "merge_worktree", ids=[child], verify="true"))
-            await first_answer(partial(waits, in_process_reconciler))
-            await in_process_reconciler.store.lifecycle.ask_stop(await in_process_reconciler.store.agents.live())
-
-
-def _lost(*_: object) -> None:
-    return None
-
-
-async def waits(reconciler: Reconciler) -> bool:
-    """Whether a merge waits for the environment of whoever has asked for it."""
-    return reconciler.merges_without_environment > 0
 
 
 async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(
