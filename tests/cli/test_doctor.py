@@ -18,7 +18,7 @@ def test_it_is_told_what_holds_which_limit(repository: Path, home: Home) -> None
     (told,) = [finding for finding in _all(repository) if finding["what"] == "limits"]
     held = {name: f"cgroup v{base.version}" for base in cgroup_root.find_bases() for name in base.controllers}
     memory, processes = held.get("memory", "the watchdog"), held.get("pids", "the watchdog")
-    assert f"2048 processes; held: memory by {memory}, processes by {processes}, processors by " in told["found"]
+    assert f"2048 processes; enforced: memory by {memory}, processes by {processes}, processors by " in told["found"]
 
 
 def test_the_limits_that_are_told_are_the_daemon_s_whatever_is_around_who_asks(

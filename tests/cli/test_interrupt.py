@@ -141,7 +141,7 @@ WRONG = [
     (("wait", "--timeout", "soon"), 2, "valid number"),
     (("daemon", "logs", "-n", "0"), 2, "-n"),
     (("mcp", "now"), 2, "unexpected extra argument"),
-    (("wait", "--timeout", "nan"), 1, "--timeout nan: give seconds"),
+    (("wait", "--timeout", "nan"), 1, "--timeout nan is not valid. Give seconds"),
     (("spawn", "caf\udce9"), 1, "is not UTF-8"),
     (("ps", "--watch"), 1, "needs a terminal"),
     *[((command, ""), 1, "No agent ''") for command in ("wait", "stop", "logs", "result", "diff", "rm", "merge")],

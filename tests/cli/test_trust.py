@@ -138,7 +138,7 @@ async def test_going_back_to_what_was_trusted_before_there_was_a_verify_is_refus
     (repository / "forkjoin.toml").write_text("ports = 3\n")
     async with open_lead_in_memory(home, repository) as lead:
         assert "forkjoin.toml was not used. It has no verify, but" in await lead.refusal("spawn_agent", task="true")
-        assert "no verify any more" in forkjoin(repository, "trust", "--show", check=False).stdout
+        assert "verify was removed" in forkjoin(repository, "trust", "--show", check=False).stdout
         forkjoin(repository, "trust", "--yes")
         assert "forkjoin.toml" not in (await lead.call("spawn_agent", task="true"))["note"]
         await lead.call("wait_agents")
@@ -259,7 +259,7 @@ def test_what_a_terminal_would_obey_or_hide_is_shown_as_it_is(repository: Path, 
 
 
 def test_nothing_to_trust_is_said_and_records_nothing(repository: Path, home: Home) -> None:
-    assert forkjoin(repository, "trust").stdout == "Nothing here waits for your trust.\n"
+    assert forkjoin(repository, "trust").stdout == "Nothing here needs your trust.\n"
     assert not home.trust.exists()
 
 
@@ -293,9 +293,9 @@ async def test_what_changed_in_shared_configuration_is_shown_and_accepted_or_put
     forkjoin(repository, "trust", "--restore", stdin="y\n")
     assert (hook.exists(), git(repository, "config", "user.name")) == (False, "Test")
     assert [file.read_text() for file in home.shared_config.rglob("replaced-*/hooks/*")] == ["evil\n"]
-    assert forkjoin(repository, "trust").stdout == "Nothing here waits for your trust.\n"
+    assert forkjoin(repository, "trust").stdout == "Nothing here needs your trust.\n"
 
     git(repository, "config", "user.name", "Mine")
     forkjoin(repository, "trust", "--yes")
-    assert forkjoin(repository, "trust", "--show").stdout == "Nothing here waits for your trust.\n"
+    assert forkjoin(repository, "trust", "--show").stdout == "Nothing here needs your trust.\n"
     assert git(repository, "config", "user.name") == "Mine"

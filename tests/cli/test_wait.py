@@ -60,7 +60,7 @@ async def test_who_has_ended_is_told_by_one_that_is_interrupted_since_nobody_is_
 def test_whom_it_gives_up_is_told(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "exec sleep 1000")
     done = forkjoin(repository, "wait", "--timeout", "0.2", check=False)
-    assert (done.returncode, done.stderr.strip()) == (1, "time is over, and these go on: a1")
+    assert (done.returncode, done.stderr.strip()) == (1, "the time is up; still under way: a1")
 
 
 def _told(home: Home) -> int:

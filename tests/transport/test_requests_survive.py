@@ -104,7 +104,7 @@ async def test_what_was_told_before_ends_no_wait_for_others_that_have_ended(
     assert "r1" in forkjoin(repository, "wait", asker, check=False).stdout
     assert "done" in forkjoin(repository, "wait", ended).stdout
     waited = forkjoin(repository, "wait", asker, ended, "--timeout", "0.5", check=False)
-    assert f"time is over, and these go on: {asker}" in waited.stderr
+    assert f"the time is up; still under way: {asker}" in waited.stderr
     forkjoin(repository, "answer", "r1", "Tabs.")
     await lead.results(asker)
 

@@ -155,6 +155,6 @@ def test_a_lead_whose_daemon_can_not_come_up_again_reads_why_and_goes_on_when_it
         os.kill(pid, signal.SIGKILL)
         answer = relay.call(1, "get_status")
         assert "limits.max_runing" in answer["error"]["message"]
-        assert "call list_agents once that is mended" in answer["error"]["message"]
+        assert "then call list_agents" in answer["error"]["message"]
         home.config_file.write_text(good)
         assert relay.call(2, "get_status")["result"]["isError"] is False

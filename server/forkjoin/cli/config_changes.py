@@ -18,19 +18,26 @@ from forkjoin.git.repository import read_checkout
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """A repository's changes, with the snapshot that they lead to. `accepted` is `None` before its first use."""
+class SharedConfigChanges:
+    """A repository's changes since they were last accepted.
+
+    Attributes:
+        file: Where `accepted` is stored.
+        accepted: The accepted snapshot, or `None` before the repository's first use.
+        now: The current snapshot.
+        damage: Why the accepted snapshot can't be read, or `None`.
+    """
 
     common_dir: str
-    file: Path  #: where `accepted` is kept
+    file: Path
     accepted: Snapshot | None
     now: Snapshot
     changes: list[ConfigChange]
-    damage: str | None  #: why it is not known what was accepted
+    damage: str | None
 
     @property
     def since(self) -> str:
-        """When the state was accepted that this is compared with."""
+        """The local time at which the snapshot was accepted."""
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.file.stat().st_mtime))
 
     def lines(self, without: Container[str] = ()) -> list[str]:
@@ -39,19 +46,19 @@ class Changed:
         return damage + [str(change) for change in self.changes if not change.key or change.key not in without]
 
     def accept(self) -> None:
-        """Record what was shown as the person's own."""
+        """Record the current snapshot as accepted."""
         config_snapshot.accept(self.file, self.now)
 
 
-async def find_changed(home: Home, common_dir: str) -> Changed:
-    """Compare what a repository shares with what was accepted."""
+async def find_changed(home: Home, common_dir: str) -> SharedConfigChanges:
+    """Compare a repository's shared configuration and hooks with the accepted snapshot."""
     file = config_snapshot.accepted_file(home, common_dir)
     accepted, now = config_snapshot.read_accepted(file), config_snapshot.take_snapshot(common_dir)
     changes = [] if accepted is None else await compare_snapshots(accepted, now)
-    return Changed(common_dir, file, accepted, now, changes, config_snapshot.find_damage(file))
+    return SharedConfigChanges(common_dir, file, accepted, now, changes, config_snapshot.find_damage(file))
 
 
-async def find_changed_here(home: Home) -> Changed | None:
+async def find_changed_here(home: Home) -> SharedConfigChanges | None:
     """Compare the repository of the working directory, or return `None` where there is none."""
     try:
         checkout = await read_checkout(Path.cwd())
@@ -60,11 +67,11 @@ async def find_changed_here(home: Home) -> Changed | None:
     return await find_changed(home, checkout.common_dir)
 
 
-def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
+def restore_all(home: Home, *, show: bool, yes: bool) -> None:
     """Show the changes, ask the person, and restore the accepted files."""
     changed = anyio.run(find_changed_here, home)
     if changed is None:
-        raise CallerError("There is no repository here.")
+        raise CallerError("this folder is in no repository. Run the command in your checkout")
     if changed.damage:
         raise CallerError(changed.damage)
     for line in changed.lines():
@@ -75,24 +82,24 @@ def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
         return
     if show:
         raise typer.Exit(1)
-    if not yes and not ask_yes_no(f"Put these files back as they were on {changed.since}?"):
-        raise CallerError("nothing was put back")
+    if not yes and not ask_yes_no(f"Restore these files as of {changed.since}?"):
+        raise CallerError("nothing was restored. Run forkjoin trust --restore again to decide")
     kept = changed.file.parent / f"replaced-{time.time_ns()}"
     config_snapshot.write_copies(kept, changed.now, names)
     left = config_snapshot.restore_files(changed.common_dir, changed.accepted, names)
-    print_text(f"Put back. What was there is kept in {kept}")
+    print_text(f"Restored. The replaced files are kept in {kept}")
     if left:
         raise CallerError(
-            f"these files could not be put back. Restore them by hand in {changed.common_dir}: {', '.join(left)}"
+            f"these files could not be restored. Restore them by hand in {changed.common_dir}: {', '.join(left)}"
         )
 
 
 def find_fault(home: Home) -> tuple[str, str] | None:
-    """Return what a person should know of this repository's shared configuration, and do about it, if anything."""
+    """Return what changed in the current repository's shared configuration, and what to do, or `None`."""
     changed = anyio.run(find_changed_here, home)
     if changed is None or not (lines := changed.lines()):
         return None
     if changed.damage:
         return changed.damage, "forkjoin trust"
     found = f"changed since {changed.since}: {'; '.join(lines)}"
-    return found, "forkjoin trust, or to put it back forkjoin trust --restore"
+    return found, "forkjoin trust to accept it, or forkjoin trust --restore"

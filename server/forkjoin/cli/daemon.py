@@ -18,44 +18,47 @@ from forkjoin.core.paths import find_home
 from forkjoin.transport import daemon_connection
 
 app = typer.Typer(
-    help="The one process that keeps the records and decides; it starts by itself when it is needed.",
+    help="The process that keeps the records and makes the decisions. It starts automatically when needed.",
     no_args_is_help=True,
 )
 
-_UP = "the daemon is up (pid {}, version {})"
-_LOOK_EVERY_S = 0.3
+_RUNNING = "the daemon is running (pid {}, version {})"
+#: Seconds between two reads of `logs --follow`.
+_FOLLOW_S = 0.3
 
 
 @app.command()
 def start() -> None:
-    """Start the daemon, if it is not there."""
+    """Start the daemon, unless it is running."""
     with Client() as client:
-        print_text(_UP.format(client.daemon["pid"], client.daemon["version"]))
+        print_text(_RUNNING.format(client.daemon["pid"], client.daemon["version"]))
 
 
 @app.command()
 def status(json: AsJson = False) -> None:
-    """Whether the daemon is up. Exit code 1 if it is not."""
+    """Show whether the daemon is running. Exit code 1 if it is not."""
     if (found := daemon_connection.try_connect(find_home())) is None:
-        print_answer({"up": False}, ["the daemon is not up; it starts when it is needed"], json=json)
+        print_answer({"up": False}, ["the daemon is not running; it starts when needed"], json=json)
         raise typer.Exit(1)
     found.close()
     with Client() as client:
         pid, version = client.daemon["pid"], client.daemon["version"]
-    print_answer({"up": True, "pid": pid, "version": version}, [_UP.format(pid, version)], json=json)
+    print_answer({"up": True, "pid": pid, "version": version}, [_RUNNING.format(pid, version)], json=json)
 
 
 @app.command()
 def stop(
     agents: Annotated[bool, typer.Option("--agents", help="Stop every agent first.")] = False,
-    now: Annotated[bool, typer.Option("--now", help="Ask nothing, as of one that hangs; agents go on.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="End the daemon without asking it, e.g. if it hangs. Agents go on.")
+    ] = False,
 ) -> None:
     """Stop the daemon. Refused while agents are under way, unless --agents stops them first."""
     require_person("stop the daemon")
     if agents and now:
-        raise CallerError("--agents asks the daemon to stop them, --now asks it nothing: give one of the two")
+        raise CallerError("--agents asks the daemon to stop agents, --now asks it nothing. Give only one of the two")
     if (found := daemon_connection.try_connect(find_home())) is None:
-        print_text("the daemon is not up")
+        print_text("the daemon is not running")
         return
     with found:
         try:
@@ -65,15 +68,16 @@ def stop(
                 with Client() as client:
                     _stop_agents(client, agents=agents)
                     client.end_daemon()
-        except (
-            daemon_connection.RefusedError
-        ):  # of another version: it is ended without a question, which harms no agent
+        except daemon_connection.RefusedError:  # of another version: end it without asking, which harms no agent
             daemon_connection.end_daemon(found)
-    print_text("the daemon has left")
+    print_text("the daemon has ended")
 
 
 def _stop_agents(client: Client, *, agents: bool) -> None:
-    """Stop all that is under way; a status names so many at once, and what can't be stopped is asked once."""
+    """Stop all agents that are under way, or raise CallerError if there are some and `agents` is false.
+
+    A status lists only some of many agents, so it is read until it has no new ones.
+    """
     asked: set[str] = set()
     while rest := {
         project: left
@@ -82,7 +86,7 @@ def _stop_agents(client: Client, *, agents: bool) -> None:
     }:
         if not agents:
             ids = [one for several in rest.values() for one in several]
-            raise CallerError(f"agents are under way ({', '.join(ids[:10])}); stop them first, or pass --agents")
+            raise CallerError(f"agents are under way ({', '.join(ids[:10])}). Stop them first, or pass --agents")
         for project, ids in rest.items():
             with Client(project) as in_project:
                 in_project.call("stop_agents", ids=ids)
@@ -91,15 +95,15 @@ def _stop_agents(client: Client, *, agents: bool) -> None:
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until ^C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Only the last ones, so many.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until ^C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Show only this many last lines.")] = 100,
     json: AsJson = False,
 ) -> None:
-    """Show what the daemon did and what troubled it, by agent, landing and connection; also when it is not up."""
+    """Show the daemon's log, with the agent, merge or connection of each line. Works without the daemon."""
     require_person("read the daemon's log")
     path = find_home().log
     if not path.exists():
-        print_text(f"there is no log yet ({path})")
+        print_text(f"there is no log yet: {path}")
         return
     past: deque[str] = deque(maxlen=lines)
     older = path.with_name(f"{path.name}.1")
@@ -109,12 +113,12 @@ def logs(
         past.extend(file.read().splitlines())
         for line in past:
             print_text(line if json else daemon_log.show(line))
-        for line in _coming(file, path) if follow else ():
+        for line in _follow(file, path) if follow else ():
             print_text(line if json else daemon_log.show(line))
 
 
-def _coming(file: TextIO, path: Path) -> Iterator[str]:
-    """The lines to come, also once the log was begun anew."""
+def _follow(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield new lines, also after the log was rotated."""
     line = ""
     while True:
         line += file.readline()
@@ -124,4 +128,4 @@ def _coming(file: TextIO, path: Path) -> Iterator[str]:
         elif path.exists() and not os.path.samestat(path.stat(), os.fstat(file.fileno())):
             file = path.open(encoding="utf-8", errors="replace")
         else:
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_FOLLOW_S)

@@ -1,4 +1,4 @@
-"""forkjoin doctor and status: what is there, what is wrong, and what to do about it."""
+"""forkjoin status and doctor."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import typer
 from forkjoin.cli.config_changes import find_fault
 from forkjoin.cli.mcp_client import Client, call_tool
 from forkjoin.cli.safe_output import AsJson, print_answer, print_json
-from forkjoin.cli.trust import untrusted
+from forkjoin.cli.trust import find_untrusted
 from forkjoin.core.error import CallerError, ForkjoinError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.settings import AgentProgram, Limits, Settings, read_settings
@@ -27,16 +27,17 @@ from forkjoin.process.resource_limits import spell_bytes
 from forkjoin.store.damaged_database import find_damage, find_trouble
 from forkjoin.transport.daemon_connection import DaemonError, peer_of, try_connect
 
+#: Seconds that a program may take to print its version.
 _VERSION_S = 20
-#: What limits what, and what does where there is no such cgroup.
-_TIERS = (
+#: A cgroup controller, what it limits, and what limits it without a cgroup.
+_LIMITERS = (
     ("memory", "memory", "the watchdog"),
     ("pids", "processes", "the watchdog"),
     ("cpu", "processors", "niceness alone"),
 )
 
-#: What of a status is told in lines, and as what.
-_TOLD = {
+#: Fields of a status that are printed line by line, with their labels.
+_LABELS = {
     "waiting": "waiting",
     "budgets": "budget",
     "rate_limits": "rate limit",
@@ -47,21 +48,21 @@ _TOLD = {
 
 
 def status(json: AsJson = False) -> None:
-    """What runs, what is queued, and why not more."""
+    """Show what runs, what is queued, and why not more runs."""
     answer = call_tool("get_status")
     counts = (
         f"{answer[state]} {state}" for state in ("running", "paused", "queued") if answer[state] or state != "paused"
     )
     lines = [f"{', '.join(counts)}, at most {answer['max_running']} at once"]
-    lines += [f"asked: {answer['requests']}; forkjoin requests tells them"] if answer["requests"] else []
+    lines += [f"open requests: {answer['requests']}; see forkjoin requests"] if answer["requests"] else []
     lines += [f"{project}: {', '.join(ids)}" for project, ids in answer["projects"].items()]
-    lines += [f"{what}: {line}" for field, what in _TOLD.items() for line in answer[field]]
+    lines += [f"{what}: {line}" for field, what in _LABELS.items() for line in answer[field]]
     print_answer(answer, lines, json=json)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `remedy` says what to do where it is not well."""
+    """The result of one check. `remedy` says what to do if it is not ok."""
 
     what: str
     ok: bool
@@ -70,7 +71,7 @@ class Finding:
 
 
 def doctor(json: AsJson = False) -> None:
-    """Look at git, the agent programs, the settings and the daemon. Exit code 1 if something must be done."""
+    """Check git, the agent programs, the settings and the daemon. Exit code 1 if something must be done."""
     from forkjoin.cli import formatting
 
     findings = list(examine(find_home()))
@@ -91,7 +92,7 @@ def doctor(json: AsJson = False) -> None:
 
 
 def examine(home: Home) -> Iterator[Finding]:
-    """Everything that forkjoin needs, one after the other."""
+    """Check everything that forkjoin needs."""
     yield Finding("system", sys.platform == "linux", sys.platform, "only Linux is supported")
     yield _git()
     yield (folder := _folder(home))
@@ -99,16 +100,18 @@ def examine(home: Home) -> Iterator[Finding]:
         yield from _records(home)
     try:
         settings = read_settings(home.config_file)
-        yield Finding("settings", True, f"{home.config_file}{'' if home.config_file.exists() else ' (none: defaults)'}")
+        yield Finding(
+            "settings", True, f"{home.config_file}{'' if home.config_file.exists() else ' (missing: defaults)'}"
+        )
     except CallerError as error:
         settings = Settings()
-        yield Finding("settings", False, str(error), "correct the file, then: forkjoin daemon stop")
+        yield Finding("settings", False, str(error), "correct the file, then run: forkjoin daemon stop")
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
     daemon = _daemon_pid(home) or "self"
     bases = cgroup_root.find_bases(daemon)
     yield _limits(settings.on(capacity.find_memory(daemon)).limits, bases)
-    escape = "none can be made: a process that clears its environment and outlives its shim escapes a stop"
+    escape = "not available: a process that clears its environment and outlives its shim is not found by a stop"
     yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
     yield _daemon(home)
     yield _repository()
@@ -118,26 +121,26 @@ def examine(home: Home) -> Iterator[Finding]:
 
 
 def _shared_config(home: Home) -> Iterator[Finding]:
-    """What changed in the git configuration and hooks that the user's own git and all agents share."""
-    with suppress(ForkjoinError):  # told by others
+    """Check the git configuration and hooks that the user's own git and all agents share."""
+    with suppress(ForkjoinError):  # other checks report it
         if fault := find_fault(home):
             yield Finding("shared config", False, *fault)
 
 
 def _trust(home: Home) -> Iterator[Finding]:
-    """What in the repository here, if there is one, waits to be trusted, or can't be read."""
+    """Check whether the current repository has anything that needs trust."""
     try:
-        strange = untrusted(home)
+        new = find_untrusted(home)
     except ForkjoinError as error:
-        yield Finding("trust", False, str(error), "correct it: agents are refused here until then")
+        yield Finding("trust", False, str(error), "correct it: no agent can be spawned here until then")
     else:
-        if strange is not None:
-            found = ", ".join(strange) or "nothing new wants to be executed"
-            yield Finding("trust", not strange, found, "forkjoin trust")
+        if new is not None:
+            found = ", ".join(new) or "nothing new to execute"
+            yield Finding("trust", not new, found, "forkjoin trust")
 
 
-def _ask(*argv: str) -> str | None:
-    """The first line that a program prints; none if it can't be run or fails."""
+def _first_line(*argv: str) -> str | None:
+    """Return the first line that a program prints, or `None` if it can't be run or fails."""
     try:
         done = subprocess.run(
             argv,
@@ -154,7 +157,7 @@ def _ask(*argv: str) -> str | None:
 
 
 def _git() -> Finding:
-    found = _ask("git", "version")
+    found = _first_line("git", "version")
     version = tuple(map(int, re.findall(r"\d+", found or "")[:2]))
     return Finding("git", version >= OLDEST_GIT, found or "not found", "install git 2.38 or newer")
 
@@ -169,14 +172,16 @@ def _folder(home: Home) -> Finding:
 
 
 def _records(home: Home) -> Iterator[Finding]:
-    """Whether the database is sound, all of it, and its disk has room."""
+    """Check the whole database for damage, and its disk for space."""
     file = home.records
     try:
         damage = find_damage(file, thorough=True)
     except (sqlite3.Error, OSError) as error:
         damage = str(error)
-    size = f"{file}, {file.stat().st_size // 1024} KB" if file.exists() else "none yet"
-    remedy = "forkjoin daemon stop, then any command: it is set aside, and what can be read in it is taken over"
+    size = f"{file}, {file.stat().st_size // 1024} KB" if file.exists() else "does not exist yet"
+    remedy = (
+        "run forkjoin daemon stop, then any command: the damaged file is kept, and its readable records are recovered"
+    )
     yield Finding("records", damage is None, damage or size, remedy)
     for line in find_trouble(file):
         found, _, remedy = line.rpartition("; ")
@@ -186,26 +191,26 @@ def _records(home: Home) -> Iterator[Finding]:
 def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
     path = shutil.which(program.command[0])
     if path is None:
-        remedy = "install it, or name its path under [agents] in config.toml"
+        remedy = "install it, or set its path under [agents] in config.toml"
         return Finding(f"agent {name}", not needed, f"{program.command[0]} is not in PATH", remedy)
-    version = _ask(path, "--version") if program.kind == "claude" else None
+    version = _first_line(path, "--version") if program.kind == "claude" else None
     return Finding(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
 
 
 def _limits(limits: Limits, bases: Sequence[cgroup_root.Base]) -> Finding:
-    """How much there may be, and what sees to that."""
+    """Report the limits, and what enforces them."""
     most = f"max_running {limits.max_running or 'from cores and free memory'}"
     memory, processes = limits.per_agent.memory, limits.per_agent.processes
-    each = f"an agent {spell_bytes(memory) if memory else 'any'} memory, {processes or 'any number of'} processes"
+    each = f"per agent {spell_bytes(memory) if memory else 'any'} memory, {processes or 'any number of'} processes"
     held = [
         f"{what} by {next((f'cgroup v{base.version}' for base in bases if controller in base.controllers), otherwise)}"
-        for controller, what, otherwise in _TIERS
+        for controller, what, otherwise in _LIMITERS
     ]
-    return Finding("limits", True, f"{most}; {each}; held: {', '.join(held)}")
+    return Finding("limits", True, f"{most}; {each}; enforced: {', '.join(held)}")
 
 
 def _daemon_pid(home: Home) -> str | None:
-    """The daemon's pid, where one is up: its cgroup is what counts."""
+    """Return the daemon's pid, whose cgroup counts, or `None` if it isn't running."""
     found = try_connect(home)
     if found is None:
         return None
@@ -216,18 +221,20 @@ def _daemon_pid(home: Home) -> str | None:
 def _daemon(home: Home) -> Finding:
     found = try_connect(home)
     if found is None:
-        return Finding("daemon", True, "not up; it starts when it is needed")
+        return Finding("daemon", True, "not running; it starts when needed")
     found.close()
     try:
         with Client() as client:
-            return Finding("daemon", True, f"up, pid {client.daemon['pid']}, version {client.daemon['version']}")
+            return Finding("daemon", True, f"running, pid {client.daemon['pid']}, version {client.daemon['version']}")
     except (DaemonError, CallerError) as error:
         return Finding("daemon", False, str(error), "see forkjoin daemon logs")
 
 
 def _repository() -> Finding:
-    top = _ask("git", "rev-parse", "--show-toplevel") or _ask("git", "rev-parse", "--absolute-git-dir")  # a bare one
+    top = _first_line("git", "rev-parse", "--show-toplevel") or _first_line(
+        "git", "rev-parse", "--absolute-git-dir"
+    )  # for a bare repository
     if top is None:
-        return Finding("repository", True, f"none around {Path.cwd()}; start your lead in one")
-    head = _ask("git", "rev-parse", "--verify", "--quiet", "HEAD")
+        return Finding("repository", True, f"{Path.cwd()} is in no repository; start your lead in one")
+    head = _first_line("git", "rev-parse", "--verify", "--quiet", "HEAD")
     return Finding("repository", head is not None, top if head else f"{top} has no commit", "commit something first")

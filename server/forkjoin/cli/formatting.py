@@ -1,4 +1,4 @@
-"""How the command line shows things on a terminal: tables, colours, durations."""
+"""Tables, colours and durations on a terminal."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from forkjoin.cli.safe_output import escape_controls
 
-#: How each state and merge is coloured.
+#: The colour of each state of an agent, its merge, and its verify.
 COLOURS = {
     "queued": "dim",
     "preparing": "cyan",
@@ -31,15 +31,15 @@ COLOURS = {
     "passed": "green",
 }
 
-#: What is told of agents in a terminal of less than so many columns.
-_COLUMNS = (
+#: The fields of agents that fit a terminal with fewer columns than this.
+_FIELDS_BY_WIDTH = (
     (50, ("id", "state", "name")),
     (100, ("id", "name", "state", "merge", "elapsed_s", "last_event")),
     (math.inf, ("id", "name", "agent", "state", "merge", "elapsed_s", "cost_usd", "last_event")),
 )
-#: What is told of candidates for one task.
-_COMPARED = ("id", "agent", "model", "state", "verify", "score", "lines", "cost_usd", "duration_s", "won")
-#: What stands above a column that is not called as its field is.
+#: The fields of candidates for one task.
+_CANDIDATE_FIELDS = ("id", "agent", "model", "state", "verify", "score", "lines", "cost_usd", "duration_s", "won")
+#: Titles of columns that are not named like their field.
 _TITLES = {"elapsed_s": "time", "duration_s": "time", "cost_usd": "cost", "last_event": "last"}
 
 
@@ -53,7 +53,7 @@ def coloured(word: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text as markup: it shows as it is, and moves nothing."""
+    """Return a text as rich markup that shows it unchanged, with control characters escaped."""
     return escape(escape_controls(text))
 
 
@@ -64,9 +64,9 @@ def duration(seconds: float) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = True) -> Table:
-    """A plain table whose last column takes what room is left, wrapped or cut.
+    """Return a table whose last column takes the remaining width, wrapped or cut.
 
-    Cells are rich markup: what comes from outside is made `plain` before it gets here.
+    Cells are rich markup, so text from outside must be made `plain` before.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True)
     for name in columns[:-1]:
@@ -78,8 +78,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool =
 
 
 def agents_table(rows: Sequence[dict[str, Any]], width: int, rest: int = 0) -> Table:
-    """Return a line per agent, cut to the terminal's width, and the number omitted."""
-    fields = next(fields for limit, fields in _COLUMNS if width < limit)
+    """Return a table of agents that fits the terminal, with a note if `rest` agents are left out."""
+    fields = next(fields for limit, fields in _FIELDS_BY_WIDTH if width < limit)
     named = [row | {"name": f"{row['name']} (of {row['parent']})"} if "parent" in row else row for row in rows]
     made = _table_of(fields, named, wrap=False)
     made.columns[fields.index("name")].max_width = width // 4
@@ -90,8 +90,8 @@ def agents_table(rows: Sequence[dict[str, Any]], width: int, rest: int = 0) -> T
 
 
 def candidates_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A line for each candidate, with what is told of any of them."""
-    return _table_of([field for field in _COMPARED if any(field in row for row in rows)], rows, wrap=True)
+    """Return a table of candidates, with the fields that at least one of them has."""
+    return _table_of([field for field in _CANDIDATE_FIELDS if any(field in row for row in rows)], rows, wrap=True)
 
 
 def _table_of(fields: Sequence[str], rows: Sequence[dict[str, Any]], *, wrap: bool) -> Table:

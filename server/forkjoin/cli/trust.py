@@ -1,4 +1,4 @@
-"""forkjoin trust: a person looks at what a repository wants executed, and says yes to exactly that."""
+"""forkjoin trust: a person reviews what a repository wants executed, and allows exactly that."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from forkjoin.cli.config_changes import Changed, find_changed, put_all_back
+from forkjoin.cli.config_changes import SharedConfigChanges, find_changed, restore_all
 from forkjoin.cli.person_only import require_person
 from forkjoin.cli.safe_output import ask_yes_no
 from forkjoin.core.error import CallerError, NoRepositoryError
@@ -22,29 +22,31 @@ from forkjoin.workspace.repository_config import RepositoryConfig, has_lost_veri
 
 
 def trust(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Only show it. Exit code 1 if some is not trusted.")] = False,
-    revoke: Annotated[bool, typer.Option("--revoke", help="Trust nothing here any more.")] = False,
-    restore: Annotated[bool, typer.Option("--restore", help="Put changed configuration and hooks back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Only show it. Exit code 1 if something is not trusted.")
+    ] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Withdraw all trust in this repository.")] = False,
+    restore: Annotated[bool, typer.Option("--restore", help="Restore changed configuration and hooks.")] = False,
     keep: Annotated[
         bool,
-        typer.Option("--keep", help="Keep using the forkjoin.toml that you trusted last, until you trust another."),
+        typer.Option("--keep", help="Keep using the forkjoin.toml trusted last, until you trust another."),
     ] = False,
 ) -> None:
-    """Look at what this repository's forkjoin.toml and git configuration want done, and allow exactly that.
+    """Review and allow what this repository's forkjoin.toml and git configuration execute.
 
-    Shows also what changed in the git configuration and hooks that all worktrees share, since that was last accepted.
+    Also shows changes of the git configuration and hooks that all worktrees share, since you last accepted them.
     """
     require_person("trust anything")
     home = find_home()
     home.make()
     if restore:
-        return put_all_back(home, show=show, yes=yes)
+        return restore_all(home, show=show, yes=yes)
     found = anyio.run(_find, home)
     records, common_dir = Trust(home.trust), found.checkout.common_dir
     if revoke:
         records.write(common_dir, Trusted())
-        typer.echo("Nothing is trusted here any more.")
+        typer.echo("Nothing in this repository is trusted now.")
         return None
     known = records.read(common_dir) or Trusted()
     if keep:
@@ -53,81 +55,81 @@ def trust(
     fresh = _show(found, changed, known)
     if show or not fresh:
         raise typer.Exit(1 if fresh else 0)
-    if not yes and not ask_yes_no("May all of this be done, as it stands here?"):
-        raise CallerError("nothing was trusted")
+    if not yes and not ask_yes_no("Allow all of this, exactly as shown?"):
+        raise CallerError("nothing was trusted. Run forkjoin trust again to decide")
     changed.accept()
     records.write(common_dir, found.accepted(known))
-    typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
+    typer.echo("Trusted. Any change will not be executed until you trust it, too.")
     return None
 
 
 def _keep(records: Trust, common_dir: str, known: Trusted) -> None:
     """Use the forkjoin.toml that was trusted last."""
     if known.last is None:
-        raise CallerError("no forkjoin.toml was trusted here before. Look at this one with: forkjoin trust")
+        raise CallerError("no forkjoin.toml was trusted here before. Review this one with: forkjoin trust")
     records.write(common_dir, replace(known, keep=True))
-    typer.echo("The forkjoin.toml that you trusted last stays in use until you trust another.")
+    typer.echo("The forkjoin.toml trusted last stays in use until you trust another.")
 
 
-def _show(found: "_Found", changed: Changed, known: Trusted) -> list[str]:
-    """Print what needs trust and what changed. Return what awaits the person's yes."""
+def _show(found: "_Found", changed: SharedConfigChanges, known: Trusted) -> list[str]:
+    """Print what needs trust and what changed. Return what the person must decide on."""
     for text, trusted in found.list(known):
         typer.echo(f"{'trusted' if trusted else 'NEW    '}  {text}")
     for line in found.compare(known):
         typer.echo(line)
     lines = changed.lines(without={entry.key for entry in found.commands})
     for line in lines:
-        typer.echo(_plain(f"CHANGED  {line}"))
+        typer.echo(_escape(f"CHANGED  {line}"))
     fresh = [*found.new(known), *lines]
     if not fresh:
-        typer.echo("Nothing here waits for your trust.")
+        typer.echo("Nothing here needs your trust.")
     elif changed.changes:
-        typer.echo(f"Changed since {changed.since}. To put it back instead: forkjoin trust --restore")
+        typer.echo(f"Changed since {changed.since}. To restore it instead: forkjoin trust --restore")
     return fresh
 
 
-def untrusted(home: Home) -> Sequence[str] | None:
-    """What in the repository here waits for a person's trust; none where there is no repository.
+def find_untrusted(home: Home) -> Sequence[str] | None:
+    """Return what in the current repository needs a person's trust, or `None` outside of repositories.
 
     Raises:
-        ForkjoinError: What it wants can't be read.
+        ForkjoinError: forkjoin.toml or the git configuration can't be read.
     """
     try:
         found = anyio.run(_find, home)
     except NoRepositoryError:
         return None
-    # What a project has when it is first used is the person's own.
+    # Git configuration that exists when a project is first used counts as trusted.
     first = Trusted(frozenset(one.digest for one in found.commands))
     return found.new(Trust(home.trust).read(found.checkout.common_dir) or first)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A repository, and what in it wants to be executed."""
+    """A repository, and what it wants executed."""
 
     checkout: Checkout
     commands: Sequence[ConfigEntry]
     wanted: RepositoryConfig | None
 
     def list(self, known: Trusted) -> Iterator[tuple[str, bool]]:
-        """What wants to be executed, with nothing in it that a terminal obeys or hides; and whether it is trusted."""
+        """Yield what the repository wants executed, escaped for a terminal, and whether it is trusted."""
         for one in self.commands:
-            yield _plain(f"git configuration: {one.key} = {one.value}"), one.digest in known.commands
+            yield _escape(f"git configuration: {one.key} = {one.value}"), one.digest in known.commands
         if self.wanted:
             for line in self.wanted.recipe.lines():
-                yield _plain(f"{self.wanted.file}: {line}"), self.wanted.digest in known.files
+                yield _escape(f"{self.wanted.file}: {line}"), self.wanted.digest in known.files
         if self.checkout.top and has_lost_verify(self.wanted, known):
-            yield _plain(f"{self.checkout.top}/forkjoin.toml: no verify any more"), False
+            yield _escape(f"{self.checkout.top}/forkjoin.toml: verify was removed"), False
 
     def compare(self, known: Trusted) -> Iterator[str]:
-        """Return the differences from the forkjoin.toml that was trusted last, if known."""
+        """Yield the differences from the forkjoin.toml trusted last, if there is one."""
         now = self.wanted.content.decode() if self.wanted else ""
         if known.last not in (None, now):
             sides = ((known.last or "").splitlines(), now.splitlines())
-            yield from map(_plain, unified_diff(*sides, "trusted last", "now", lineterm=""))
+            yield from map(_escape, unified_diff(*sides, "trusted last", "now", lineterm=""))
 
     def accepted(self, known: Trusted) -> Trusted:
-        """Return the new trust, which may be the absence of a forkjoin.toml."""
+        """Return what is trusted once the person agrees. A missing forkjoin.toml can be trusted, too."""
         commands = frozenset(one.digest for one in self.commands)
         if self.wanted is None:
             return Trusted(commands)
@@ -140,11 +142,11 @@ class _Found:
 async def _find(home: Home) -> _Found:
     checkout = await read_checkout(Path.cwd())
     if checkout.top and Path(checkout.top).is_relative_to(home.worktrees.resolve()):
-        raise CallerError("This is an agent's worktree. Go to your own checkout, and trust what is there.")
+        raise CallerError("this is an agent's worktree. Run forkjoin trust in your own checkout")
     return _Found(
         checkout, await list_entries_that_need_trust(checkout.common_dir), read_repository_config(home, checkout)
     )
 
 
-def _plain(text: str) -> str:
+def _escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

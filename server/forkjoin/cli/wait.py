@@ -1,4 +1,4 @@
-"""forkjoin wait: until agents have ended, or one asks."""
+"""forkjoin wait."""
 
 import math
 import time
@@ -15,46 +15,46 @@ from forkjoin.core.error import CallerError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-#: Short steps, so that ^C is heard and the bar moves.
+#: Seconds of one wait_agents call: short, so that ^C has an effect and the bar moves.
 _STEP_S = 1.0
-#: How many can be waited for at once.
-_MOST = 500
+#: Maximal agents in one call.
+_MOST_IDS = 500
 
 
 def wait(
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Agent ids or names; default: all of this repository.")
+        list[str] | None, typer.Argument(help="Agent ids or names. Default: all of this repository.")
     ] = None,
-    any: Annotated[bool, typer.Option("--any", help="Return when one has ended.")] = False,  # noqa: A002
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
+    any: Annotated[bool, typer.Option("--any", help="Return when one agent has ended.")] = False,  # noqa: A002
+    timeout: Annotated[float | None, typer.Option(help="Maximal seconds to wait.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Wait until agents have ended, or one asks something. Exit code 1 unless all that was waited for succeeded."""
-    if timeout is not None and not timeout >= 0:  # nan is no number of seconds
-        raise CallerError(f"--timeout {timeout:g}: give seconds, 0 or more")
+    """Wait until agents have ended, or one asks something. Exit code 1 unless all of them succeeded."""
+    if timeout is not None and not timeout >= 0:  # also refuses nan
+        raise CallerError(f"--timeout {timeout:g} is not valid. Give seconds, 0 or more")
     give_up = math.inf if timeout is None else time.monotonic() + timeout
     with Client() as client:
-        waiting = Waiting(client, ids and _named(client, ids), give_up, first=any)
+        waiting = Waiting(client, ids and _find_ids(client, ids), give_up, first=any)
         try:
             with _bar(hidden=json) as progress:
                 waiting.wait(progress)
         except KeyboardInterrupt:
             if not json:
-                for one in waiting.lines():  # they count as told
+                for one in waiting.lines():  # the next wait would not report these agents again
                     print_text(one)
             raise
     ended = list(waiting.ended.values())
     print_answer(waiting.answer | {"finished": ended}, waiting.lines(), json=json)
     if waiting.answer["timed_out"] and not json:
         pending = ", ".join(one["id"] for one in waiting.answer["pending"])
-        print_text(f"time is over, and these go on: {pending}", err=True)
+        print_text(f"the time is up; still under way: {pending}", err=True)
     if not (waiting.is_over and all(one["state"] == "succeeded" for one in ended)):
         raise typer.Exit(1)
 
 
-def _named(client: Client, names: list[str]) -> list[str]:
-    """The ids of whom these mean, which may be several candidates each."""
-    parts = (names[start : start + _MOST] for start in range(0, len(names), _MOST))
+def _find_ids(client: Client, names: list[str]) -> list[str]:
+    """Return the ids of agents. The common name of candidates means all of them."""
+    parts = (names[start : start + _MOST_IDS] for start in range(0, len(names), _MOST_IDS))
     return [one["id"] for part in parts for one in list_all(client, ids=part)]
 
 
@@ -68,12 +68,12 @@ def _bar(*, hidden: bool) -> "Progress":
 
 
 class Waiting:
-    """What has come of it so far.
+    """The progress of one wait.
 
     Attributes:
-        answer: What the tool told last.
-        ended: How those have ended that are waited for, by id.
-        is_over: Whether all (or one, if that is enough) have ended.
+        answer: The last result of wait_agents.
+        ended: The rows of agents that have ended, by id.
+        is_over: Whether all agents (or one, with --any) have ended.
     """
 
     def __init__(self, client: Client, ids: list[str] | None, give_up: float, *, first: bool) -> None:
@@ -88,26 +88,26 @@ class Waiting:
         self.is_over = False
 
     def wait(self, progress: "Progress") -> None:
-        """Return once it is over, time is up, or nothing comes of waiting: one asks, or can't go on by itself."""
+        """Wait until the agents have ended, time is up, one asks something, or waiting won't help."""
         bar = progress.add_task("", total=None, who="")
         while self._step():
             who = " ".join(one["id"] for one in self.answer["pending"][:8])
             progress.update(bar, completed=len(self.ended), total=len(self.ended) + self._count(), who=who)
 
     def lines(self) -> list[str]:
-        """What a person reads of it."""
+        """Return a line for each ended agent, each request, and each reason why an agent waits."""
         ended = [agent_line(one, one["summary"]) for one in self.ended.values()]
         return [*ended, *map(request_line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
 
     def _step(self) -> bool:
-        """Wait for one step; whether another is to follow."""
+        """Wait for one step. Return whether to wait on."""
         step_s = max(0.0, min(_STEP_S, self._give_up - time.monotonic()))
-        ids = self._left and self._left[:_MOST]
+        ids = self._left and self._left[:_MOST_IDS]
         self.answer = self._client.call("wait_agents", ids=ids, until="any", timeout_s=step_s)
         new = {one["id"]: one for one in self.answer["finished"] if one["id"] not in self.ended}
         self.ended |= new
         if self._left:
-            self._left = [one for one in (*self._left[_MOST:], *self._left[:_MOST]) if one not in self.ended]
+            self._left = [one for one in (*self._left[_MOST_IDS:], *self._left[:_MOST_IDS]) if one not in self.ended]
         elif self._left is None and "more" not in self.answer:
             self._left = [str(one["id"]) for one in self.answer["pending"]]
         is_asked = any("new" in one for one in self.answer.get("requests", []))
@@ -117,7 +117,7 @@ class Waiting:
         return time.monotonic() < self._give_up if self.answer["timed_out"] else bool(new)
 
     def _count(self) -> int:
-        """How many have not ended."""
+        """Return the number of agents that have not ended."""
         if self._left is not None:
             return len(self._left)
         left: int = len(self.answer["pending"]) + self.answer.get("more", 0)
