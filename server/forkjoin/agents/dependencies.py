@@ -16,7 +16,7 @@ from forkjoin.store.store import Store
 _Older = Mapping[str, Sequence[Agent]]
 
 
-class Dependencies(NamedTuple):
+class ResolvedDependencies(NamedTuple):
     """The dependencies of a new agent."""
 
     others: Others  #: all agents that must end first
@@ -26,7 +26,7 @@ class Dependencies(NamedTuple):
 
 async def find_dependencies(
     store: Store, project: Project, wanted: Sequence[Entrant], commits: Mapping[str | None, str | None]
-) -> list[Dependencies]:
+) -> list[ResolvedDependencies]:
     """Return the dependencies of each requested agent.
 
     A base may be an agent's id, the name of an agent of the same call, a commit, or the name of an older agent. The
@@ -82,14 +82,14 @@ async def _find_base(store: Store, project: int, base: str, commit: str | None) 
         ) from None
 
 
-def _dependencies_of(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> Dependencies:
+def _dependencies_of(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> ResolvedDependencies:
     base = _others(spec.base or "", new, bases)
     named = [*(_others(one, new, older) for one in spec.after), base]
     numbers = dict.fromkeys(number for others in named for number in others.older)
     places = dict.fromkeys(place for others in named for place in others.new)
     are_several = any(len(others.older) + len(others.new) > 1 for others in named)
     best_of = filter(any, dict.fromkeys(named)) if are_several else ()
-    return Dependencies(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
+    return ResolvedDependencies(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
 
 
 def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
@@ -119,7 +119,7 @@ def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
             )
 
 
-def _check_no_cycle(wanted: Sequence[Entrant], found: Sequence[Dependencies]) -> None:
+def _check_no_cycle(wanted: Sequence[Entrant], found: Sequence[ResolvedDependencies]) -> None:
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:

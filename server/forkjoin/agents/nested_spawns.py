@@ -6,7 +6,7 @@ The store counts their number (`store/nesting.py`).
 from collections.abc import Sequence
 
 from forkjoin.agents.budgets import find_budgets
-from forkjoin.agents.dependencies import Dependencies
+from forkjoin.agents.dependencies import ResolvedDependencies
 from forkjoin.core.agent_spec import Permissions, Spec
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
@@ -40,7 +40,9 @@ def split_budget(spec: Spec, *, converses: bool) -> Spec:
     return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs if converses else None})
 
 
-async def check_grant(services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[Dependencies]) -> None:
+async def check_grant(
+    services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[ResolvedDependencies]
+) -> None:
     """Check that an agent may spawn agents with these specs.
 
     Raises:
@@ -63,7 +65,7 @@ async def check_grant(services: Services, parent: Agent, specs: Sequence[Spec], 
 
 
 async def _check_may_start(
-    services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[Dependencies]
+    services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[ResolvedDependencies]
 ) -> None:
     """Raise a CallerError if one of the agents would never start.
 

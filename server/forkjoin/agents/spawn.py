@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.candidates import Entrant, expand
-from forkjoin.agents.dependencies import Dependencies, find_dependencies
+from forkjoin.agents.dependencies import ResolvedDependencies, find_dependencies
 from forkjoin.agents.nested_spawns import check_grant, split_budget
 from forkjoin.core.agent_spec import Permissions, Spec, slug
 from forkjoin.core.error import CallerError
@@ -97,7 +97,13 @@ def _with_budget(spec: Spec, by_default: float | None, *, converses: bool) -> Sp
 
 
 def _new_agent(
-    caller: Caller, checkout: Checkout, wanted: Entrant, base: str, account: str, recipe: Recipe, after: Dependencies
+    caller: Caller,
+    checkout: Checkout,
+    wanted: Entrant,
+    base: str,
+    account: str,
+    recipe: Recipe,
+    after: ResolvedDependencies,
 ) -> NewAgent:
     spec, parent = wanted.spec, caller.session.agent
     return NewAgent(
