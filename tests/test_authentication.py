@@ -18,7 +18,7 @@ async def hang(_: Path) -> NoReturn:
     raise AssertionError
 
 
-async def test_a_person_is_let_in_though_git_is_slow_in_their_repository(
+async def test_a_person_can_connect_although_git_is_slow_in_their_repository(
     in_process_reconciler: Reconciler, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "read_checkout", hang)

@@ -30,7 +30,7 @@ async def test_an_agent_that_ended_while_no_daemon_was_there_gets_its_result(rep
         assert (await lead.call("get_result", id=first))["files_changed"] == 1
 
 
-async def test_a_shim_that_ends_starts_the_daemon_where_none_is_there(repository: Path, home: Home) -> None:
+async def test_a_shim_starts_the_daemon_at_its_end_if_none_runs(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
         await lead.until(first, state="running")
@@ -40,7 +40,7 @@ async def test_a_shim_that_ends_starts_the_daemon_where_none_is_there(repository
     assert "told" in forkjoin(repository, "wait", first).stdout
 
 
-async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_says_so(
+async def test_without_a_tmpfs_a_queued_agent_waits_after_a_restart_for_its_leads_environment(
     repository: Path, home: Home, tmp_path: Path
 ) -> None:
     limit(home, max_running=1)
@@ -57,7 +57,7 @@ async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_say
         assert ended["finished"][0]["summary"] == "theirs again"
 
 
-async def test_who_waits_for_its_leads_environment_has_no_slot_until_that_is_back_and_its_turn(
+async def test_an_agent_that_waits_for_its_leads_environment_has_no_slot(
     repository: Path, home: Home, tmp_path: Path
 ) -> None:
     limit(home, max_running=1)
@@ -86,7 +86,7 @@ async def test_who_waits_for_its_leads_environment_has_no_slot_until_that_is_bac
             assert (result["state"], result["verify"]) == ("succeeded", "passed")
 
 
-async def test_one_that_failed_needs_no_environment_for_a_verify_that_is_not_run(
+async def test_a_failed_agent_doesnt_wait_for_an_environment_since_its_verify_doesnt_run(
     repository: Path, home: Home, tmp_path: Path
 ) -> None:
     async with open_lead(repository) as lead:
@@ -111,7 +111,7 @@ async def test_an_environment_that_is_no_utf_8_arrives_as_it_was(repository: Pat
         assert (await lead.call("get_result", id=first))["output"].split() == ["63", "61", "66", "e9"]
 
 
-async def test_a_merge_whose_lead_is_gone_holds_up_nobody_elses_and_is_told(repository: Path, home: Home) -> None:
+async def test_a_merge_that_waits_for_its_lead_delays_no_other_merge(repository: Path, home: Home) -> None:
     verify = f"touch {home.state}/verifying; until test -e {home.state}/go; do sleep 0.02; done"
     first = second = ""
     async with open_lead(repository, "gone") as gone, anyio.create_task_group() as tasks:
@@ -130,7 +130,7 @@ async def test_a_merge_whose_lead_is_gone_holds_up_nobody_elses_and_is_told(repo
         await other.until(first, merge="merged")
 
 
-async def test_a_stop_that_a_kill_broke_off_is_seen_to_by_the_next_daemon(repository: Path, home: Home) -> None:
+async def test_the_next_daemon_completes_an_interrupted_stop(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn("trap '' TERM; while :; do sleep 0.1; done")
         await lead.until(first, state="running")
@@ -155,9 +155,7 @@ async def test_an_agent_keeps_the_program_that_was_the_default_when_it_was_spawn
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
 
 
-async def test_records_that_are_locked_for_a_while_hurt_neither_an_agent_nor_the_daemon(
-    repository: Path, home: Home
-) -> None:
+async def test_agents_and_the_daemon_survive_records_that_are_locked_for_a_while(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
         await lead.until(first, state="running")

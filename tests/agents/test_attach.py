@@ -64,7 +64,7 @@ async def up(lead: Lead) -> str:
     return agent
 
 
-async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
+async def test_a_running_agent_pauses_for_a_person_and_continues_its_conversation(
     reconciler: Reconciler, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
@@ -86,7 +86,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
     assert (result["state"], result["output"][: len(SPOKEN)]) == ("succeeded", SPOKEN)
 
 
-async def test_what_they_have_started_has_ended_before_it_goes_on(
+async def test_everything_that_a_person_started_has_ended_before_the_agent_continues(
     reconciler: Reconciler, talking: Lead, repository: Path, leave: Leave
 ) -> None:
     (agent,) = await talking.spawn(LOOKING, agent="talker")
@@ -107,7 +107,7 @@ async def is_held(lead: Lead) -> bool:
     return "a1: a person is in its conversation" in (await lead.call("get_status"))["waiting"]
 
 
-async def test_one_that_had_ended_has_another_turn_where_they_changed_its_work(
+async def test_an_ended_agent_gets_another_attempt_if_the_person_changed_its_work(
     reconciler: Reconciler, talking: Lead, repository: Path
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
@@ -122,7 +122,7 @@ async def test_one_that_had_ended_has_another_turn_where_they_changed_its_work(
     assert git(repository, "show", f"{result['branch']}:new.txt") == "new"
 
 
-async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
+async def test_an_ended_agent_stays_ended_if_the_person_changed_nothing(
     reconciler: Reconciler, talking: Lead, repository: Path
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
@@ -135,7 +135,7 @@ async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
 
 
 @pytest.mark.parametrize("changes", [False, True])
-async def test_the_worktree_of_one_that_had_ended_keeps_no_branch_that_a_person_left_checked_out(
+async def test_a_branch_that_a_person_left_checked_out_is_released_from_an_ended_agents_worktree(
     reconciler: Reconciler, talking: Lead, repository: Path, changes: bool
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
@@ -161,7 +161,9 @@ async def gone(reconciler: Reconciler) -> bool:
     return not reconciler.services.attached
 
 
-async def test_one_that_is_stopped_meanwhile_stays_so(reconciler: Reconciler, talking: Lead, repository: Path) -> None:
+async def test_an_agent_that_is_stopped_while_a_person_is_attached_stays_stopped(
+    reconciler: Reconciler, talking: Lead, repository: Path
+) -> None:
     agent = await up(talking)
     async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         going = await person.call("attach", id=agent)
@@ -176,7 +178,7 @@ async def test_one_that_is_stopped_meanwhile_stays_so(reconciler: Reconciler, ta
     assert [one["id"] for one in answer["merged"]] == [agent]
 
 
-async def test_one_that_waits_for_an_answer_of_its_lead_rests_for_them_too(
+async def test_an_agent_that_waits_for_an_answer_pauses_for_a_person_too(
     reconciler: Reconciler, talking: Lead, person: Lead, repository: Path
 ) -> None:
     agent = await up(talking)
@@ -188,14 +190,14 @@ async def test_one_that_waits_for_an_answer_of_its_lead_rests_for_them_too(
         tasks.cancel_scope.cancel()
 
 
-async def test_it_is_refused_before_a_model_has_answered(talking: Lead, person: Lead) -> None:
+async def test_attaching_is_refused_before_a_model_has_answered(talking: Lead, person: Lead) -> None:
     (agent,) = await talking.spawn("if not resumed:\n    hear()", agent="talker")
     await talking.until(agent, state="running")
     assert "no model has answered" in await person.refusal("attach", id=agent)
     await talking.call("stop_agents", ids=[agent])
 
 
-async def test_nobody_is_in_what_is_being_removed(
+async def test_nobody_can_attach_to_an_agent_that_is_being_removed(
     reconciler: Reconciler, talking: Lead, person: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (agent,) = await talking.run("succeed('')", agent="talker")
@@ -218,7 +220,7 @@ async def test_nobody_is_in_what_is_being_removed(
     assert await gone(reconciler)
 
 
-async def test_what_a_person_is_in_is_not_merged_nor_joined_by_one_while_it_is(
+async def test_an_attached_agent_is_not_merged_and_nobody_attaches_during_a_merge(
     reconciler: Reconciler, talking: Lead, person: Lead, tmp_path: Path
 ) -> None:
     (agent,) = await talking.run("open('one', 'w').close()\nsucceed('')", agent="talker")
@@ -234,7 +236,7 @@ async def test_what_a_person_is_in_is_not_merged_nor_joined_by_one_while_it_is(
         (tmp_path / "go").touch()
 
 
-async def test_what_it_is_told_meanwhile_it_hears_when_they_have_left(
+async def test_an_agent_gets_messages_once_the_person_has_left(
     reconciler: Reconciler, talking: Lead, repository: Path
 ) -> None:
     agent = await up(talking)
@@ -247,7 +249,7 @@ async def test_what_it_is_told_meanwhile_it_hears_when_they_have_left(
 
 
 @pytest.mark.parametrize("goes", ["on", "away"])
-async def test_what_they_have_started_ends_though_no_daemon_saw_them_leave(
+async def test_what_a_person_started_ends_even_if_no_daemon_saw_them_leave(
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, goes: str
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -271,7 +273,7 @@ async def test_what_they_have_started_ends_though_no_daemon_saw_them_leave(
 
 
 @pytest.mark.parametrize("is_queued", [False, True])
-async def test_after_a_restart_the_agent_goes_on_once_what_the_person_left_has_ended(
+async def test_after_a_restart_the_agent_continues_once_the_persons_processes_have_ended(
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, is_queued: bool
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -308,7 +310,7 @@ async def test_after_a_restart_a_persons_work_on_an_agent_that_had_ended_is_comm
     assert git(repository, "show", f"{result['branch']}:new.txt") == "new"
 
 
-async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it(
+async def test_attaching_is_refused_without_a_conversation_or_if_somebody_is_attached(
     reconciler: Reconciler, talking: Lead, person: Lead, repository: Path
 ) -> None:
     command, ended = *await talking.run("true"), *await talking.run("succeed('')", agent="talker")

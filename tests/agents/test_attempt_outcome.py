@@ -24,13 +24,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("outcome", "stop_asked", "ok", "verify", "state"), CASES)
-def test_an_attempt_ends_in_the_state_that_says_most(
+def test_the_final_state_says_why_an_attempt_ended(
     outcome: Outcome, stop_asked: bool, ok: bool, verify: Verify, state: State
 ) -> None:
     assert final_state(outcome, stop_asked=stop_asked, concluded_ok=ok, verify=verify) is state
 
 
-def test_a_wait_for_any_is_over_with_the_first_end_and_a_wait_for_all_with_the_last() -> None:
+def test_a_wait_for_any_ends_with_the_first_agent_and_a_wait_for_all_with_the_last() -> None:
     waited = divide([make_agent(1, state=State.RUNNING), make_agent(2, state=State.FAILED)])
     assert [agent.number for agent in waited.finished] == [2]
     assert waited.is_over("any")
@@ -38,6 +38,6 @@ def test_a_wait_for_any_is_over_with_the_first_end_and_a_wait_for_all_with_the_l
     assert divide([make_agent(1, state=State.LOST)]).is_over("all")
 
 
-def test_a_wait_for_nobody_is_over_at_once() -> None:
+def test_a_wait_for_no_agent_ends_at_once() -> None:
     assert divide([]).is_over("all")
     assert divide([]).is_over("any")

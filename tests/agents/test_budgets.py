@@ -31,7 +31,7 @@ while not os.path.exists({go!r}):
 succeed('done', 0.2)"""
 
 
-async def test_what_an_agent_spends_is_told_while_it_runs_and_settled_by_its_own_sum(talking: Lead, home: Home) -> None:
+async def test_costs_are_counted_while_an_agent_runs_and_corrected_by_its_own_total(talking: Lead, home: Home) -> None:
     go = home.state / "go"
     (first,) = await talking.spawn("spend(0.1)\nspend(0.02)" + WAITER.format(go=str(go)), agent="talker")
     await talking.until(first, cost_usd=0.12)
@@ -41,7 +41,7 @@ async def test_what_an_agent_spends_is_told_while_it_runs_and_settled_by_its_own
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_the_cost_of_attempts_that_told_no_sum_is_kept(talking: Lead) -> None:
+async def test_the_cost_of_attempts_without_a_total_is_kept(talking: Lead) -> None:
     task = (
         "import os\nanswer('I begin.')\nif run == 1:\n    spend(0.1)\n    os.kill(os.getpid(), 9)\nsucceed('done', 0.2)"
     )
@@ -50,9 +50,7 @@ async def test_the_cost_of_attempts_that_told_no_sum_is_kept(talking: Lead) -> N
     assert result["cost_usd"] == pytest.approx(0.3)
 
 
-async def test_at_its_budget_an_agent_pauses_and_with_more_goes_on_in_its_conversation(
-    talking: Lead, repository: Path
-) -> None:
+async def test_an_agent_pauses_at_its_budget_and_continues_with_more(talking: Lead, repository: Path) -> None:
     (first,) = await talking.spawn(SPENDER, agent="talker", budget_usd=0.3, retries=0)
     why = await talking.last_event(first, "its budget of 0.3 USD is used up; set_budget raises it")
     assert why
@@ -78,7 +76,7 @@ def test_a_wait_at_the_command_line_ends_and_says_why_where_one_needs_more_to_go
     assert "a1: its budget of 0.3 USD is used up" in told.stdout
 
 
-async def test_near_its_budget_an_agent_is_asked_once_to_wind_up(talking: Lead) -> None:
+async def test_an_agent_is_asked_once_to_wind_up_near_its_budget(talking: Lead) -> None:
     (first,) = await talking.spawn("spend(0.45)\nsucceed(hear(), 0.46)", agent="talker", budget_usd=0.5)
     (result,) = await talking.results(first)
     assert result["output"].startswith("You have spent 0.45 USD of your budget of 0.5 USD. Finish now")
@@ -86,7 +84,9 @@ async def test_near_its_budget_an_agent_is_asked_once_to_wind_up(talking: Lead) 
     assert log.count("asked to wind up") == 1
 
 
-async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, reconciler: Reconciler, home: Home) -> None:
+async def test_an_agent_whose_turn_is_over_is_not_asked_to_wind_up(
+    talking: Lead, reconciler: Reconciler, home: Home
+) -> None:
     go = home.state / "go"
     task = f"succeed('done', 0.01)\nsys.stdin.read()\nspend(0.46)\n{WAITER.format(go=str(go))}"
     (agent,) = await talking.spawn(task, agent="talker", budget_usd=0.5)
@@ -100,7 +100,7 @@ async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, reco
     assert "wind up" not in await talking.call("read_log", id=agent)
 
 
-async def test_of_a_dollar_of_a_repository_two_leads_agents_run_as_far_as_it_reaches(
+async def test_agents_of_two_leads_share_the_budget_of_a_repository(
     talkers: None, reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     go = home.state / "go"
@@ -166,7 +166,7 @@ async def test_a_model_without_a_price_is_named(talking: Lead) -> None:
     assert "The actual cost is higher than cost_usd: the price is unknown for gpt-of-tomorrow." in result["warnings"]
 
 
-async def test_one_of_whose_cost_nothing_is_known_spends_what_it_is_given_and_no_more(
+async def test_an_agent_with_unknown_costs_spends_no_more_than_it_was_given(
     talking: Lead, reconciler: Reconciler, repository: Path
 ) -> None:
     async with lead_of(reconciler, repository, kind="cli") as person:
@@ -179,7 +179,7 @@ async def test_one_of_whose_cost_nothing_is_known_spends_what_it_is_given_and_no
     assert [one.spent_usd for one in await reconciler.store.budgets.of_live_agents([1]) if not one.lead] == [2]
 
 
-async def test_what_is_spent_wakes_the_loop_only_near_the_end_of_what_was_given(home: Home) -> None:
+async def test_spending_wakes_the_reconciler_only_near_the_end_of_the_reserve(home: Home) -> None:
     store = await open_store(home.records)
     (agent,) = await fill(store, 1)
     await store.budgets.reserve({1: 1.0})
@@ -235,7 +235,9 @@ async def test_a_wait_ends_where_nothing_can_go_on_without_its_lead(talking: Lea
     assert "; set_budget " in waited["waiting"][0]
 
 
-async def test_one_that_had_answered_when_its_money_was_spent_is_done(talking: Lead, reconciler: Reconciler) -> None:
+async def test_an_agent_that_had_answered_when_its_budget_was_spent_has_succeeded(
+    talking: Lead, reconciler: Reconciler
+) -> None:
     lingers = "succeed('done', 0.6)\nimport sys, time\nsys.stdin.read()\ntime.sleep(60)"
     task = f"spend(0.1)\nopen('work', 'w')\n{lingers}"
     (first,) = await talking.spawn(task, agent="talker", budget_usd=0.5, verify="test -e work")
@@ -245,9 +247,7 @@ async def test_one_that_had_answered_when_its_money_was_spent_is_done(talking: L
     assert (result["state"], result["output"], result["verify"]) == ("succeeded", "done", "passed")
 
 
-async def test_one_that_a_person_lets_spend_without_limit_is_told_none(
-    talking: Lead, reconciler: Reconciler, repository: Path
-) -> None:
+async def test_an_agent_without_a_limit_is_told_none(talking: Lead, reconciler: Reconciler, repository: Path) -> None:
     async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=0.3)
         task = "import sys\nif run == 1: end_spent()\nsucceed(str('--max-budget-usd' in sys.argv), 0.1)"
@@ -258,13 +258,13 @@ async def test_one_that_a_person_lets_spend_without_limit_is_told_none(
     assert (result["state"], result["output"]) == ("succeeded", "False")
 
 
-async def test_one_whose_program_has_a_limit_that_is_not_ours_is_not_started_for_ever(talking: Lead) -> None:
+async def test_an_agent_whose_program_has_its_own_limit_is_not_restarted_forever(talking: Lead) -> None:
     (first,) = await talking.spawn("end_spent()", agent="talker", retries=0)
     (result,) = await talking.results(first)
     assert result["state"] == "failed"
 
 
-async def test_a_command_needs_no_money(talking: Lead, reconciler: Reconciler, repository: Path) -> None:
+async def test_a_command_needs_no_budget(talking: Lead, reconciler: Reconciler, repository: Path) -> None:
     async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=0.5)
     answer = await talking.call("spawn_agents", agents=[{"task": "echo x"}], budget_usd=5)

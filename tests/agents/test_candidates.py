@@ -31,7 +31,7 @@ async def won(lead: Lead) -> list[str]:
     return [f"{row['id']}{'*' if row.get('won') else ''}" for row in rows]
 
 
-async def test_the_one_with_the_highest_score_of_those_that_pass_verify_wins(near: Lead) -> None:
+async def test_the_candidate_with_the_highest_score_that_passes_verify_wins(near: Lead) -> None:
     await contest(near, "echo $n > n", "echo noise >&2; cat n n", verify="! grep 3 n", paths=["n"])
     assert await won(near) == ["a2*", "a1", "a3"]
     result = await near.call("get_result", id="fix")
@@ -41,7 +41,7 @@ async def test_the_one_with_the_highest_score_of_those_that_pass_verify_wins(nea
     assert first.keys() == {"id", "state", "score", "duration_s"}, "what is the same for all is left out"
 
 
-async def test_one_whose_judge_prints_no_number_is_behind_and_told_why(near: Lead) -> None:
+async def test_a_candidate_without_a_score_comes_last_and_its_result_says_why(near: Lead) -> None:
     await contest(near, "echo $n > n", "grep -c 3 n; test $(cat n) != 2 || { echo torn >&2; echo nan; exit 4; }")
     assert await won(near) == ["a3*", "a1", "a2"], "grep exits 1 where it counts 0"
     (warning,) = [one for one in (await near.call("get_result", id="a2"))["warnings"] if "judge" in one]
@@ -59,20 +59,20 @@ async def test_without_a_judge_the_smallest_diff_wins_then_the_first(near: Lead)
 async def test_a_models_name_however_long_it_was_recorded_leaves_room_for_the_result(
     near: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forkjoin.agents.spawn._MODEL", 100_000)
+    monkeypatch.setattr("forkjoin.agents.spawn._MODEL_LENGTH", 100_000)
     await contest(near, "echo $n > n", candidates=[{"model": "m" * 100_000}, {"model": "n"}])
     with anyio.fail_after(GIVE_UP_S):
         result = await near.call("get_result", id="fix", detail="full")
     assert [row["model"] for row in result["candidates"]] == ["m" * 100, "n"]
 
 
-async def test_before_all_have_ended_the_name_means_all_of_them_and_none(near: Lead, home: Home) -> None:
+async def test_the_name_of_candidates_means_all_of_them_until_all_have_ended(near: Lead, home: Home) -> None:
     task = f"{NUMBER}; test $n = 1 || until test -e {home.state}/go; do sleep 0.02; done"
     await near.call("spawn_agent", task=task, name="fix", candidates=2)
     await near.until("a1", state="succeeded")
     for tool, more in (("get_result", {}), ("read_diff", {}), ("set_budget", {"budget_usd": 1.0})):
         refused = await near.refusal(tool, id="fix", **more)
-        assert refused.startswith("The best of fix is not known yet: a2 (fix-2) still to end. Call wait_agents")
+        assert refused.startswith("The best candidate of fix is not known until a2 (fix-2) have ended. Call wait_agents")
     assert "not known yet" in await near.refusal("merge_worktree", ids=["fix"])
     assert [row.get("won") for row in (await near.call("get_result", id="a1"))["candidates"]] == [None, None]
     assert [one["id"] for one in (await near.call("list_agents", ids=["fix"]))["agents"]] == ["a1", "a2"]
@@ -93,7 +93,7 @@ async def test_names_are_refused_where_one_is_taken_and_found_where_it_is_ours(n
     await near.call("stop_agents", ids=["fix-2", "group"])
 
 
-async def test_what_makes_no_contest_is_refused_in_words(near: Lead) -> None:
+async def test_invalid_candidates_are_refused_with_a_reason(near: Lead) -> None:
     assert "judge chooses among candidates" in await near.refusal("spawn_agent", task="true", judge="echo 1")
     wrong: list[object] = [1, 11, 10**12, [{}], [{"tool": "x"}, {}], "many"]
     for candidates in wrong:
@@ -116,7 +116,9 @@ async def test_a_dry_run_tells_names_waves_and_no_overlap_within_a_contest(near:
 
 @pytest.mark.parametrize("how", ["after", "base"])
 @pytest.mark.parametrize("is_older", [False, True])
-async def test_what_follows_waits_for_all_and_starts_from_the_best(near: Lead, how: str, is_older: bool) -> None:
+async def test_a_dependent_agent_waits_for_all_candidates_and_starts_from_the_best(
+    near: Lead, how: str, is_older: bool
+) -> None:
     fix = {"name": "fix", "task": f"{NUMBER}; echo $n > n; test $n != 3", "candidates": 3, "judge": "cat n"}
     following = {"name": "next", "task": "cat n; git rev-list --count HEAD", how: ["fix"] if how == "after" else "fix"}
     ids = await fork(near, fix) if is_older else []
@@ -136,7 +138,7 @@ async def test_a_candidate_that_is_named_by_itself_is_that_one_alone(near: Lead)
     assert "agents that depend on it are skipped" in await near.refusal("spawn_agent", task="true", after=["fix-3"])
 
 
-async def test_one_that_is_named_beside_all_of_them_counts_by_itself(near: Lead) -> None:
+async def test_a_candidate_that_is_named_in_addition_to_all_counts_by_itself(near: Lead) -> None:
     await contest(near, "echo > f$n; test $n != 3", "ls f? | grep -c 2")
     ids = await fork(near, {"name": "both", "task": "ls -x f?", "after": ["fix", "fix-1"]})
     ids += await fork(near, {"name": "twice", "task": "ls -x f?", "after": ["fix", "fix-2"]})
@@ -172,7 +174,7 @@ async def test_what_a_person_has_merged_by_hand_is_not_discarded(near: Lead, rep
     assert await outcomes(near, ids) == {"next": "succeeded: x"}
 
 
-async def test_where_none_has_succeeded_what_follows_is_skipped_and_the_best_stands_for_them(near: Lead) -> None:
+async def test_dependents_are_skipped_if_no_candidate_succeeded(near: Lead) -> None:
     fix = {"name": "fix", "task": f"{NUMBER}; seq $(( 3 - n )) > n; exit 1", "candidates": 2}
     runs = {"name": "runs", "task": "cat n", "base": "fix", "on_failed_dependency": "run"}
     ended = await outcomes(near, await fork(near, fix, {"name": "next", "task": "true", "after": ["fix"]}, runs))
@@ -186,7 +188,7 @@ async def test_where_none_has_succeeded_what_follows_is_skipped_and_the_best_sta
     )
 
 
-async def test_of_those_named_together_the_best_alone_lands_and_a_loser_by_itself(near: Lead, repository: Path) -> None:
+async def test_merging_candidates_by_their_common_name_merges_the_best_only(near: Lead, repository: Path) -> None:
     await contest(near, "echo > f$n", "ls | grep -c 'f[23]'")
     answer = await near.call("merge_worktree", ids=["fix-3", "fix-1", "fix-2"])
     assert ids_of(answer, "merged") == ["a2"]
@@ -225,7 +227,7 @@ async def test_a_judge_is_not_run_twice_nor_its_litter_taken_for_work_when_a_dae
     assert log.read_text().split() == ["run", "run"]
 
 
-async def test_stopping_one_ends_its_judge(near: Lead, home: Home) -> None:
+async def test_stopping_a_candidate_ends_its_judge(near: Lead, home: Home) -> None:
     judge = f"touch {home.state}/judging; sleep 1000"
     await near.call("spawn_agent", task="echo > x", name="fix", candidates=2, judge=judge)
     while not (home.state / "judging").exists():

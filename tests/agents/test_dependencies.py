@@ -8,7 +8,7 @@ from support.dependent_agents import falling_once_settled, fork, outcomes
 from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_reconciler_in_memory
 
 
-async def test_it_starts_from_the_work_of_the_one_that_it_comes_after(near: Lead, repository: Path) -> None:
+async def test_an_agent_starts_from_the_work_of_its_dependency(near: Lead, repository: Path) -> None:
     ids = await fork(
         near,
         {"name": "second", "task": "cat x.txt; echo y > y.txt", "after": ["first"]},
@@ -21,7 +21,7 @@ async def test_it_starts_from_the_work_of_the_one_that_it_comes_after(near: Lead
     assert git(repository, "ls-tree", "--name-only", "main").split() == ["README.md", "shared.txt", "x.txt", "y.txt"]
 
 
-async def test_it_starts_from_the_work_of_all_that_it_comes_after(near: Lead, repository: Path) -> None:
+async def test_an_agent_starts_from_the_work_of_all_its_dependencies(near: Lead, repository: Path) -> None:
     older = await near.run("echo x > x.txt", "echo y > y.txt", "true")
     await near.call("merge_worktree", ids=[older[0]])
     await near.call("remove_worktrees", ids=[older[0]])
@@ -30,13 +30,13 @@ async def test_it_starts_from_the_work_of_all_that_it_comes_after(near: Lead, re
     assert len(git(repository, "rev-list", "--merges", "--all").split()) == 2  # the landing, and what it starts from
 
 
-async def test_a_base_that_is_named_is_what_it_starts_from(near: Lead) -> None:
+async def test_an_agent_starts_from_its_named_base_only(near: Lead) -> None:
     await fork(near, {"name": "first", "task": "echo x > x.txt"})
     ids = await fork(near, {"name": "second", "task": "ls x.txt || echo none"}, after=["first"], base="main")
     assert await outcomes(near, ids) == {"second": "succeeded: none"}
 
 
-async def test_work_that_conflicts_is_said_and_nothing_is_started(near: Lead, home: Home) -> None:
+async def test_an_agent_whose_dependencies_conflict_fails_without_starting(near: Lead, home: Home) -> None:
     older = await near.run("echo 1 > shared.txt", "echo 2 > shared.txt")
     (after,) = await fork(near, {"name": "both", "task": f"touch {home.state}/started", "after": older})
     assert (await outcomes(near, [after]))["both"].startswith("failed: The work of its dependencies conflicts: a2")
@@ -44,7 +44,7 @@ async def test_work_that_conflicts_is_said_and_nothing_is_started(near: Lead, ho
     assert not (home.state / "started").exists()
 
 
-async def test_those_after_one_that_failed_are_skipped_unless_they_are_to_run(near: Lead) -> None:
+async def test_dependents_of_a_failed_agent_are_skipped_unless_they_should_run(near: Lead) -> None:
     ids = await fork(
         near,
         {"name": "breaks", "task": "exit 3"},
@@ -61,7 +61,7 @@ async def test_those_after_one_that_failed_are_skipped_unless_they_are_to_run(ne
     }
 
 
-async def test_stopping_one_skips_those_after_it(near: Lead) -> None:
+async def test_stopping_an_agent_skips_its_dependents(near: Lead) -> None:
     ids = await fork(near, {"name": "long", "task": "sleep 1000"}, {"name": "next", "task": "true", "after": ["long"]})
     listed = await near.until("next", last_event="it comes after a1 (long)")
     assert listed["state"] == "queued"
@@ -69,7 +69,7 @@ async def test_stopping_one_skips_those_after_it(near: Lead) -> None:
     assert (await outcomes(near, ids))["next"] == "failed: skipped: a1 stopped"
 
 
-async def test_those_that_share_a_key_run_one_at_a_time(near: Lead, home: Home) -> None:
+async def test_agents_with_the_same_exclusive_key_run_one_at_a_time(near: Lead, home: Home) -> None:
     alone = home.state / "alone"
     task = f"mkdir {alone} && sleep 0.1 && rmdir {alone}"
     agents: list[dict[str, object]] = [{"name": f"one-{n}", "task": task} for n in range(3)]
@@ -77,7 +77,7 @@ async def test_those_that_share_a_key_run_one_at_a_time(near: Lead, home: Home) 
     assert set((await outcomes(near, ids)).values()) == {"succeeded: "}
 
 
-async def test_what_can_not_be_met_is_refused_by_name_and_nothing_is_spawned(near: Lead) -> None:
+async def test_impossible_dependencies_are_refused_by_name(near: Lead) -> None:
     async def refusal(*agents: dict[str, object]) -> str:
         return await near.refusal("spawn_agents", agents=[{"task": "true", **agent} for agent in agents])
 
@@ -121,7 +121,7 @@ async def test_a_dry_run_tells_all_and_records_nothing(near: Lead, home: Home) -
     assert [one["id"] for one in (await near.call("spawn_agents", agents=agents))["agents"]] == ["a1", "a2", "a3"]
 
 
-async def test_what_it_starts_from_is_the_same_when_a_daemon_died_over_it(
+async def test_the_base_is_the_same_after_the_daemon_was_killed_while_finding_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:

@@ -61,7 +61,7 @@ async def test_the_file_is_gone_once_the_daemon_has_ended_with_no_agent_left(
     assert list(runtime_folder.iterdir()) == []
 
 
-def test_what_was_written_on_a_tmpfs_is_read_again(runtime_folder: Path) -> None:
+def test_environments_written_to_a_tmpfs_are_read_again(runtime_folder: Path) -> None:
     file = EnvironmentFile(find_runtime_folder(), "home")
     assert file.read() == {}
     file.write({"old": {}})

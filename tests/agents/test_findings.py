@@ -17,7 +17,7 @@ async def at_work(lead: Lead, many: int) -> None:
         await lead.until(agent, state="running")
 
 
-async def test_what_one_has_found_others_of_its_lead_read_and_nobody_else(
+async def test_only_agents_of_the_same_lead_read_an_agents_findings(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     await at_work(near_lead, 2)
@@ -35,7 +35,9 @@ async def test_what_one_has_found_others_of_its_lead_read_and_nobody_else(
     assert (await near_lead.listed("a1"))["last_event"] == "found: The tests need a database."
 
 
-async def test_of_many_findings_the_oldest_go(in_process_reconciler: Reconciler, near_lead: Lead, home: Home) -> None:
+async def test_the_oldest_of_too_many_findings_are_dropped(
+    in_process_reconciler: Reconciler, near_lead: Lead, home: Home
+) -> None:
     await at_work(near_lead, 2)
     async with program_of(in_process_reconciler, "a1") as one, program_of(in_process_reconciler, "a2") as other:
         await other.call("share_finding", text="the first")
@@ -51,7 +53,7 @@ async def test_of_many_findings_the_oldest_go(in_process_reconciler: Reconciler,
 
 
 @pytest.mark.parametrize("character", ["\x01", "\U0001f600"])
-async def test_whatever_they_hold_they_have_room_in_one_answer(
+async def test_all_findings_fit_into_one_answer(
     in_process_reconciler: Reconciler, near_lead: Lead, character: str
 ) -> None:
     await near_lead.call("spawn_agent", task="sleep 1000", name="n" * 64)

@@ -95,7 +95,7 @@ def immortal(monkeypatch: pytest.MonkeyPatch) -> Immortal:
     return Immortal(monkeypatch)
 
 
-async def test_what_fills_the_disk_ends_though_its_stop_can_not_be_recorded_until_then(
+async def test_a_program_that_fills_the_disk_ends_although_its_stop_cant_be_recorded(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -122,7 +122,7 @@ async def test_a_stop_that_can_not_be_recorded_tells_that_the_processes_have_end
         reconciler.store.database.connection.execute("PRAGMA query_only = ON")
         refusal = await lead.refusal("stop_agents", ids=[agent])
         assert refusal.startswith("All processes have ended, and the agents' files are kept, but their stop could not")
-        assert "Call stop_agents again then" in refusal
+        assert "call stop_agents again" in refusal
         assert not marked(home)
         reconciler.store.database.connection.execute("PRAGMA query_only = OFF")
         await lead.call("stop_agents", ids=[agent])
@@ -293,7 +293,7 @@ async def test_a_verify_has_no_token_of_its_agent_s_program_and_that_is_on_no_di
 # -- the machine
 
 
-async def test_of_a_lost_agent_nothing_runs_any_more_when_its_end_is_told(lead: Lead, home: Home) -> None:
+async def test_no_process_of_a_lost_agent_runs_once_its_end_is_recorded(lead: Lead, home: Home) -> None:
     """Fault 27: its shim was killed, and what that ran goes on, deaf, until it is ended without it."""
     (agent,) = await lead.run("trap '' HUP INT TERM; (sleep 1000) & echo x > x.txt; kill -9 $PPID; sleep 1000")
     result = await lead.call("get_result", id=agent)

@@ -9,7 +9,7 @@ from support.harness import GIVE_UP_S, Lead, lead_of, open_reconciler_in_memory,
 from support.nested_agents import TALK, WAITS, begin
 
 
-async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(
+async def test_the_budget_of_nested_agents_comes_out_of_their_parents_budget(
     in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     assert "must be smaller" in await near_lead.refusal(
@@ -35,9 +35,7 @@ async def test_what_the_lead_sets_for_one_is_for_its_whole_tree(
     assert (await in_process_reconciler.store.agents.get(1)).money.budget_usd == 4
 
 
-async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
-    talkers: None, home: Home, repository: Path
-) -> None:
+async def test_nested_agents_have_no_default_budget(talkers: None, home: Home, repository: Path) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (parent,) = await lead.spawn(TALK, agent="talker", nesting={"agents": 3})
@@ -49,7 +47,7 @@ async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
     assert (len(results), budgets) == (2, [1, None, None])
 
 
-async def test_of_a_command_that_may_spawn_no_default_is_the_budget(home: Home, repository: Path) -> None:
+async def test_a_command_that_may_spawn_has_no_default_budget(home: Home, repository: Path) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("true", "true", nesting={"agents": 3, "budget_usd": 5})
@@ -59,7 +57,7 @@ async def test_of_a_command_that_may_spawn_no_default_is_the_budget(home: Home, 
         }
 
 
-async def test_a_budget_of_a_command_is_for_those_that_it_spawns(
+async def test_the_budget_of_a_command_is_for_its_nested_agents(
     talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     assert "must be smaller" in await near_lead.refusal(
@@ -89,7 +87,7 @@ async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those
     assert f"{repository}/.git, lead agent:a1: 0 USD of 3.00 USD spent, 2.00 USD reserved" in told
 
 
-async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(
+async def test_an_agent_whose_nested_agents_spent_the_grant_is_told_what_it_can_do(
     talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=5)

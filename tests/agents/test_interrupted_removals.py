@@ -43,7 +43,7 @@ async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gon
     assert not repository.exists()
 
 
-async def test_asked_again_for_a_removal_that_was_cut_off_it_looks_again(repository: Path, home: Home) -> None:
+async def test_a_repeated_removal_checks_everything_again(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.run("true")
         await reconciler.store.lifecycle.begin_removal([await reconciler.store.agents.get(1)])
@@ -75,7 +75,7 @@ async def test_a_branch_that_moves_while_its_worktree_goes_is_kept_as_it_is_then
     assert git(repository, "rev-parse", kept) == later
 
 
-async def test_of_removals_at_once_each_agent_is_in_one(near: Lead, repository: Path) -> None:
+async def test_simultaneous_removals_remove_each_agent_once(near: Lead, repository: Path) -> None:
     ids = await near.run(*(f"echo {n} > {n}.txt" for n in range(4)))
     answers: list[object] = []
 
@@ -123,7 +123,7 @@ async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
     assert git(repository, "show", f"{kept[1]}:y.txt") == "y"
 
 
-async def test_who_asks_again_for_a_removal_that_was_cut_off_waits_for_its_end(
+async def test_a_repeated_removal_waits_for_the_interrupted_one(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -137,7 +137,7 @@ async def test_who_asks_again_for_a_removal_that_was_cut_off_waits_for_its_end(
     assert all(one["kept_as"] for one in answer["removed"])
 
 
-async def test_what_can_not_be_taken_away_of_one_agent_keeps_no_other(
+async def test_an_agent_that_cant_be_removed_completely_delays_no_other(
     near: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await near.run(*(f"echo {n} > {n}.txt" for n in range(3)))

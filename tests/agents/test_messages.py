@@ -37,7 +37,7 @@ async def up(lead: Lead, task: str, **more: object) -> str:
     return agent
 
 
-async def test_one_that_runs_is_told_at_once_and_in_order(talking: Lead) -> None:
+async def test_a_running_agent_gets_messages_at_once_and_in_order(talking: Lead) -> None:
     agent = await up(talking, "succeed(f'{hear()}, {hear()}')")
     assert await told(talking, agent, "first") == "now"
     assert await told(talking, agent, "second\nline") == "now"
@@ -47,7 +47,7 @@ async def test_one_that_runs_is_told_at_once_and_in_order(talking: Lead) -> None
     assert "noted: told: first" in log
 
 
-async def test_one_that_waits_for_an_answer_is_told_at_once(
+async def test_an_agent_that_waits_for_an_answer_gets_messages_at_once(
     talking: Lead, reconciler: Reconciler, repository: Path
 ) -> None:
     agent = await up(talking, "succeed(hear())")
@@ -59,7 +59,7 @@ async def test_one_that_waits_for_an_answer_is_told_at_once(
         assert (result["state"], result["output"]) == ("succeeded", "more")
 
 
-async def test_one_that_has_ended_goes_on_in_its_conversation_and_worktree(talking: Lead) -> None:
+async def test_an_ended_agent_continues_in_its_conversation_and_worktree(talking: Lead) -> None:
     task = "open('x.txt', 'a').write(f'{told[-4:]}\\n')\n"
     (agent,) = await talking.run(f"{task}{ECHO}", agent="talker")
     assert await told(talking, agent, "more") == "next_turn"
@@ -67,7 +67,7 @@ async def test_one_that_has_ended_goes_on_in_its_conversation_and_worktree(talki
     assert (result["state"], result["output"], result["insertions"]) == ("succeeded", "True more", 2)
 
 
-async def test_what_one_is_told_that_waits_for_its_turn_it_hears_in_order(talking: Lead) -> None:
+async def test_a_queued_agent_gets_its_messages_in_order(talking: Lead) -> None:
     (agent,) = await talking.run(ECHO, agent="talker", exclusive="key")
     holder = await up(talking, "hear()", exclusive="key")
     for text in ("first", "second"):
@@ -78,7 +78,7 @@ async def test_what_one_is_told_that_waits_for_its_turn_it_hears_in_order(talkin
 
 
 @pytest.mark.parametrize(("program", "task"), [("talker", "x = 'more'"), ("sh", "succeed() { echo more; }")])
-async def test_what_one_is_told_before_it_starts_stands_below_its_task(
+async def test_messages_before_the_start_follow_the_task(
     talking: Lead, reconciler: Reconciler, program: str, task: str
 ) -> None:
     holder = await up(talking, "hear()", exclusive="key")
@@ -90,7 +90,7 @@ async def test_what_one_is_told_before_it_starts_stands_below_its_task(
     assert (await reconciler.store.agents.get(2)).attempt == 1
 
 
-async def test_a_command_is_run_again_with_its_task_and_what_it_was_told(talking: Lead, tmp_path: Path) -> None:
+async def test_a_command_runs_again_with_its_task_and_messages(talking: Lead, tmp_path: Path) -> None:
     (agent,) = await talking.spawn(f"echo up; until test -e {tmp_path}/go; do sleep 0.01; done")
     await talking.until(agent, last_event="up")
     assert await told(talking, agent, "echo told; tail -n 1 $FORKJOIN_TASK_FILE") == "next_turn"
@@ -99,7 +99,7 @@ async def test_a_command_is_run_again_with_its_task_and_what_it_was_told(talking
     assert result["output"] == "up\ntold\necho told; tail -n 1 $FORKJOIN_TASK_FILE"
 
 
-async def test_what_comes_after_the_end_of_its_turn_is_another_turn(talking: Lead, tmp_path: Path) -> None:
+async def test_a_message_after_the_end_of_a_turn_starts_another_turn(talking: Lead, tmp_path: Path) -> None:
     go = tmp_path / "go"
     wait = f"import os, time\nwhile run == 1 and not os.path.exists({str(go)!r}): time.sleep(0.01)"
     (agent,) = await talking.spawn(f"{ECHO}\nsys.stdin.read()\n{wait}", agent="talker")
@@ -110,7 +110,7 @@ async def test_what_comes_after_the_end_of_its_turn_is_another_turn(talking: Lea
     assert result["output"] == "True more"
 
 
-async def test_one_that_was_stopped_goes_on_when_it_is_told_to(talking: Lead) -> None:
+async def test_a_stopped_agent_continues_after_a_message(talking: Lead) -> None:
     agent = await up(talking, f"if run == 1: hear()\n{ECHO}")
     await talking.call("stop_agents", ids=[agent])
     assert await told(talking, agent, "go on") == "next_turn"
@@ -118,9 +118,7 @@ async def test_one_that_was_stopped_goes_on_when_it_is_told_to(talking: Lead) ->
     assert (result["state"], result["output"]) == ("succeeded", "True go on")
 
 
-async def test_what_waits_for_one_that_is_stopped_does_not_start_it_again(
-    talking: Lead, reconciler: Reconciler
-) -> None:
+async def test_waiting_messages_dont_restart_an_agent_that_is_stopped(talking: Lead, reconciler: Reconciler) -> None:
     (agent,) = await talking.spawn("echo up; sleep 1000")
     await talking.until(agent, last_event="up")
     await told(talking, agent, "echo more")
@@ -138,7 +136,7 @@ UNANSWERED = {
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("end", UNANSWERED.values(), ids=UNANSWERED.keys())
-async def test_what_a_program_did_not_answer_is_said_again(talking: Lead, end: str) -> None:
+async def test_an_unanswered_message_is_repeated_in_the_next_attempt(talking: Lead, end: str) -> None:
     agent = await up(talking, f"import os\nif run == 1:\n    hear(); {end}\nsucceed(told)")
     assert await told(talking, agent, "do this too") == "now"
     (result,) = await talking.results(agent)
@@ -158,7 +156,7 @@ async def test_one_that_is_out_of_money_in_the_turn_after_a_good_one_is_not_done
     assert "; another attempt follows" in await talking.call("read_log", id=agent)
 
 
-async def test_a_daemon_that_takes_over_says_nothing_twice(
+async def test_a_daemon_that_takes_over_sends_no_message_twice(
     talkers: None, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = LocalExecutor.send
@@ -178,7 +176,7 @@ async def test_a_daemon_that_takes_over_says_nothing_twice(
         assert (result["output"], (await reconciler.store.agents.get(1)).attempt) == ("more", 1)
 
 
-async def test_what_there_is_no_room_for_now_is_told_later(
+async def test_a_message_is_sent_later_if_the_disk_is_full(
     talking: Lead, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send, full = reconciler.services.executor.send, [OSError(errno.ENOSPC, "full")]
@@ -195,7 +193,7 @@ async def test_what_there_is_no_room_for_now_is_told_later(
     assert result["output"] == "more"
 
 
-async def test_one_that_never_began_is_not_told_into_beginning(talking: Lead, reconciler: Reconciler) -> None:
+async def test_an_agent_that_never_started_cant_get_a_message(talking: Lead, reconciler: Reconciler) -> None:
     (first,) = await talking.spawn("exit 1")
     (second,) = await talking.run("echo done", after=[first])
     await told(talking, second, "more")
@@ -204,7 +202,7 @@ async def test_one_that_never_began_is_not_told_into_beginning(talking: Lead, re
     assert (await reconciler.store.agents.get(2)).timing.started is None
 
 
-async def test_one_whose_lead_is_gone_goes_on_for_who_tells_it(
+async def test_an_agent_whose_lead_is_gone_continues_in_the_senders_environment(
     talkers: None, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -224,7 +222,7 @@ async def test_what_waits_for_another_attempt_can_be_read_as_it_is(talking: Lead
     assert (await talking.call("read_log", id=agent)).startswith("done\n")
     result = await talking.call("get_result", id=agent)
     assert (result["state"], result["insertions"]) == ("queued", 1)
-    assert "before it was told to go on; it is queued" in result["warnings"][0]
+    assert "The agent continues: it is queued." in result["warnings"][0]
     await talking.call("stop_agents", ids=[holder, agent])
 
 
@@ -241,7 +239,7 @@ async def test_how_long_one_takes_that_goes_on_is_told_until_now(
     await talking.call("stop_agents", ids=[holder])
 
 
-async def test_a_wait_for_one_that_has_nothing_left_to_spend_is_over(talking: Lead) -> None:
+async def test_a_wait_for_an_agent_without_budget_ends(talking: Lead) -> None:
     (agent,) = await talking.run("succeed('done', 0.25)", agent="talker", budget_usd=0.25)
     await told(talking, agent, "more")
     waited = await talking.call("wait_agents", ids=[agent], timeout_s=GIVE_UP_S)
@@ -262,7 +260,7 @@ async def test_an_agent_leads_what_is_written_for_it_nowhere(talking: Lead, tmp_
     assert victim.read_text() == "mine"
 
 
-async def test_one_that_can_not_go_on_keeps_what_it_did(talking: Lead, repository: Path) -> None:
+async def test_an_agent_that_cant_continue_keeps_its_work(talking: Lead, repository: Path) -> None:
     (agent,) = await talking.run("echo x > x.txt")
     (known,) = (repository / ".git" / "worktrees").iterdir()
     known.rename(repository / "elsewhere")
@@ -284,7 +282,7 @@ async def test_what_stands_where_a_worktree_could_not_be_made_is_not_taken_for_o
     assert "is no worktree, but there are files in it" in result["error"]
 
 
-async def test_one_whose_program_the_settings_know_no_more_takes_nothing(talking: Lead, reconciler: Reconciler) -> None:
+async def test_an_agent_whose_program_left_the_settings_gets_no_messages(talking: Lead, reconciler: Reconciler) -> None:
     agent = await up(talking, "hear()")
     record = await reconciler.store.agents.get(1)
     assert taker_of(reconciler.services, record)
@@ -304,7 +302,7 @@ async def test_a_daemon_that_takes_over_delivers_what_was_recorded(talkers: None
     assert [result["output"] for result in results] == ["first, second", "True more"]
 
 
-async def test_one_that_was_merged_is_merged_again_with_what_it_did_since(talking: Lead, repository: Path) -> None:
+async def test_a_merged_agent_is_merged_again_with_its_new_work(talking: Lead, repository: Path) -> None:
     task = "open('x.txt', 'a').write(f'{run}\\n')\n"
     (agent,) = await talking.run(f"{task}{ECHO}", agent="talker")
     await talking.call("merge_worktree", ids=[agent])
@@ -316,7 +314,7 @@ async def test_one_that_was_merged_is_merged_again_with_what_it_did_since(talkin
     assert (repository / "x.txt").read_text() == "1\n2\n"
 
 
-async def test_who_is_gone_or_has_lost_its_name_is_refused_in_words(talking: Lead) -> None:
+async def test_messages_to_removed_or_renamed_agents_are_refused_with_a_reason(talking: Lead) -> None:
     (merged, removed) = await talking.run("echo x > a; echo done", "true")
     await talking.call("merge_worktree", ids=[merged])
     await talking.call("remove_worktrees", ids=[removed])
@@ -337,7 +335,7 @@ async def test_a_message_that_is_sent_twice_is_recorded_once(talking: Lead, reco
     await talking.results(agent)
 
 
-async def test_what_earlier_attempts_warned_of_stays_in_the_result(talking: Lead, repository: Path) -> None:
+async def test_warnings_of_earlier_attempts_stay_in_the_result(talking: Lead, repository: Path) -> None:
     move = "import subprocess\nsubprocess.run(['git', 'branch', 'new-' + str(len(told))], check=True)\n"
     (agent,) = await talking.run(f"{move}{ECHO}", agent="talker")
     for text in ("a", "bb"):

@@ -74,7 +74,7 @@ async def test_an_agent_spawns_another_waits_in_the_only_slot_and_merges_it_into
     assert git(repository, "log", "--format=%s", "main") == "first"
 
 
-async def test_a_tree_goes_on_when_the_daemon_is_killed(one_slot: None, repository: Path, home: Home) -> None:
+async def test_nested_agents_continue_when_the_daemon_is_killed(one_slot: None, repository: Path, home: Home) -> None:
     go = home.state / "go"
     tree = TREE.replace("cat ours.txt", f"until test -e {go}; do sleep 0.05; done; cat ours.txt")
     async with open_lead(repository) as lead:
@@ -88,9 +88,7 @@ async def test_a_tree_goes_on_when_the_daemon_is_killed(one_slot: None, reposito
     assert git(repository, "show", f"{result['branch']}:theirs.txt") == "ours"
 
 
-async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spawns(
-    one_slot: None, repository: Path, home: Home
-) -> None:
+async def test_variables_of_the_settings_dont_reach_nested_agents(one_slot: None, repository: Path, home: Home) -> None:
     added = '[agents.parent.environment]\nANTHROPIC_BASE_URL = "https://another.example"\n'
     home.config_file.write_text(home.config_file.read_text() + added)
     spawn = {"task": "echo at $ANTHROPIC_BASE_URL", "name": "child", "agent": "sh"}
@@ -99,7 +97,7 @@ async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spaw
         assert (await lead.call("get_result", id="child"))["output"].strip() == "at"
 
 
-async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
+async def test_an_agent_stays_in_its_repository_whatever_happens_to_its_worktree(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -112,7 +110,7 @@ async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
         assert f"is not a worktree of {repository}/.git any more. Nothing was changed." in refused
 
 
-async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(
+async def test_no_more_nested_agents_start_than_were_granted_on_all_levels(
     in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=2, depth=2)
@@ -144,7 +142,7 @@ async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn
         ({"exclusive": "database"}, "holds the key 'database' until its end"),
     ],
 )
-async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
+async def test_no_agent_is_spawned_that_would_wait_for_its_ancestor(
     in_process_reconciler: Reconciler, near_lead: Lead, given: dict[str, Any], words: str
 ) -> None:
     await near_lead.call("spawn_agent", task="true", name="other")
@@ -167,7 +165,7 @@ async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
         ("get_status", {}, "is only for the lead"),
     ],
 )
-async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
+async def test_an_agent_can_act_on_its_own_nested_agents_only(
     in_process_reconciler: Reconciler, near_lead: Lead, tool: str, given: dict[str, Any], words: str
 ) -> None:
     await near_lead.call("spawn_agent", task="true", name="other")
@@ -189,7 +187,7 @@ async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
         ("ask_lead", {"question": "Whose?"}),
     ],
 )
-async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
+async def test_processes_that_an_ended_agent_left_cant_change_anything(
     in_process_reconciler: Reconciler, near_lead: Lead, tool: str, given: dict[str, Any]
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -201,7 +199,7 @@ async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
 
 
-async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
+async def test_an_agent_neither_sees_nor_answers_its_own_or_foreign_requests(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -307,9 +305,7 @@ async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_nex
     await near_lead.results(agent)
 
 
-async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(
-    in_process_reconciler: Reconciler, near_lead: Lead
-) -> None:
+async def test_stopping_an_agent_stops_its_nested_agents(in_process_reconciler: Reconciler, near_lead: Lead) -> None:
     parent = await begin(near_lead, agents=5, depth=2)
     async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.spawn(WAITS, nesting={"agents": 1})
@@ -317,12 +313,12 @@ async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(
         async with program_of(in_process_reconciler, child) as below:
             (grandchild,) = await below.spawn(WAITS)
         await near_lead.call("stop_agents", ids=[parent])
-        assert "is at its end" in await program.refusal("spawn_agent", task="true")
+        assert "has ended (stopped)" in await program.refusal("spawn_agent", task="true")
     states = [(await near_lead.listed(one))["state"] for one in (parent, child, grandchild)]
     assert states == ["stopped"] * 3
 
 
-async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told(
+async def test_nested_agents_that_outlive_their_parent_are_stopped_and_named(
     in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=5)

@@ -15,7 +15,7 @@ from support.harness import (
 from support.nested_agents import WAITS, begin
 
 
-async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
+async def test_an_agents_command_line_waits_for_its_nested_agents_in_the_only_slot(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(in_process_reconciler.schedule, "max_running", 1)
@@ -30,7 +30,7 @@ async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
         assert [one["id"] for one in told["finished"]] == ["a3"]
 
 
-async def test_what_waits_for_others_keeps_its_slot(
+async def test_an_agent_that_waits_for_foreign_agents_keeps_its_slot(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await begin(near_lead, agents=5)
@@ -51,7 +51,7 @@ async def test_what_waits_for_others_keeps_its_slot(
     assert awaiting == [[1], [], []]
 
 
-async def test_its_silence_while_it_waits_for_its_own_does_not_count(
+async def test_silence_while_waiting_for_nested_agents_does_not_count(
     in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
@@ -64,7 +64,7 @@ async def test_its_silence_while_it_waits_for_its_own_does_not_count(
     assert result["state"] == "succeeded"
 
 
-async def test_its_silence_while_its_own_are_merged_does_not_count(
+async def test_silence_while_nested_agents_are_merged_does_not_count(
     in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)

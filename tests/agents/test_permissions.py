@@ -47,7 +47,7 @@ async def test_a_lead_is_told_that_a_program_which_asks_for_nothing_keeps_to_den
     home.config_file.write_text(config.replace("[agents.talker]", "[agents.talker]\nskip_permissions = true"))
     async with open_lead_in_memory(home, repository) as lead:
         told = await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"allow": ["Read"]})
-        assert "only `deny` holds" in told["note"]
+        assert "only `deny` has an effect" in told["note"]
         assert "note" not in await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"deny": ["Read"]})
         await lead.results("a1", "a2")
 
@@ -62,7 +62,7 @@ async def test_what_the_settings_forbid_since_no_agent_has_done_by_one_that_it_s
     async with open_reconciler_in_memory(home) as reconciler:
         for given in ({"agent": "talker", "permissions": {"allow": ["Bash"]}}, {}):
             async with program_of(reconciler, "a1") as parent:
-                assert "would do for it" in await parent.refusal("spawn_agent", task="true", **given)
+                assert "so it can't spawn any" in await parent.refusal("spawn_agent", task="true", **given)
         await stop(reconciler.services, await reconciler.store.agents.live())
 
 

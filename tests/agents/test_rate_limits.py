@@ -122,7 +122,9 @@ async def test_refusals_that_tell_no_time_are_rested_from_as_often_as_it_takes(
     assert result["state"] == "succeeded"
 
 
-async def test_what_is_frozen_is_stopped_with_its_work(talking: Lead, reconciler: Reconciler, home: Home) -> None:
+async def test_a_frozen_agent_can_be_stopped_and_keeps_its_work(
+    talking: Lead, reconciler: Reconciler, home: Home
+) -> None:
     first, second = await talking.spawn(*[TICKS.format(go=str(home.state / "go"), limited="")] * 2, agent="talker")
     await talking.until(second, state="running")
     folder = Path((await reconciler.store.agents.get(2)).worktree.path)
@@ -137,7 +139,7 @@ async def test_what_is_frozen_is_stopped_with_its_work(talking: Lead, reconciler
 
 
 @pytest.mark.usefixtures("talkers")
-async def test_what_was_frozen_when_its_daemon_was_killed_goes_on(repository: Path, home: Home) -> None:
+async def test_an_agent_that_was_frozen_when_the_daemon_was_killed_continues(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         first, second = await lead.spawn(*[TICKS.format(go=str(home.state / "go"), limited="")] * 2, agent="talker")
         await lead.until(second, state="running")

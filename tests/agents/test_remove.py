@@ -30,7 +30,7 @@ async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
         yield lead
 
 
-async def test_what_a_person_merged_by_hand_is_merged(near: Lead, repository: Path) -> None:
+async def test_work_that_a_person_merged_by_hand_counts_as_merged(near: Lead, repository: Path) -> None:
     (first,) = await near.run("echo x > x.txt")
     branch = (await near.call("get_result", id=first))["branch"]
     git(repository, "merge", "-q", "--ff-only", branch)
@@ -38,9 +38,7 @@ async def test_what_a_person_merged_by_hand_is_merged(near: Lead, repository: Pa
     assert git(repository, "for-each-ref", "--format=%(refname)") == "refs/heads/main"
 
 
-async def test_what_a_target_was_set_back_before_is_not_merged_whatever_the_record_says(
-    near: Lead, repository: Path
-) -> None:
+async def test_work_counts_as_unmerged_if_the_target_was_reset(near: Lead, repository: Path) -> None:
     (first,) = await near.run("echo x > x.txt")
     await near.call("merge_worktree", ids=[first])
     git(repository, "reset", "-q", "--hard", "HEAD~1")
@@ -49,7 +47,7 @@ async def test_what_a_target_was_set_back_before_is_not_merged_whatever_the_reco
     assert git(repository, "show", f"{kept}:x.txt") == "x"
 
 
-async def test_what_was_built_on_by_another_agent_is_not_merged_by_that(near: Lead, repository: Path) -> None:
+async def test_an_agent_that_builds_on_another_doesnt_make_it_merged(near: Lead, repository: Path) -> None:
     (first,) = await near.run("echo x > x.txt")
     branch = (await near.call("get_result", id=first))["branch"]
     await near.run("echo y > y.txt", base=branch)
@@ -163,7 +161,7 @@ async def test_a_branch_that_a_person_stands_on_is_not_deleted_under_them(
     await refused(near, repository, "is checked out", first)
 
 
-async def test_where_commits_are_missing_nothing_is_guessed(near: Lead, repository: Path) -> None:
+async def test_a_removal_is_refused_if_commits_are_missing(near: Lead, repository: Path) -> None:
     (first,) = await near.run("echo x > x.txt")
     branch = (await near.call("get_result", id=first))["branch"]
     tip = git(repository, "rev-parse", branch)

@@ -92,7 +92,7 @@ async def test_what_another_is_to_start_from_stays_until_that_has_ended(
         assert await _known(reconciler) == {"a2", "a4", "a5", "a6"}
 
 
-async def test_with_zero_days_nothing_ever_goes(home: Home, ended: None) -> None:
+async def test_with_zero_days_nothing_is_ever_removed(home: Home, ended: None) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[retention]\ndays = 0\n")
     async with open_reconciler(home) as reconciler:
         await _see_days(reconciler, 40)
@@ -129,7 +129,7 @@ async def test_a_merged_agent_stays_as_long_as_a_repository_within_has_work(
     assert "inner (1 uncommitted path)" in caplog.text
 
 
-async def test_one_that_cannot_go_keeps_no_other_and_goes_the_next_time(
+async def test_an_agent_that_cant_be_removed_delays_no_other(
     home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler(home) as reconciler:
@@ -209,7 +209,7 @@ def test_an_environment_is_kept_for_as_long_as_somebody_may_need_it() -> None:
     assert environments.find(nobodys, 1, "gone") is None
 
 
-async def test_what_a_session_brings_that_comes_while_is_tidied_is_kept(
+async def test_the_environment_of_a_session_that_connects_during_retention_is_kept(
     home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler(home) as reconciler:

@@ -25,7 +25,7 @@ async def test_a_command_that_exits_75_is_run_again_in_its_worktree_as_it_left_i
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(("retries", "runs"), [(0, 1), (1, 2), (None, 3)])
-async def test_it_is_tried_no_more_often_than_was_said(talking: Lead, retries: int | None, runs: int) -> None:
+async def test_an_agent_is_retried_no_more_often_than_allowed(talking: Lead, retries: int | None, runs: int) -> None:
     (first,) = await talking.spawn("echo x >> x.txt; exit 75", retries=retries)
     (result,) = await talking.results(first)
     assert (result["state"], result["error"], result["insertions"]) == ("failed", "exit 75", runs)
@@ -41,7 +41,7 @@ async def test_other_failures_are_not_tried_again(talking: Lead, repository: Pat
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_claude_whose_conversation_is_gone_begins_anew_with_its_task(talking: Lead) -> None:
+async def test_a_claude_whose_conversation_is_gone_starts_again_with_its_task(talking: Lead) -> None:
     gone = "fail('No conversation found with session ID: 1')"
     task = f"import os\nif run == 1:\n    answer('I begin.')\n    os.kill(os.getpid(), 9)\nif resumed: {gone}"
     (first,) = await talking.spawn(f"{task}\nsucceed(f'{{run}} {{told[:9]}}')", agent="talker")
@@ -67,7 +67,7 @@ async def test_a_claude_that_met_with_passing_trouble_goes_on_in_its_conversatio
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_one_that_was_never_answered_begins_anew(talking: Lead) -> None:
+async def test_an_agent_without_an_answer_starts_a_new_conversation(talking: Lead) -> None:
     task = "import os\nif run == 1: os.kill(os.getpid(), 9)\nsucceed(f'{resumed} {told[:9]}')"
     (result,) = await talking.results(*await talking.spawn(task, agent="talker"))
     assert (result["state"], result["output"]) == ("succeeded", "False import os")
@@ -103,7 +103,7 @@ async def test_one_whose_shim_was_killed_before_anything_ran_is_started_once_mor
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(talking: Lead, home: Home) -> None:
+async def test_an_agent_between_attempts_keeps_its_work_when_it_is_stopped(talking: Lead, home: Home) -> None:
     (first,) = await talking.spawn("echo x > x.txt; exit 75")
     await talking.until(first, state="paused")
     await talking.last_event(first, "it rests until ")
@@ -117,7 +117,7 @@ async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(talk
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_a_daemon_that_takes_over_lets_go_on_who_rests(
+async def test_a_daemon_that_takes_over_starts_the_next_attempt_after_a_pause(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -159,7 +159,7 @@ async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talkin
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(talking: Lead, reconciler: Reconciler) -> None:
+async def test_an_outdated_decision_doesnt_continue_an_ended_agent(talking: Lead, reconciler: Reconciler) -> None:
     await talking.spawn("exit 75")
     await talking.until("a1", state="paused")
     frozen = change(await reconciler.store.agents.get(1), frozen=True)

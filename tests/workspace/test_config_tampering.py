@@ -50,7 +50,7 @@ async def test_what_setup_or_verify_change_is_told_too(repository: Path, home: H
     assert "core.fsmonitor = evil" in str(told_in(result))
 
 
-async def test_the_users_own_configuration_is_looked_at(repository: Path, home: Home) -> None:
+async def test_changes_of_the_users_own_configuration_are_reported(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.run("git config --global user.email evil@example.com")
         (result,) = await lead.results(first)
@@ -58,7 +58,7 @@ async def test_the_users_own_configuration_is_looked_at(repository: Path, home: 
     assert ".gitconfig: user.email = evil@example.com (was: test@example.com)" in told
 
 
-async def test_what_the_person_changes_between_attempts_is_nobodys_blame(repository: Path, home: Home) -> None:
+async def test_changes_between_attempts_are_not_reported(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("true")
         git(repository, "config", "alias.mine", "log")
@@ -134,7 +134,7 @@ async def test_a_damaged_snapshot_of_an_attempt_is_told_in_its_result(
     assert "can't tell all that changed in shared configuration and hooks while a1 ran" in str(result["warnings"])
 
 
-async def test_of_many_changes_it_is_said_where_the_rest_is_shown(repository: Path, home: Home) -> None:
+async def test_a_result_says_where_more_changes_are_shown(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.run("for n in 1 2 3 4 5 6 7 8 9; do git config --global alias.n$n log; done")
         (result,) = await lead.results(first)

@@ -9,7 +9,7 @@ from forkjoin.workspace.shell_command import Shell
 from support.attempts import ENVIRONMENT, change_shims
 
 
-async def test_what_there_is_no_room_to_run_has_not_failed_and_is_run_once_there_is(
+async def test_a_command_that_cant_start_for_lack_of_resources_runs_later(
     local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none_left = tmp_path / "none left"
@@ -30,6 +30,6 @@ async def test_what_there_is_no_room_to_run_has_not_failed_and_is_run_once_there
     assert (ran.outcome.kind, ran.printed) == ("exited", "ran")
 
 
-async def test_what_fails_to_start_for_a_fault_of_its_own_has_failed(local: LocalExecutor) -> None:
+async def test_a_command_that_cant_start_through_its_own_fault_has_failed(local: LocalExecutor) -> None:
     ran = await Shell(local, "a1-1", "/no/such/folder", ENVIRONMENT, log_bytes=1_000_000).run("setup", "true", 1)
     assert str(ran.outcome) == "could not be started: its folder /no/such/folder: No such file or directory"
