@@ -32,7 +32,7 @@ def test_a_person_overrides_the_settings_and_goes_back_to_them(repository: Path,
     [
         (("much",), "'much' is not an amount. Give USD, e.g. 2.50"),
         (("0",), "greater than 0"),
-        (("5", "--lead", "nobody"), "No lead 'nobody' in this repository has spent anything; these have: none."),
+        (("5", "--lead", "nobody"), "No lead 'nobody' has spent anything in this repository. These leads have: none."),
         (("--agent", "a1"), "give an amount in USD"),
         (("5", "--agent", "a1"), "No agent 'a1'"),
     ],
@@ -46,5 +46,5 @@ def test_what_is_wrong_is_said(repository: Path, arguments: tuple[str, ...], wor
 def test_a_lead_that_calls_it_raises_nothing(repository: Path) -> None:
     done = forkjoin(repository, "budget", "100", check=False, env={"CLAUDECODE": "1"})
     assert (done.returncode, done.stdout) == (1, "")
-    assert "a person can, in a terminal of their own" in done.stderr
+    assert "A person can, in a terminal of their own" in done.stderr
     assert forkjoin(repository, "budget", env={"CLAUDECODE": "1"}).returncode == 0

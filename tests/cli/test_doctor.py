@@ -36,7 +36,7 @@ def test_the_limits_that_are_told_are_the_daemon_s_whatever_is_around_who_asks(
     monkeypatch.setattr(cgroup_root, "folders_of", folders)
     monkeypatch.setattr(doctor, "_daemon_pid", pid)
     (told,) = [finding for finding in doctor.examine(home) if finding.what == "limits"]
-    assert "an agent 1 GB memory" in told.found
+    assert "per agent 1 GB memory" in told.found
 
 
 def test_what_makes_spawns_be_refused_is_a_fault_and_a_bare_repository_is_none(
@@ -66,7 +66,7 @@ def test_damaged_records_are_found_and_told_of_until_their_copy_is_removed(repos
     damage(home.records, "random")
     (finding,) = _findings(repository)
     assert not finding["ok"]
-    assert "taken over" in finding["remedy"]
+    assert "recovered" in finding["remedy"]
     (line,) = [line for line in forkjoin(repository, "status").stdout.splitlines() if line.startswith("trouble: ")]
     (copy,) = set_aside_copies(home.records)
     assert line.endswith(f"then remove {copy}")

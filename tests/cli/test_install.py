@@ -27,7 +27,7 @@ def claude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_is_registered_and_taken_out_again_by_claudes_own_command(claude: Path, tmp_path: Path) -> None:
     told = forkjoin(tmp_path, "install", "--yes").stdout
     assert told.startswith(f"claude mcp add --scope user forkjoin -- {RELAY}\n")
-    server = json.loads(told.partition("take this:\n")[2])["mcpServers"]["forkjoin"]
+    server = json.loads(told.partition("other clients:\n")[2])["mcpServers"]["forkjoin"]
     assert [server["command"], *server["args"]] == RELAY.split()
     forkjoin(tmp_path, "uninstall", "--scope", "local", stdin="y\n")
     assert (claude / "asked").read_text().splitlines() == [
@@ -52,7 +52,7 @@ def test_a_claude_that_refuses_is_told_of_and_none_at_all_too(
 ) -> None:
     (claude / "exit").write_text("7")
     refused = forkjoin(tmp_path, "install", "--yes", check=False)
-    assert (refused.returncode, "exit 7" in refused.stderr) == (1, True)
-    assert "forkjoin uninstall, then again" in refused.stderr
+    assert (refused.returncode, "exit code 7" in refused.stderr) == (1, True)
+    assert "run forkjoin uninstall first" in refused.stderr
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "claude is not in PATH" in forkjoin(tmp_path, "install", "--yes").stderr

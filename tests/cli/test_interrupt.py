@@ -142,7 +142,7 @@ WRONG = [
     (("daemon", "logs", "-n", "0"), 2, "-n"),
     (("mcp", "now"), 2, "unexpected extra argument"),
     (("wait", "--timeout", "nan"), 1, "--timeout nan is not valid. Give seconds"),
-    (("spawn", "caf\udce9"), 1, "is not UTF-8"),
+    (("spawn", "caf\udce9"), 1, "is not valid UTF-8"),
     (("ps", "--watch"), 1, "needs a terminal"),
     *[((command, ""), 1, "No agent ''") for command in ("wait", "stop", "logs", "result", "diff", "rm", "merge")],
 ]

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin.demo.sample_repository import TASKS
-from forkjoin.demo.scripted_agent import WORK
+from forkjoin.demo.scripted_agent import FILES_BY_NAME
 from forkjoin_tools.mcp_server import AGENT_TOOLS
 from support import vendor_programs
 from support.fakes.messages_api import USAGE, MessagesApi
@@ -351,7 +351,7 @@ async def test_an_agent_that_is_stopped_in_the_middle_of_a_turn_keeps_its_work(
 
 def does_demo_task(name: str) -> Script:
     """What the demo's scripted agent does, by the tools of claude."""
-    files = [bash(f"cat > {file} <<'END'\n{content}END") for file, content in WORK[name].items()]
+    files = [bash(f"cat > {file} <<'END'\n{content}END") for file, content in FILES_BY_NAME[name].items()]
     return in_turn(files, [bash(f"git add --all && git commit -qm {name}")], [Text(f"Did {name}.")])
 
 

@@ -117,7 +117,7 @@ async def test_of_connections_that_say_no_hello_the_oldest_goes_and_whoever_says
     before = daemon.num_fds()
     with ExitStack() as opened:
         silent = [opened.enter_context(found) for _ in range(200) if (found := daemon_connection.try_connect(home))]
-        assert "is up" in forkjoin(repository, "daemon", "status").stdout
+        assert "is running" in forkjoin(repository, "daemon", "status").stdout
         assert daemon.num_fds() - before <= 70
         silent[0].settimeout(GIVE_UP_S)
         assert silent[0].recv(1) == b""

@@ -32,7 +32,7 @@ def test_more_connections_than_there_are_descriptors_do_not_end_the_daemon(home:
             connection = daemon_connection.try_connect(home)
             assert connection
             crowd.enter_context(connection)
-        assert "is up" in forkjoin(repository, "daemon", "status").stdout
+        assert "is running" in forkjoin(repository, "daemon", "status").stdout
     assert home.log.read_text().count("the daemon is up") == 1
 
 

@@ -117,7 +117,7 @@ async def test_a_wait_at_the_command_line_ends_once_when_one_asks_and_the_next_w
     told = forkjoin(repository, "wait", *ids, check=False)
     assert told.returncode == 1
     assert "r1  a1 asks" in told.stdout
-    assert "asked: 1" in forkjoin(repository, "status").stdout
+    assert "open requests: 1" in forkjoin(repository, "status").stdout
     assert "Tabs? (answer_request)" in forkjoin(repository, "brief").stdout
     with running(repository, "wait", *ids) as waiting:
         forkjoin(repository, "answer", "r1", "Tabs.")

@@ -179,7 +179,7 @@ def test_a_home_below_a_link_is_used_under_its_real_name(tmp_path: Path, home: H
     (tmp_path / "link").symlink_to(tmp_path)
     environment = {"FORKJOIN_HOME": str(tmp_path / "link" / "forkjoin")}
     forkjoin(tmp_path, "daemon", "start", env=environment)
-    assert "is up" in forkjoin(tmp_path, "daemon", "status").stdout
+    assert "is running" in forkjoin(tmp_path, "daemon", "status").stdout
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
@@ -215,7 +215,7 @@ def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, reposito
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     environment = {"FORKJOIN_HOME": str(deep)}
     try:
-        assert "is up" in forkjoin(repository, "daemon", "start", env=environment).stdout
+        assert "is running" in forkjoin(repository, "daemon", "start", env=environment).stdout
     finally:
         forkjoin(repository, "daemon", "stop", env=environment)
 
@@ -282,13 +282,13 @@ def test_a_stale_socket_of_a_killed_daemon_is_no_hindrance(home: Home, repositor
         os.chdir(home.state)
         stale.bind("daemon.sock")
         os.chdir(here)
-    assert "is up" in forkjoin(repository, "daemon", "start").stdout
+    assert "is running" in forkjoin(repository, "daemon", "start").stdout
 
 
 def test_a_relative_home_is_one_home_wherever_it_is_named_from(tmp_path: Path) -> None:
     environment = {"FORKJOIN_HOME": "relative"}
     try:
-        assert "is up" in forkjoin(tmp_path, "daemon", "start", env=environment).stdout
+        assert "is running" in forkjoin(tmp_path, "daemon", "start", env=environment).stdout
         assert (tmp_path / "relative" / "daemon.sock").exists()
         assert not (tmp_path / "relative" / "relative").exists()
     finally:
@@ -297,7 +297,7 @@ def test_a_relative_home_is_one_home_wherever_it_is_named_from(tmp_path: Path) -
 
 def test_a_daemon_starts_beside_damaged_records_which_are_set_aside_as_they_are(home: Home, repository: Path) -> None:
     home.records.write_bytes(b"this is no database" * 100)
-    assert "is up" in forkjoin(repository, "daemon", "start").stdout
+    assert "is running" in forkjoin(repository, "daemon", "start").stdout
     (copy,) = home.state.glob("records.sqlite.damaged-*Z")
     assert copy.read_bytes() == b"this is no database" * 100
 

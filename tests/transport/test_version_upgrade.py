@@ -103,7 +103,7 @@ def test_a_daemon_that_can_not_serve_says_what_to_do_and_that_works(
     refused = twin.forkjoin(repository, "ps")
     assert refused.returncode == 1
     assert "knows protocols up to 1, not 2. Stop it with `forkjoin daemon stop`" in refused.stderr
-    assert "the daemon has left" in twin.forkjoin(repository, "daemon", "stop").stdout
+    assert "the daemon has ended" in twin.forkjoin(repository, "daemon", "stop").stdout
     assert twin.forkjoin(repository, "ps").returncode == 0
 
 

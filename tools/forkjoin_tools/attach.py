@@ -19,7 +19,10 @@ class Attached(AgentRow):
 
 @tool()
 async def attach(call: ToolCall, arguments: Attach) -> CallToolResult:
-    """Reserve an agent for the caller while connected. Return how to start its program."""
+    """Reserve an agent for the caller while connected.
+
+    Return how to start its program.
+    """
     agent, going = await attach_to(call.services, call.caller, await call.find(arguments.id))
     carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
     told = Attached(**row_fields(agent), argv=going.argv, worktree=agent.worktree.path, environment=carried)

@@ -50,7 +50,7 @@ async def set_budget(call: ToolCall, arguments: SetBudget) -> AgentBudget:
 
 
 async def _find_granted(call: ToolCall, agent: Agent) -> tuple[float, float]:
-    """Return the USD that the agents spawned by the agent may spend together, and have spent."""
+    """Return what the agents spawned by an agent may spend, and have spent, in USD."""
     if not (agent.spec.nesting and agent.spec.nesting.budget_usd):
         return 0.0, 0.0
     known = await find_budgets(call.services, [agent])

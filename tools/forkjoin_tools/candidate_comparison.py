@@ -24,9 +24,10 @@ class CandidateRow(BaseModel):
 
 
 async def compare(call: ToolCall, agent: Agent) -> list[CandidateRow]:
-    """Return a row for each candidate for an agent's task that the caller sees, the best first.
+    """Return a row for each candidate for an agent's task, the best first.
 
-    A field with the same value for all is left out. Returns an empty list if the task has only one agent.
+    Candidates that the caller doesn't see are left out, and fields with the same value for all. Returns an empty list
+    if the task has only one agent.
     """
     agents = await call.store.agents.candidates(agent)
     results = await call.store.results.get_all(agents)

@@ -32,7 +32,7 @@ class _Decision(BaseModel):
 
 
 async def put_to_person(call: ToolCall, requests: Sequence[Request], timeout_s: float) -> bool:
-    """Show the requests to the person one after the other, and return whether all are closed then.
+    """Show requests to the person one by one. Return whether all are closed then.
 
     A form is withdrawn when someone else answers its request.
     """
@@ -48,7 +48,10 @@ async def put_to_person(call: ToolCall, requests: Sequence[Request], timeout_s: 
 
 
 async def _show_form(call: ToolCall, request: Request) -> None:
-    """Show a form for as long as the request is open. The request stays open if the form isn't answered."""
+    """Show a form for as long as the request is open.
+
+    The request stays open if the form isn't answered.
+    """
 
     async def watch(scope: anyio.CancelScope) -> None:
         await call.store.changes.until(lambda: _is_closed(call, request))

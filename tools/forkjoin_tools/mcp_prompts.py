@@ -1,7 +1,7 @@
 """MCP prompts, which Claude Code shows as slash commands.
 
-Claude Code (2.1.197) passes only the first word of what was typed as the argument, and gives the model the whole text
-in `<command-args>`. Other clients pass the whole text as the argument.
+Claude Code (2.1.197) passes only the first typed word as the argument, and gives the model the whole text in
+`<command-args>`. Other clients pass the whole text as the argument.
 """
 
 from typing import Annotated
@@ -40,7 +40,7 @@ Review the work of these agents: {agents}
 
 For each agent call get_result, then read the whole read_diff. Did it do everything its task asked? Did it change
 anything that was not asked for? Would its verify have failed without the change? Then call check_conflicts for all.
-Tell me about each agent in at most two lines: merge it, or what is wrong with it. Once I agree, ask the agents to
+Tell me about each agent in at most two lines: merge it, or why not. Once I agree, ask the agents to
 correct what they can, with message_agent."""
 
 

@@ -18,7 +18,7 @@ RESOURCES = [
     Resource(
         uri=_STATUS_URI,
         name="status",
-        description="What forkjoin runs, what waits and why, and what is wrong",
+        description="Agents and merges under way, reasons to wait, and problems",
         mime_type="application/json",
     )
 ]
@@ -29,7 +29,7 @@ TEMPLATES = [
 
 
 def find_resource(uri: str) -> tuple[str, dict[str, str], str]:
-    """Return the tool that reads a resource, its arguments, and the resource's MIME type.
+    """Return the tool that reads a resource, its arguments, and the MIME type.
 
     Raises:
         ResourceNotFoundError: There is no such resource.

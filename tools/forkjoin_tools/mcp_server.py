@@ -225,9 +225,10 @@ class _ParentServer(_AgentServer):
 
 
 async def _check_not_ended(reconciler: Reconciler, agent: Agent, attempt: str | None) -> None:
-    """Raise ToolError if the agent or the calling attempt has ended, and no person is attached.
+    """Raise ToolError if the agent or the calling attempt has ended.
 
-    Processes that an earlier attempt left running still have the token and open connections.
+    While a person is attached, calls are allowed. Processes that an earlier attempt left running still have the token
+    and open connections.
     """
     agent = await reconciler.store.agents.get(agent.number)
     if agent.number in reconciler.services.attached:

@@ -40,9 +40,9 @@ class TaskNotification(Notification[JsonObject, Literal["notifications/tasks"]])
 
 
 async def listen(ctx: McpRequest, call_next: CallNext) -> HandlerResult:
-    """Handle a subscription to tasks: notify the client of each end, and return once all have ended.
+    """Notify a subscribed client when each task ends.
 
-    This is a middleware: any other request is passed on.
+    Returns once all have ended. This is a middleware: any other request is passed on.
     """
     wanted = _subscribed_tasks(ctx)
     if wanted is None:
@@ -59,7 +59,7 @@ async def listen(ctx: McpRequest, call_next: CallNext) -> HandlerResult:
 
 
 def _subscribed_tasks(ctx: McpRequest) -> list[str] | None:
-    """Return the ids in a request that subscribes to tasks, or `None` for any other request.
+    """Return the task ids in a subscription, or `None` for any other request.
 
     Raises:
         MCPError: The ids are not a list of strings, or too many.
@@ -82,7 +82,10 @@ async def _notify_end(ctx: McpRequest, call: ToolCall, deferred: McpTask, meta: 
 
 
 async def _wait_for_end(ctx: McpRequest, call: ToolCall, deferred: McpTask) -> JsonObject | None:
-    """Return an ended task's fields, or `None`, after a pause, if they can't be read now."""
+    """Return an ended task's fields.
+
+    Returns `None`, after a pause, if the task can't be read now.
+    """
     """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
         fields = await read_task(ctx, call, deferred, Deferral(deferred, notification=deferred.id))

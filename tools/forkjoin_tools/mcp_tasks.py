@@ -72,7 +72,10 @@ class Tasks(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: McpRequest, call_next: CallNext
     ) -> HandlerResult:
-        """Return a task if there is no answer yet and the client supports tasks. Otherwise just make the call."""
+        """Return a task if there is no answer yet and the client supports tasks.
+
+        Otherwise just make the call.
+        """
         if params.name not in _TOOLS or not _supports_tasks(ctx):
             return await call_next(ctx)
         try:
@@ -131,7 +134,7 @@ async def _find(ctx: McpRequest, task: str) -> tuple[ToolCall, McpTask]:
 
 
 async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[ToolCall, list[McpTask]]:
-    """Return the call that asks, and those of the tasks that belong to the caller's project.
+    """Return the call that asks, and the tasks of the caller's project.
 
     Raises:
         MCPError: The records can't be read now, or the client does not declare support for tasks.
@@ -149,7 +152,10 @@ async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[ToolCall, l
 
 
 async def read_task(ctx: McpRequest, call: ToolCall, deferred: McpTask, deferral: Deferral) -> JsonObject:
-    """Return a task's fields, with the answer if there is one. The answer is recorded once it was written."""
+    """Return a task's fields, with the answer if there is one.
+
+    The answer is recorded once it was written.
+    """
     if deferred.cancelled:
         return task_fields(deferred, "cancelled")
     answer = deferred.answer
@@ -160,13 +166,15 @@ async def read_task(ctx: McpRequest, call: ToolCall, deferred: McpTask, deferral
             return task_fields(deferred, "working", str(error))
         written = partial(call.store.mcp_tasks.finish, deferred.id, answer)
         assert ctx.request_id is not None
-        # first, because a repeat between recording what was reported and recording the answer would wait on
+        # First, because otherwise a repeat of the call between the two records would wait on.
         call.caller.session.when_written(deferral.notification or ctx.request_id, written, first=True)
     return {**task_fields(deferred, "completed"), "result": answer}
 
 
 async def _repeat_call(ctx: McpRequest, deferred: McpTask, deferral: Deferral) -> JsonObject:
-    """Make a recorded call again, and return its answer, which may be an error of the caller's.
+    """Make a recorded call again, and return its answer.
+
+    The answer may be an error of the caller's.
 
     Raises:
         NoAnswerYetError: There is no answer yet.

@@ -149,7 +149,10 @@ async def _wait_for_report(call: ToolCall, agents: Sequence[Agent], job: MergeJo
 
 
 async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
-    """Return the target branch, the repository configuration, and why the file's configuration isn't used, if so."""
+    """Return the target branch, the repository configuration, and a note.
+
+    The note says why forkjoin.toml is not used, if so.
+    """
     if parent := call.caller.session.agent:
         return _find_own_target(parent, arguments), await call.store.projects.recipe(parent), None
     if arguments.dry_run:
@@ -158,14 +161,16 @@ async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | N
         checkout = await read_checkout(call.caller.session.folder)
         names_verify = arguments.verify is not None
         return arguments.into, *await find_trusted_recipe(call.services.home, checkout, names_verify=names_verify)
-    except CallerError:  # a repeated call gets its first answer, whatever the file says by now
+    except CallerError:  # a repeated call gets its first answer, even if the file has changed
         if await call.store.calls.answer_to(call.caller.call) is None:
             raise
         return arguments.into, Recipe(), None
 
 
 def _find_own_target(parent: Agent, arguments: MergeWorktree) -> str:
-    """Return the branch of an agent that merges. It is the only branch that the agent may merge into.
+    """Return the branch of an agent that merges.
+
+    It is the only branch that the agent may merge into.
 
     Raises:
         CallerError: The agent names another branch, or wants conflicts resolved by an agent.

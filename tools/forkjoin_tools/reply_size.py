@@ -41,7 +41,10 @@ def one_line(text: str) -> str:
 
 
 def fit_rows(rows: Sequence[Row], most_bytes: int) -> list[Row]:
-    """Return as many of the first rows as fit into this many bytes of JSON, at least one."""
+    """Return as many of the first rows as fit into these bytes of JSON.
+
+    At least one row is returned.
+    """
     size = 0
     for count, row in enumerate(rows):
         size += json_size(row) + 1
@@ -51,7 +54,10 @@ def fit_rows(rows: Sequence[Row], most_bytes: int) -> list[Row]:
 
 
 def fit_bytes(page: bytes) -> bytes:
-    """Return as much of the page's beginning as fits into a reply. JSON takes six bytes for a control character."""
+    """Return as much of the page's beginning as fits into a reply.
+
+    JSON takes six bytes for a control character.
+    """
     while json_size(page.decode(errors="replace")) > REPLY_BYTES:
         page = page[: len(page) // 2]
     return page
@@ -70,7 +76,9 @@ def whole_lines(page: bytes) -> bytes:
 
 
 def fit_end(page: bytes, *, cut: bool) -> bytes:
-    """Return as much of the page's end as fits into a reply, from the first complete line or else word.
+    """Return as much of the page's end as fits into a reply.
+
+    The result begins with a complete line, or else a complete word.
 
     Args:
         cut: Whether the page's own beginning is in the middle of a line.

@@ -57,7 +57,7 @@ _deferral: ContextVar[Deferral | None] = ContextVar("deferral", default=None)
 
 @contextmanager
 def deferring(deferral: Deferral) -> Generator[None]:
-    """Make the calls in this context deferred ones, whatever their client asked for."""
+    """Make the calls in this context deferred ones."""
     token = _deferral.set(deferral)
     try:
         yield
@@ -108,7 +108,10 @@ class ReplyWait:
                 await self._report(await self._shorten(describe_progress))
 
     async def report_repeatedly(self, progress: str) -> None:
-        """Report the same progress every `PROGRESS_S` until cancelled, if the client wants reports."""
+        """Report the same progress again and again, until cancelled.
+
+        Returns at once if the client wants no reports.
+        """
         while self._reports_progress:
             await self._report(progress)
             await anyio.sleep(PROGRESS_S)

@@ -37,7 +37,7 @@ def request_rows(
     """Return the rows of requests, with at most `length` characters of each text.
 
     Args:
-        unreported: The requests of which the lead learns for the first time.
+        unreported: The requests that no earlier wait has reported.
     """
     new = {request.number for request in unreported}
     return [
@@ -54,7 +54,10 @@ def request_rows(
 
 
 def _cut(request: Request, length: int) -> str:
-    """Return a request's text. A cut text ends with the number of missing characters, and where to read them."""
+    """Return a request's text.
+
+    A cut text ends with the number of missing characters, and where to read them.
+    """
     text = one_line(request.text) if length == _EXCERPT_LENGTH else request.text
     kept = length - _MARK_LENGTH
     return text if len(text) <= length else f"{text[:kept]}… [{len(text) - kept} more: list_requests {request.id}]"

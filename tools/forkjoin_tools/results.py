@@ -94,7 +94,10 @@ async def get_result(call: ToolCall, arguments: GetResult) -> AgentResult:
 
 
 def _to_answer(agent: Agent, result: Result, length: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
-    """Return a result with at most `length` characters of output, and half of that of other long texts."""
+    """Return a result with shortened texts.
+
+    `length` is the maximum for the output, and half of it for other long texts.
+    """
     return AgentResult.model_validate(
         {
             **asdict(result),
@@ -208,7 +211,10 @@ async def _read_raw(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
 
 
 def _without_cut_secrets(call: ToolCall, before: bytes, page: bytes, after: bytes) -> str:
-    """Return a page as text, without parts of secrets that extend into the text before or after it."""
+    """Return a page as text, without parts of secrets that it cuts.
+
+    `before` and `after` are the texts around the page.
+    """
     around = _text(before[-_CONTEXT:]), _text(page), _text(after[:_CONTEXT])
     return call.services.environments.redact_edges(*around)
 
@@ -231,7 +237,9 @@ def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
 
 
 def _page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
-    """Return a page between a note and a mark that says where the next page begins. The page can't forge the mark.
+    """Return a page between a note and a mark that says where the next page begins.
+
+    The page can't forge the mark.
 
     The mark says so if the page ends in the middle of a line.
     """

@@ -141,7 +141,10 @@ async def _spawn(call: ToolCall, specs: Sequence[Spec], *, keep: bool) -> Spawne
 
 
 async def _to_reserve(call: ToolCall, agents: Sequence[Agent]) -> float:
-    """Return the USD that would be reserved for the agents, and for the agents that they may spawn."""
+    """Return the USD that would be reserved for the agents.
+
+    This includes the agents that they may spawn.
+    """
     budgets = BudgetGate((), await find_budgets(call.services, agents), call.services.settings.budget.reserve_usd)
     nested = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
     return nested + sum(budgets.needed_usd(agent)[0] for agent in agents)

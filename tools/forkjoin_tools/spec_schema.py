@@ -39,7 +39,10 @@ _RARE = {
 
 
 def list_all_fields(schema: dict[str, Any]) -> None:
-    """Reduce the schema of spawn_agent to types, and to descriptions of the fields that spawn_agents doesn't list."""
+    """Reduce the schema of spawn_agent to types and descriptions.
+
+    Fields that spawn_agents describes have only a type.
+    """
     fields = schema["properties"]
     for name, field in fields.items():
         types = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
@@ -49,14 +52,20 @@ def list_all_fields(schema: dict[str, Any]) -> None:
 
 
 def list_common_fields(schema: dict[str, Any]) -> None:
-    """Leave only the common fields in an entry of spawn_agents. The schema allows fields that it doesn't list."""
+    """Leave only the common fields in an entry of spawn_agents.
+
+    The schema allows fields that it doesn't list.
+    """
     del schema["additionalProperties"]
     fields = schema["properties"]
     schema["properties"] = {name: fields[name] | {"description": text} for name, text in _COMMON.items()}
 
 
 def list_agents_alone(schema: dict[str, Any]) -> None:
-    """Leave out of spawn_agents' own schema the fields that are defaults for all agents. The schema allows them."""
+    """Remove the default fields from the schema of spawn_agents.
+
+    The schema still allows them.
+    """
     del schema["additionalProperties"]
     fields = schema["properties"]
     schema["properties"] = {name: fields[name] for name in ("agents", "dry_run")}

@@ -84,7 +84,7 @@ async def list_agents(call: ToolCall, arguments: ListAgents) -> Listing:
 
 
 async def _page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent], dict[State, int]]:
-    """Return the next page of agents and one more, and the number of all agents by state."""
+    """Return the next page of agents plus one, and the number of all by state."""
     found = await call.store.agents.page(
         call.project,
         everything=arguments.all,
@@ -101,14 +101,14 @@ async def _page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent], dic
 
 
 async def _named_page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent], dict[State, int]]:
-    """Return the next page of the agents named in `ids`, and the number of all of these by state."""
+    """Return the rest of the agents named in `ids`, and the number of all by state."""
     named, last = await call.find_all(arguments.ids or []), _last_shown(arguments)
     rest = named if last is None else list(dropwhile(lambda agent: agent.number != last, named))[1:]
     return [one for one in rest if not arguments.state or one.state in arguments.state], Counter(a.state for a in named)
 
 
 def _last_shown(arguments: ListAgents) -> int | None:
-    """Return the number of the previous page's last agent, or `None` for the first page.
+    """Return the number of the previous page's last agent, if there is one.
 
     Raises:
         CallerError: The cursor is not one of list_agents.
@@ -141,9 +141,9 @@ async def _row(call: ToolCall, agent: Agent, task: str) -> Listed:
 
 
 async def _conflicts(call: ToolCall, agent: Agent) -> list[str]:
-    """Return the agents visible to the caller whose work conflicted with this one's when last checked.
+    """Return the agents whose work conflicts with this one's, with the files.
 
-    Each comes with up to three files.
+    They are as of the last check. Agents that the caller doesn't see are left out. Each comes with up to three files.
     """
     files = {
         pair.second if pair.first == agent.id else pair.first: ", ".join(pair.files[:3])
@@ -166,7 +166,10 @@ async def last_event(call: ToolCall, agent: Agent) -> str:
 
 
 async def _last_line(call: ToolCall, agent: Agent) -> str:
-    """Return the last line that a running command, or a worktree's setup, printed. Neither makes events."""
+    """Return the last line that a running command, or a worktree's setup, printed.
+
+    Neither makes events.
+    """
     is_set_up = agent.state is State.PREPARING
     if not is_set_up and (agent.state not in RUNS or not call.is_command_agent(agent)):
         return ""
@@ -202,7 +205,7 @@ class Status(BaseModel):
 async def get_status(call: ToolCall, arguments: Arguments) -> Status:  # noqa: ARG001
     """Report on forkjoin itself, across all projects.
 
-    Says what runs, what waits and why, and what is wrong.
+    Returns what runs, what waits and why, and any trouble.
     """
     live = await call.store.agents.live()
     projects = await _by_project(call, live)
@@ -274,7 +277,10 @@ def reasons_to_wait(call: ToolCall, agents: Iterable[Agent]) -> list[str]:
 
 
 async def _find_all_config_warnings(call: ToolCall, busy: Iterable[str]) -> list[str]:
-    """Return warnings about the git configuration of busy repositories and of the caller's own."""
+    """Return warnings about the git configuration of busy repositories.
+
+    The caller's own repository is included.
+    """
     repositories = dict.fromkeys(busy)
     with suppress(CallerError):  # the caller is in no repository
         repositories[call.caller.project.common_dir] = None

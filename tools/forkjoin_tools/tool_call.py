@@ -111,7 +111,10 @@ class ToolCall:
 
     @property
     def can_elicit(self) -> bool:
-        """Whether the caller's client can show its person a form now. An agent's client never can."""
+        """Whether the caller's client can show its person a form now.
+
+        An agent's client never can.
+        """
         if self.caller.session.agent:
             return False
         session = self._context.session
@@ -127,13 +130,19 @@ class ToolCall:
 
     @property
     def visible_below(self) -> str | None:
-        """The lead whose agents, and their descendants, are all that the caller sees. `None`: the caller sees all."""
+        """The lead whose agents, and their descendants, are all that the caller sees.
+
+        `None`: the caller sees all.
+        """
         session = self.caller.session
         return None if session.agent is None else session.agent.as_lead
 
     @property
     def own_number(self) -> int | None:
-        """The number of the agent at whose command line a reading tool is called. The agent sees itself there."""
+        """The number of the agent at whose command line a reading tool is called.
+
+        The agent sees itself there.
+        """
         session = self.caller.session
         return session.agent.number if session.agent and session.is_command_line and self._reads_only else None
 
@@ -190,7 +199,9 @@ class ToolCall:
         return _without_repeats([await self.find(one) for one in _check_not_empty(ids)])
 
     async def find_all(self, ids: Sequence[str]) -> list[Agent]:
-        """Return the agents in the order given, without repeats. The common name of candidates means all of them.
+        """Return the agents in the order given, without repeats.
+
+        The common name of candidates means all of them.
 
         Raises:
             UnknownAgentError: The project has no such agent.
@@ -210,7 +221,10 @@ class ToolCall:
         return found
 
     async def resolve_agents(self, find: Callable[[], Awaitable[list[Agent]]]) -> list[Agent]:
-        """Return the agents that the call is for: of a deferred call, those found when it was made first."""
+        """Return the agents that the call is for.
+
+        For a deferred call, they are those found when it was first made.
+        """
         deferred = self.reply_wait.deferred
         return await (self.store.agents.get_all(deferred.agents) if deferred else find())
 
@@ -221,7 +235,10 @@ class ToolCall:
         return agent.spec.agent or self.services.settings.default_agent
 
     def is_command_agent(self, agent: Agent) -> bool:
-        """Return whether the agent's raw output is its log. True also if the settings no longer know its program."""
+        """Return whether the agent's raw output is its log.
+
+        True also if the settings no longer know its program.
+        """
         program = self.services.settings.programs().get(self.program_of(agent))
         return program is None or program.kind == "command"
 
@@ -247,9 +264,9 @@ class ToolCall:
 
     @contextmanager
     def without_slot(self, agents: Sequence[Agent]) -> Generator[None]:
-        """Give up the calling agent's slot while it waits for its own agents, which might never start otherwise.
+        """Give up the calling agent's slot while it waits for its own agents.
 
-        The time doesn't count as silence of the calling agent either.
+        Otherwise these might never start. The time doesn't count as silence of the calling agent either.
         """
         parent, waiting = self.caller.session.agent, self.services.waiting_for_nested
         if parent is None or not all(parent.as_lead in agent.leads for agent in agents):
@@ -264,7 +281,7 @@ class ToolCall:
             self.store.changes.announce()
 
     def mark_reported_when_written(self, ended: Sequence[Agent], requests: Sequence[Request] = ()) -> None:
-        """Record, once the answer was written, that the lead knows how agents ended and which requests are open."""
+        """Record the ends and requests as reported, once the answer was written."""
         ends = [(agent.number, agent.attempt) for agent in ended]
 
         async def record() -> None:
@@ -286,7 +303,7 @@ def _without_repeats(found: Sequence[Agent]) -> list[Agent]:
 
 
 async def find_config_warnings(repository: str) -> list[str]:
-    """Return a sentence for each part of a repository's git configuration that forkjoin does not execute."""
+    """Return a sentence for each git setting that forkjoin does not execute."""
     try:
         return await find_warnings(repository)
     except CallerError as error:

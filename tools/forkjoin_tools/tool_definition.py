@@ -71,7 +71,10 @@ class ForkjoinTool(Tool):
             raise UnexpectedToolError(show(f"{self.name} failed, which is not your fault: {error}")) from error
 
     def _parse_json(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments with JSON in strings parsed, as the SDK does, except where a string is expected."""
+        """Return the arguments with JSON in strings parsed, as the SDK does.
+
+        Arguments that are strings by their type stay as they are.
+        """
         parsed, fields = self.fn_metadata.pre_parse_json(arguments), self.fn_metadata.arg_model.model_fields
         strings = {name for name, field in fields.items() if _accepts_string(field.annotation)}
         return {name: value if name in strings else parsed[name] for name, value in arguments.items()}
@@ -99,7 +102,7 @@ def _to_call_result(result: BaseModel | str, show: Callable[[str], str]) -> Call
 
 
 def _map_strings(value: Json, show: Callable[[str], str]) -> Json:
-    """Return the value with `show` applied to all strings except those of `_NEVER_REDACTED` fields."""
+    """Apply `show` to all strings in a value except those of `_NEVER_REDACTED`."""
     if isinstance(value, dict):
         return {key: part if key in _NEVER_REDACTED else _map_strings(part, show) for key, part in value.items()}
     if isinstance(value, list):
@@ -110,7 +113,9 @@ def _map_strings(value: Json, show: Callable[[str], str]) -> Json:
 def tool(
     *, name: str | None = None, reads_only: bool = False, destroys: bool = False, always_loaded: bool = False
 ) -> Callable[[ToolFunction], ForkjoinTool]:
-    """Make a function a tool, described by its docstring and by the model of its arguments.
+    """Return a decorator that makes a function a tool.
+
+    The function's docstring describes the tool, and the model of its arguments the parameters.
 
     Args:
         name: The tool's name. Default: the function's.
@@ -175,7 +180,7 @@ def _shorten(schema: Json, definitions: dict[str, Json] | None = None) -> Json:
 
 
 def describe_errors(tool: str, errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
-    """Return an error message with a line for each of the first five errors in a call's arguments.
+    """Return an error message with a line for each of the first five errors.
 
     For unknown arguments it lists the known ones.
     """

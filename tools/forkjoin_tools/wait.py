@@ -87,7 +87,10 @@ async def wait_agents(call: ToolCall, arguments: Wait) -> WaitedFor:
 
 
 async def _find_agents(call: ToolCall, ids: list[str] | None) -> tuple[list[Agent], int]:
-    """Return the agents to wait for, and the number of ended ones that are left to the next wait."""
+    """Return the agents to wait for.
+
+    Returns also the number of ended agents that are left to the next wait.
+    """
     if ids is not None:
         return await call.find_all(ids), 0
     everyone = call.caller.session.is_person
@@ -95,7 +98,7 @@ async def _find_agents(call: ToolCall, ids: list[str] | None) -> tuple[list[Agen
 
 
 async def _wait(call: ToolCall, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> Waited:
-    """Return how the agents stand, once there is something to report or `left_s` have passed.
+    """Wait until there is something to report, or `left_s` have passed.
 
     New requests are put to the person at the client first. What the person answers is not reported.
 
@@ -132,9 +135,10 @@ async def _describe_progress(call: ToolCall, waited: Waited) -> str:
 
 
 async def _find_stuck(call: ToolCall, pending: Sequence[Agent]) -> Set[int]:
-    """Return the numbers of the agents that waiting won't help, because their budget is spent.
+    """Return the numbers of the agents whose budget is spent.
 
-    If an agent calls, these are also agents that lack money from the budgets above them, whichever others end.
+    Waiting for them won't help. If an agent calls, these are also agents that lack money from the budgets above them,
+    whichever others end.
     """
     held = [one for one in pending if one.state in (State.PAUSED, State.QUEUED) and not one.under_way]
     if len(held) < len(pending) or not (parent := call.caller.session.agent):

@@ -76,7 +76,7 @@ def spawn(
 
 
 def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
-    """Return an entry of spawn_agents for each task, with the name if there is only one.
+    """Return the entries of spawn_agents, one per task.
 
     Raises:
         CallerError: A name is given for several tasks.
@@ -135,7 +135,10 @@ def ps(
 
 
 def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], int]:
-    """Return the `limit` newest agents (0: all) and those under way, and the number of agents left out."""
+    """Return the newest agents and those under way.
+
+    Returns also the number of agents left out. A `limit` of 0 means all.
+    """
     rows, counts = _list(client, limit, **chosen)
     total = sum(counts.values())
     if 0 < len(rows) < total:
@@ -150,7 +153,10 @@ def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
 
 
 def _list(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Return the first `limit` agents of list_agents (0: all), and the number of all agents by state."""
+    """Read list_agents page by page, up to `limit` agents (0: all).
+
+    Returns also the number of all agents by state.
+    """
     rows: list[dict[str, Any]] = []
     page: dict[str, Any] = {"cursor": None}
     while "cursor" in page and (not limit or len(rows) < limit):
@@ -167,7 +173,10 @@ def message(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Send an agent a message in its conversation. An agent that has ended is queued again for it."""
+    """Send an agent a message in its conversation.
+
+    An agent that has ended is queued again for it.
+    """
     answer = call_tool("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
     when = "delivered" if answer["delivery"] == "now" else "will be delivered with its next turn"
     print_answer(answer, [agent_line(answer, when)], json=json)

@@ -130,7 +130,10 @@ def _drop_output() -> None:
 
 
 def _usage_error(error: BaseException) -> int | None:
-    """Print the error of a wrong command line and return its exit code, or `None` for any other error."""
+    """Print the error of a wrong command line, and return its exit code.
+
+    Returns `None` for any other error.
+    """
     show = getattr(error, "show", None)
     if show is None:
         return None

@@ -44,7 +44,10 @@ def attach(
     id: Id,  # noqa: A002
     tmux: Annotated[bool, typer.Option("--tmux", help="Open a tmux window.")] = False,
 ) -> None:
-    """Continue an agent's conversation yourself. Its program pauses until you leave, then goes on."""
+    """Continue an agent's conversation yourself.
+
+    Its program pauses until you leave, then goes on.
+    """
     if not sys.stdin.isatty() or not os.environ.keys().isdisjoint(_PROGRAM_VARIABLES):
         raise CallerError("attach needs a person at a terminal. To tell an agent something, use message_agent")
     if tmux:
@@ -109,7 +112,10 @@ def _ignore_interrupt(_: int, __: object) -> None:
 
 
 def _interrupt(program: "subprocess.Popen[bytes]", *_: object) -> None:
-    """Raise KeyboardInterrupt if the program has ended, since the command may be waiting for a daemon."""
+    """Raise KeyboardInterrupt if the program has ended.
+
+    The command may then be waiting for a daemon.
+    """
     if program.poll() is not None:
         raise KeyboardInterrupt
 
@@ -123,5 +129,8 @@ def _wait(program: "subprocess.Popen[bytes]") -> int | None:
 
 
 def _end_with_parent() -> None:
-    """Let the kernel end the program with this process, even if that is killed. Then the agent goes on."""
+    """Let the kernel end the program with this process, even if that is killed.
+
+    Then the agent goes on.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)

@@ -19,10 +19,10 @@ def budget(
     ] = None,
     agent: Annotated[str | None, typer.Option(help="Set the budget of this agent instead of the repository's.")] = None,
     lead: Annotated[str | None, typer.Option(help="Set the budget of this lead, as forkjoin budget names it.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Reset what was spent to 0.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Reset the amount spent to 0.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show or set what this repository's agents may spend, and show what they have spent."""
+    """Show what this repository's agents have spent and may spend, or set it."""
     if agent:
         return _set_agent_budget(agent, _parse_usd(amount), json=json)
     limit = amount if amount in (None, *_NAMED_BUDGETS) else _parse_usd(amount)

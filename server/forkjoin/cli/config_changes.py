@@ -51,7 +51,7 @@ class SharedConfigChanges:
 
 
 async def find_changed(home: Home, common_dir: str) -> SharedConfigChanges:
-    """Compare a repository's shared configuration and hooks with the accepted snapshot."""
+    """Compare a repository's shared configuration and hooks with the accepted ones."""
     file = config_snapshot.accepted_file(home, common_dir)
     accepted, now = config_snapshot.read_accepted(file), config_snapshot.take_snapshot(common_dir)
     changes = [] if accepted is None else await compare_snapshots(accepted, now)
@@ -59,7 +59,7 @@ async def find_changed(home: Home, common_dir: str) -> SharedConfigChanges:
 
 
 async def find_changed_here(home: Home) -> SharedConfigChanges | None:
-    """Compare the repository of the working directory, or return `None` where there is none."""
+    """Compare the repository of the working directory, if there is one."""
     try:
         checkout = await read_checkout(Path.cwd())
     except NoRepositoryError:
@@ -95,7 +95,10 @@ def restore_all(home: Home, *, show: bool, yes: bool) -> None:
 
 
 def find_fault(home: Home) -> tuple[str, str] | None:
-    """Return what changed in the current repository's shared configuration, and what to do, or `None`."""
+    """Return what changed in the current repository's shared configuration.
+
+    Returns also what to do about it, or `None` if nothing changed.
+    """
     changed = anyio.run(find_changed_here, home)
     if changed is None or not (lines := changed.lines()):
         return None

@@ -53,7 +53,10 @@ def stop(
         bool, typer.Option("--now", help="End the daemon without asking it, e.g. if it hangs. Agents go on.")
     ] = False,
 ) -> None:
-    """Stop the daemon. Refused while agents are under way, unless --agents stops them first."""
+    """Stop the daemon.
+
+    Refused while agents are under way, unless --agents stops them first.
+    """
     require_person("stop the daemon")
     if agents and now:
         raise CallerError("--agents asks the daemon to stop agents, --now asks it nothing. Give only one of the two")
@@ -74,7 +77,7 @@ def stop(
 
 
 def _stop_agents(client: Client, *, agents: bool) -> None:
-    """Stop all agents that are under way, or raise CallerError if there are some and `agents` is false.
+    """Stop all agents that are under way, if `agents` is set.
 
     A status lists only some of many agents, so it is read until it has no new ones.
     """
@@ -99,7 +102,10 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Show only this many last lines.")] = 100,
     json: AsJson = False,
 ) -> None:
-    """Show the daemon's log, with the agent, merge or connection of each line. Works without the daemon."""
+    """Show the daemon's log, with the agent, merge or connection of each line.
+
+    Works without the daemon.
+    """
     require_person("read the daemon's log")
     path = find_home().log
     if not path.exists():

@@ -48,7 +48,7 @@ _LABELS = {
 
 
 def status(json: AsJson = False) -> None:
-    """Show what runs, what is queued, and why not more runs."""
+    """Show running, paused and queued agents, and why no more run."""
     answer = call_tool("get_status")
     counts = (
         f"{answer[state]} {state}" for state in ("running", "paused", "queued") if answer[state] or state != "paused"
@@ -71,7 +71,10 @@ class Finding:
 
 
 def doctor(json: AsJson = False) -> None:
-    """Check git, the agent programs, the settings and the daemon. Exit code 1 if something must be done."""
+    """Check git, the agent programs, the settings and the daemon.
+
+    Exit code 1 if something must be done.
+    """
     from forkjoin.cli import formatting
 
     findings = list(examine(find_home()))
@@ -121,7 +124,7 @@ def examine(home: Home) -> Iterator[Finding]:
 
 
 def _shared_config(home: Home) -> Iterator[Finding]:
-    """Check the git configuration and hooks that the user's own git and all agents share."""
+    """Check the git configuration and hooks that the user and all agents share."""
     with suppress(ForkjoinError):  # other checks report it
         if fault := find_fault(home):
             yield Finding("shared config", False, *fault)
@@ -140,7 +143,7 @@ def _trust(home: Home) -> Iterator[Finding]:
 
 
 def _first_line(*argv: str) -> str | None:
-    """Return the first line that a program prints, or `None` if it can't be run or fails."""
+    """Return the first line that a program prints, or `None` if it fails."""
     try:
         done = subprocess.run(
             argv,

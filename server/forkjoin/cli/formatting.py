@@ -53,7 +53,7 @@ def coloured(word: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text as rich markup that shows it unchanged, with control characters escaped."""
+    """Return rich markup that shows the text, with control characters escaped."""
     return escape(escape_controls(text))
 
 
@@ -78,7 +78,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool =
 
 
 def agents_table(rows: Sequence[dict[str, Any]], width: int, rest: int = 0) -> Table:
-    """Return a table of agents that fits the terminal, with a note if `rest` agents are left out."""
+    """Return a table of agents that fits the terminal's width.
+
+    A note says that `rest` agents are left out, if any.
+    """
     fields = next(fields for limit, fields in _FIELDS_BY_WIDTH if width < limit)
     named = [row | {"name": f"{row['name']} (of {row['parent']})"} if "parent" in row else row for row in rows]
     made = _table_of(fields, named, wrap=False)

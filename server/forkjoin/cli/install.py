@@ -20,7 +20,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 def install(scope: Scope = "user", yes: Yes = False) -> None:
-    """Register forkjoin with Claude Code, and print the configuration for other clients."""
+    """Register forkjoin with Claude Code.
+
+    Prints also the configuration for other clients.
+    """
     _run(["claude", "mcp", "add", "--scope", scope, "forkjoin", "--", *_RELAY], yes=yes)
     print_text("Configuration for other clients:")
     print_json({"mcpServers": {"forkjoin": {"type": "stdio", "command": _RELAY[0], "args": [*_RELAY[1:]]}}})

@@ -60,7 +60,9 @@ class Client:
             self._socket.close()
 
     def call(self, tool: str, **arguments: Any) -> Any:
-        """Call a tool and return its result, a dict or text. Arguments that are `None` are left out.
+        """Call a tool and return its result, a dict or text.
+
+        Arguments that are `None` are left out.
 
         Raises:
             CallerError: The tool returned an error, which is the message, or an argument is not valid UTF-8.

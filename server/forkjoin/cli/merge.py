@@ -22,7 +22,10 @@ def merge(
     dry_run: Annotated[bool, typer.Option(help="Only show what would merge and what conflicts.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Merge agents' branches in this order, verified together. Exit code 1 if some work was not merged."""
+    """Merge agents' branches in this order, verified together.
+
+    Exit code 1 if some work was not merged.
+    """
     with note_on_interrupt("merge"):
         answer = call_tool(
             "merge_worktree",
@@ -65,7 +68,10 @@ def undo(
     confirm: Annotated[bool, typer.Option(help="Also change a protected branch.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Undo the last merge into a branch: reset the branch, or revert if there are later commits."""
+    """Undo the last merge into a branch.
+
+    The branch is reset, or the merge is reverted if there are later commits.
+    """
     with note_on_interrupt("undo"):
         answer = call_tool("undo_merge", into=into, confirm=confirm)
     line = f"undone: {', '.join(answer['undone'])}; {answer['target']} is at {answer['commit'][:10]}"

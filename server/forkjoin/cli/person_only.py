@@ -7,7 +7,10 @@ from forkjoin.core.paths import find_home
 
 
 def require_person(act: str) -> None:
-    """Raise CallerError if an agent, or a command run for one such as verify, started this process."""
+    """Raise CallerError unless a person started this process.
+
+    Agents, and commands run for them such as verify, are refused.
+    """
     from forkjoin.process.process_owner import find_owner  # it imports pydantic, which few commands need
 
     if os.environ.get("FORKJOIN_TOKEN") or find_owner(find_home().attempts.resolve(), os.getpid()):

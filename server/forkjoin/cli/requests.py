@@ -19,7 +19,10 @@ def requests(
 
 
 def request_line(request: dict[str, Any]) -> str:
-    """Return a request as text. Its own lines are indented, so that none looks like another request."""
+    """Return a request as text.
+
+    Its own lines are indented, so that none looks like another request.
+    """
     text = request["text"].replace("\n", "\n    ")
     asks = "asks" if request["kind"] == "question" else "asks whether it may"
     return f"{request['request_id']}  {request['id']} {asks} (for {request['expires_s']} s more): {text}"

@@ -19,7 +19,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 
 
 def escape_controls(text: str) -> str:
-    """Return the text with control characters escaped as in JSON, so that JSON stays valid."""
+    """Return the text with control characters escaped as in JSON.
+
+    JSON stays valid JSON.
+    """
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
 
 
@@ -62,7 +65,7 @@ def agent_line(agent: dict[str, Any], *rest: str) -> str:
 
 
 def omitted_lines(answer: dict[str, Any]) -> list[str]:
-    """Return a line with the number of agents that a result left out, or an empty list."""
+    """Return a line with the number of agents that a result left out, if any."""
     return [f"… and {answer['more']} more"] if "more" in answer else []
 
 

@@ -15,7 +15,10 @@ _MOST_REQUESTS, _REQUEST_LENGTH = 20, 240
 
 
 def print_session_summary() -> None:
-    """Print a line for each agent under way or not merged, and for each open request. For a hook."""
+    """Print a line for each agent under way or not merged, and for each open request.
+
+    For a hook.
+    """
     if "FORKJOIN_TOKEN" in os.environ:
         return  # an agent must not care about other agents
     try:

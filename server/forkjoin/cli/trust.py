@@ -33,7 +33,7 @@ def trust(
         typer.Option("--keep", help="Keep using the forkjoin.toml trusted last, until you trust another."),
     ] = False,
 ) -> None:
-    """Review and allow what this repository's forkjoin.toml and git configuration execute.
+    """Review and allow what forkjoin.toml and the git configuration execute.
 
     Also shows changes of the git configuration and hooks that all worktrees share, since you last accepted them.
     """
@@ -89,7 +89,9 @@ def _show(found: "_Found", changed: SharedConfigChanges, known: Trusted) -> list
 
 
 def find_untrusted(home: Home) -> Sequence[str] | None:
-    """Return what in the current repository needs a person's trust, or `None` outside of repositories.
+    """Return what in the current repository needs a person's trust.
+
+    Returns `None` outside of repositories.
 
     Raises:
         ForkjoinError: forkjoin.toml or the git configuration can't be read.
@@ -112,7 +114,10 @@ class _Found:
     wanted: RepositoryConfig | None
 
     def list(self, known: Trusted) -> Iterator[tuple[str, bool]]:
-        """Yield what the repository wants executed, escaped for a terminal, and whether it is trusted."""
+        """Yield what the repository wants executed, and whether it is trusted.
+
+        The texts are escaped for a terminal.
+        """
         for one in self.commands:
             yield _escape(f"git configuration: {one.key} = {one.value}"), one.digest in known.commands
         if self.wanted:
@@ -129,7 +134,10 @@ class _Found:
             yield from map(_escape, unified_diff(*sides, "trusted last", "now", lineterm=""))
 
     def accepted(self, known: Trusted) -> Trusted:
-        """Return what is trusted once the person agrees. A missing forkjoin.toml can be trusted, too."""
+        """Return the trust records to store once the person agrees.
+
+        A missing forkjoin.toml can be trusted, too.
+        """
         commands = frozenset(one.digest for one in self.commands)
         if self.wanted is None:
             return Trusted(commands)

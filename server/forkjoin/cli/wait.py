@@ -29,7 +29,10 @@ def wait(
     timeout: Annotated[float | None, typer.Option(help="Maximal seconds to wait.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Wait until agents have ended, or one asks something. Exit code 1 unless all of them succeeded."""
+    """Wait until agents have ended, or one asks something.
+
+    Exit code 1 unless all of them succeeded.
+    """
     if timeout is not None and not timeout >= 0:  # also refuses nan
         raise CallerError(f"--timeout {timeout:g} is not valid. Give seconds, 0 or more")
     give_up = math.inf if timeout is None else time.monotonic() + timeout
@@ -78,9 +81,8 @@ class Waiting:
 
     def __init__(self, client: Client, ids: list[str] | None, give_up: float, *, first: bool) -> None:
         self._client = client
-        self._left: list[str] | None = (
-            ids  #: none: whoever is under way, and whose end was not told yet; until an answer names them all
-        )
+        #: Ids of agents that have not ended. `None` without given ids, until a result names all agents under way.
+        self._left: list[str] | None = ids
         self._give_up = give_up
         self._first = first
         self.answer: dict[str, Any] = {}
@@ -88,14 +90,17 @@ class Waiting:
         self.is_over = False
 
     def wait(self, progress: "Progress") -> None:
-        """Wait until the agents have ended, time is up, one asks something, or waiting won't help."""
+        """Wait until the agents have ended or time is up.
+
+        Returns early if an agent asks something, or if waiting won't help.
+        """
         bar = progress.add_task("", total=None, who="")
         while self._step():
             who = " ".join(one["id"] for one in self.answer["pending"][:8])
             progress.update(bar, completed=len(self.ended), total=len(self.ended) + self._count(), who=who)
 
     def lines(self) -> list[str]:
-        """Return a line for each ended agent, each request, and each reason why an agent waits."""
+        """Return a line for each ended agent, request, and reason to wait."""
         ended = [agent_line(one, one["summary"]) for one in self.ended.values()]
         return [*ended, *map(request_line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
 

@@ -1,4 +1,4 @@
-"""Playing the demo: a lead that speaks MCP to the real relay, and a table that shows what its agents do."""
+"""The demo: a lead that speaks MCP to the real relay, and a table of its agents."""
 
 import json
 import os
@@ -22,12 +22,16 @@ from forkjoin.cli import formatting
 from forkjoin.core.error import CallerError
 from forkjoin.demo.sample_repository import TASKS, VERIFY, make_repository
 
-_LOOK_EVERY_S = 0.25
+#: Seconds between two updates of the table.
+_UPDATE_S = 0.25
 _FORKJOIN = (sys.executable, "-P", "-E", "-m", "forkjoin")
 
 
 def play(folder: Path, agent: str) -> None:
-    """Play the demo in an empty folder, and leave there what can be looked at afterwards; nothing once interrupted."""
+    """Run the demo in an empty folder.
+
+    The folder stays, so that its content can be inspected. ^C removes it.
+    """
     home, repository = folder / "home", folder / "calc"
     out = formatting.console()
     try:
@@ -38,13 +42,16 @@ def play(folder: Path, agent: str) -> None:
         out.print(f"A sample repository is in [bold]{repository}[/]. Five agents ({agent}) get a task each:\n")
         anyio.run(_play, home, repository, out)
     except KeyboardInterrupt:
-        _clear(folder, home)
+        _remove(folder, home)
         raise
-    _explain(home, repository, out)
+    _print_next_steps(home, repository, out)
 
 
-def _clear(folder: Path, home: Path) -> None:
-    """End the demo's agents and daemon, and take away its folder; another ^C must not keep us from it."""
+def _remove(folder: Path, home: Path) -> None:
+    """End the demo's agents and daemon, and remove its folder.
+
+    Another ^C is ignored meanwhile.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment = {**os.environ, "FORKJOIN_HOME": str(home)}
     argv = [*_FORKJOIN, "daemon", "stop", "--agents"]
@@ -65,18 +72,20 @@ async def _play(home: Path, repository: Path, out: Console) -> None:
     )
     async with Client(stdio_client(relay)) as lead:
         agents = [{"name": task.name, "task": task.text} for task in TASKS]
-        await _call(lead, "spawn_agents", agents=agents, verify=VERIFY)
+        await _call_tool(lead, "spawn_agents", agents=agents, verify=VERIFY)
         ended = await _watch(lead, out)
-        out.print("\nThey have ended. Now their branches are joined, and tested together first:\n")
-        landed = await _call(lead, "merge_worktree", ids=[one["id"] for one in ended], verify=VERIFY)
-        out.print(formatting.table(("id", "name", "state", "on main?", "why"), [_row(one, landed) for one in ended]))
+        out.print("\nThey have ended. Now their branches are tested together and merged:\n")
+        merged = await _call_tool(lead, "merge_worktree", ids=[one["id"] for one in ended], verify=VERIFY)
+        out.print(
+            formatting.table(("id", "name", "state", "on main?", "why"), [_outcome_row(one, merged) for one in ended])
+        )
 
 
-async def _call(lead: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """What a tool answers.
+async def _call_tool(lead: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """Call a tool and return its result.
 
     Raises:
-        CallerError: It refused.
+        CallerError: The tool returned an error.
     """
     result = await lead.call_tool(tool, arguments)
     if result.is_error:
@@ -85,47 +94,49 @@ async def _call(lead: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def _watch(lead: Client, out: Console) -> list[dict[str, Any]]:
-    """Show the agents until all have ended; how they did."""
+    """Show the agents until all have ended. Return their rows of wait_agents."""
     ids = [task.name for task in TASKS]
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            waited = await _call(lead, "wait_agents", ids=ids, timeout_s=_LOOK_EVERY_S)
-            rows = (await _call(lead, "list_agents", ids=ids))["agents"]
+            waited = await _call_tool(lead, "wait_agents", ids=ids, timeout_s=_UPDATE_S)
+            rows = (await _call_tool(lead, "list_agents", ids=ids))["agents"]
             live.update(formatting.agents_table(rows, out.width), refresh=True)
             if not waited["pending"]:
                 finished: list[dict[str, Any]] = waited["finished"]
                 return finished
 
 
-def _row(one: dict[str, Any], landed: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the last table: how an agent ended, and how its branch fared."""
-    for fate in ("merged", "conflicted", "rejected", "skipped"):
-        for entry in landed[fate]:
+def _outcome_row(one: dict[str, Any], merged: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row of the last table: how an agent ended, and the outcome of its merge."""
+    for outcome in ("merged", "conflicted", "rejected", "skipped"):
+        for entry in merged[outcome]:
             if entry["id"] == one["id"]:
                 files = f"conflict in {', '.join(entry['files'])}" if "files" in entry else ""
-                words: str = files or entry.get("why") or one["summary"]
+                reason: str = files or entry.get("why") or one["summary"]
                 return (
                     one["id"],
                     one["name"],
                     formatting.coloured(one["state"]),
-                    formatting.coloured(fate),
-                    escape(words),
+                    formatting.coloured(outcome),
+                    escape(reason),
                 )
-    raise AssertionError(f"the merge said nothing of {one['id']}")
+    raise AssertionError(f"the merge did not report {one['id']}")
 
 
-def _explain(home: Path, repository: Path, out: Console) -> None:
+def _print_next_steps(home: Path, repository: Path, out: Console) -> None:
     command = "forkjoin" if shutil.which("forkjoin") else str(Path(sys.executable).with_name("forkjoin"))
-    there, kept, all_ = (shlex.quote(str(path)) for path in (repository, home, repository.parent))
+    quoted_repository, quoted_home, quoted_folder = (
+        shlex.quote(str(path)) for path in (repository, home, repository.parent)
+    )
     lines = (
-        (f"cd {there} && export FORKJOIN_HOME={kept}", ""),
-        ("git log --graph --oneline", "what landed on main"),
+        (f"cd {quoted_repository} && export FORKJOIN_HOME={quoted_home}", ""),
+        ("git log --graph --oneline", "the merges on main"),
         (f"{command} ps", "the agents"),
         (f"{command} result power", "why one failed"),
-        (f"{command} diff slogan", "what was left out"),
-        (f"{command} logs multiply", "what one said"),
-        (f"{command} daemon stop && rm -r {all_}", "when you have seen enough"),
+        (f"{command} diff slogan", "a change that was left out"),
+        (f"{command} logs multiply", "the log of one agent"),
+        (f"{command} daemon stop && rm -r {quoted_folder}", "clean up"),
     )
-    out.print("\nTo look closer:")
+    out.print("\nTo inspect the result:")
     for line, why in lines:
         out.print(f"  {line:<30}{why and f'  # {why}'}", markup=False, soft_wrap=True)

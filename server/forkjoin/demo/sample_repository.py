@@ -1,4 +1,4 @@
-"""The sample repository of `forkjoin demo`, and the tasks that its agents get."""
+"""The sample repository of `forkjoin demo`, and the tasks of its agents."""
 
 import subprocess
 from dataclasses import dataclass
@@ -19,35 +19,37 @@ FILES = {
     ".gitignore": "__pycache__/\n",
 }
 
-#: The suite that agents' work, and every merged state, must pass.
+#: The tests that each agent's work and each merged state must pass.
 VERIFY = "python3 -m unittest -q"
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class DemoTask:
+    """A task of the demo."""
+
     name: str
     text: str
 
 
-def _function(name: str, does: str) -> str:
+def _function_task(name: str, does: str) -> str:
     return (
         f"Add calc/{name}.py with a function {name}(a, b) that {does}, in the style of calc/add.py, and a test of it "
         f"in tests/test_{name}.py. Run `{VERIFY}`, then commit."
     )
 
 
-#: Five tasks: two that go well, two that meet in one line of the README, and one whose test the scripted agent fails.
+#: Two tasks that succeed, two that change the same line of the README, and one whose test the scripted agent fails.
 TASKS = (
-    Task("multiply", _function("multiply", "returns a * b")),
-    Task("divide", _function("divide", "returns a / b, and raises ValueError if b is 0")),
-    Task("tagline", "In README.md, replace 'A tiny calculator.' by a line that says it is well tested. Commit."),
-    Task("slogan", "In README.md, replace 'A tiny calculator.' by a line that says it is fast. Commit."),
-    Task("power", _function("power", "returns a to the power of b")),
+    DemoTask("multiply", _function_task("multiply", "returns a * b")),
+    DemoTask("divide", _function_task("divide", "returns a / b, and raises ValueError if b is 0")),
+    DemoTask("tagline", "In README.md, replace 'A tiny calculator.' by a line that says it is well tested. Commit."),
+    DemoTask("slogan", "In README.md, replace 'A tiny calculator.' by a line that says it is fast. Commit."),
+    DemoTask("power", _function_task("power", "returns a to the power of b")),
 )
 
 
 def make_repository(folder: Path) -> None:
-    """Make the sample repository in an empty folder: one commit, on main."""
+    """Make the sample repository in an empty folder, with one commit on main."""
     for name, content in FILES.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)

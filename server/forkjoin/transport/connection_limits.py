@@ -42,7 +42,9 @@ class ConnectionLimits:
 
     @contextmanager
     def count_before_hello(self) -> Generator[None]:
-        """Count a connection before its hello. Close the oldest such connection if there are too many.
+        """Count a connection before its hello.
+
+        Close the oldest such connection if there are too many.
 
         Raises:
             ConnectionAbortedError: This connection was closed for a newer one.
@@ -81,7 +83,7 @@ class ConnectionLimits:
             del self._admitted[quota]
 
     def check_room_for(self, agent: Agent) -> None:
-        """Raise `CallerError` if the agent, or all agents together, have too many connections."""
+        """Raise `CallerError` if an agent, or all together, have too many connections."""
         if sum(one.owner == agent.id for one in self._admitted) >= _OF_AGENT:
             raise CallerError(
                 f"agent {agent.label} has {_OF_AGENT} connections, which is the limit. Close some of them"
@@ -90,7 +92,10 @@ class ConnectionLimits:
             raise CallerError(f"agents have {self._most_of_agents} connections, which is the limit. Call again later")
 
     def is_within_limits(self, quota: "ConnectionQuota") -> bool:
-        """Return whether a connection's owner, and all agents together, hold no more bytes than allowed."""
+        """Return whether the bytes held are within the limits.
+
+        They are counted for the connection's owner, and for all agents together.
+        """
         own = sum(one.counted_bytes for one in self._admitted if one.owner == quota.owner)
         if quota.agent is None:
             return own <= _HELD
@@ -143,12 +148,15 @@ class ConnectionQuota:
         return max(0, self.incomplete + sum(self.requests.values()) - _FREE)
 
     def record_incomplete(self, incomplete: int) -> bool:
-        """Record the bytes of the incomplete line, and return whether they are within the limits."""
+        """Record the bytes of an incomplete line. Return whether they are allowed."""
         self.incomplete = incomplete
         return incomplete <= _FREE or self.limits.is_within_limits(self)
 
     def begin_request(self, message: types.JSONRPCMessage, size: int) -> types.JSONRPCError | None:
-        """Record a message. Return an error response if it is a request beyond the limits, else `None`."""
+        """Record a message.
+
+        Return an error response if it is a request beyond the limits, else `None`.
+        """
         if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
             self.end_request((message.params or {}).get("requestId"))  # a cancelled request gets no answer
         if not isinstance(message, types.JSONRPCRequest):

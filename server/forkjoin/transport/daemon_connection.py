@@ -86,9 +86,10 @@ def connect_and_greet(
 
 
 def _is_outdated(daemon: str) -> bool:
-    """Return whether a daemon of this version is older than this process, and than the forkjoin now installed.
+    """Return whether a daemon of this version should be replaced.
 
-    After a downgrade the installed version may be older than this process, which would then replace daemons forever.
+    It should if it is older than this process, and than the forkjoin now installed. After a downgrade the installed
+    version may be older than this process, which would then replace daemons forever.
     """
     if _order(daemon) >= _order(__version__):
         return False
@@ -97,13 +98,18 @@ def _is_outdated(daemon: str) -> bool:
 
 
 def _order(version: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts versions: 0.9 before 0.10, and 1.0rc1 before 1.0 before 1.0.1."""
+    """Return a key that sorts versions.
+
+    0.9 is before 0.10, and 1.0rc1 is before 1.0.
+    """
     parts = re.findall(r"\d+|[a-z]+", version)
     return [*((1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts), (0, 0, "")]
 
 
 def end_daemon(connection: socket.socket) -> None:
-    """End the daemon at the other end of a connection, and return once it is gone. Agents go on.
+    """End the daemon at the other end of a connection, and return once it is gone.
+
+    Agents go on.
 
     Raises:
         DaemonError: The daemon's process can't be seen from here.
@@ -128,7 +134,10 @@ def end_daemon(connection: socket.socket) -> None:
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
-    """Return the pid and user id of the process at the other end (SO_PEERCRED of unix(7))."""
+    """Return the pid and user id of the process at the other end.
+
+    They are the socket option SO_PEERCRED of unix(7).
+    """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", credentials)
     return pid, uid
@@ -149,7 +158,10 @@ def connect(home: Home) -> socket.socket:
 
 
 def _replace_daemon(home: Home, connection: socket.socket) -> None:
-    """End a daemon, and start the installed one. Meanwhile no older relay can start its own."""
+    """End a daemon, and start the installed one.
+
+    Meanwhile no older relay can start its own.
+    """
     with _lock(home):
         end_daemon(connection)
         (try_connect(home) or _start(home)).close()
@@ -242,17 +254,23 @@ def daemon_command() -> list[str]:
 
 
 def relay_command() -> tuple[str, ...]:
-    """Return the command that runs the relay. Its options keep a repository from shadowing forkjoin's modules."""
+    """Return the command that runs the relay.
+
+    Its options keep a repository from shadowing forkjoin's modules.
+    """
     return (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 
 
 def new_relay_id() -> str:
-    """Return a random id for a relay. Together with a request's id it identifies a call."""
+    """Return a random id for a relay.
+
+    Together with a request's id it identifies a call.
+    """
     return os.urandom(8).hex()
 
 
 def say_hello(connection: socket.socket, kind: str, relay: str, folder: str | None = None) -> dict[str, Any]:
-    """Send a hello over a connection, and return the daemon's answer, which may be a refusal.
+    """Send a hello, and return the daemon's answer, which may be a refusal.
 
     Raises:
         DaemonError: The daemon belongs to another user or hangs, or the environment is too large.

@@ -69,7 +69,9 @@ class Relay:
             self.refuse_unanswered(reason)
 
     def relay_to_daemon(self) -> None:
-        """Connect to a daemon, repeat what the last one did not answer, and relay until the client is done.
+        """Connect to a daemon and relay until the client is done.
+
+        Requests that the last daemon did not answer are repeated first.
 
         Raises:
             DaemonError, OSError: No daemon can be reached.
@@ -83,7 +85,9 @@ class Relay:
             self.pass_lines(daemon)
 
     def refuse_unanswered(self, reason: str) -> None:
-        """Answer all open requests with an error. Return when the client sends the next request.
+        """Answer all open requests with an error.
+
+        Return when the client sends the next request.
 
         Raises:
             DaemonError: The client got an error for its first request, or is gone. It will start another relay.
@@ -122,7 +126,9 @@ class Relay:
                 self.read_daemon(daemon)
 
     def wait(self, daemon: socket.socket) -> dict[int, int]:
-        """Wait until something can be read or written. Return the poll events by descriptor.
+        """Wait until something can be read or written.
+
+        Return the poll events by descriptor.
 
         Nothing is read for a side that does not read itself.
         """
@@ -186,7 +192,10 @@ class Conversation:
         return b"".join((*handshake, *requests))
 
     def cancel_server_requests(self) -> bytes:
-        """Return lines that cancel an earlier daemon's requests to the client. The next daemon reuses their ids."""
+        """Return lines that cancel an earlier daemon's requests to the client.
+
+        The next daemon reuses their ids.
+        """
         cancelled = [
             {"jsonrpc": "2.0", "method": _CANCELLED, "params": {"requestId": json.loads(key)}}
             for key in self._from_daemon
@@ -226,7 +235,10 @@ class Conversation:
         return known
 
     def note_answer(self, line: bytes) -> bool:
-        """Record a line from a daemon. Return whether it is an answer that the client has already."""
+        """Record a line from a daemon.
+
+        Return whether it is an answer that the client has already.
+        """
         message = _parse(line)
         key = _key(message)
         is_answer = bool(key) and "method" not in message
@@ -243,7 +255,10 @@ class Conversation:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """Return the message in a line, or an empty dict for an invalid line, which the daemon will report."""
+    """Return the message in a line, or an empty dict for an invalid line.
+
+    The daemon reports invalid lines.
+    """
     try:
         message: Any = json.loads(line)
     except (ValueError, RecursionError):

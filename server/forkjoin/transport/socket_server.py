@@ -55,7 +55,10 @@ FindOwner = Callable[[int], Awaitable[str | None]]
 
 @asynccontextmanager
 async def bind(home: Home) -> AsyncGenerator[SocketListener]:
-    """Listen on the daemon's socket, which only its owner can connect to. Changes the working directory to the home."""
+    """Listen on the daemon's socket, which only its owner can connect to.
+
+    Changes the working directory to the home.
+    """
     os.chdir(home.state)  # a socket's path must be short, and the home's may be long
     (home.state / SOCKET).unlink(missing_ok=True)  # left by a killed daemon; this one holds the lock
     async with await anyio.create_unix_listener(SOCKET, mode=0o600, backlog=_BACKLOG) as listener:
@@ -81,7 +84,10 @@ class SocketServer:
         self._limits = ConnectionLimits()
 
     async def serve(self, listener: SocketListener, tasks: TaskGroup) -> None:
-        """Accept connections until cancelled. While no file descriptor is left, new connections wait."""
+        """Accept connections until cancelled.
+
+        While no file descriptor is left, new connections wait.
+        """
         while True:
             try:
                 stream = await listener.accept()
@@ -154,7 +160,7 @@ class SocketServer:
 
 
 async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwner) -> str | None:
-    """Return the handle of the attempt that the connected process belongs to, or `None`.
+    """Return the handle of the connected process's attempt, or `None`.
 
     Raises:
         CallerError: The process can't be seen from here, or has ended, so that its pid may be reused.
@@ -239,7 +245,10 @@ def _parse_hello(line: bytes | None) -> Hello:
 
 
 async def _answer_hello(stream: SocketStream, **answer: object) -> None:
-    """Answer a hello, always with this daemon's version, because a newer relay ends an older daemon."""
+    """Answer a hello.
+
+    Every answer contains this daemon's version, because a newer relay ends an older daemon.
+    """
     about = {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()}
     await stream.send(json.dumps({**answer, **about}).encode() + b"\n")
 
@@ -258,7 +267,7 @@ async def _refuse(stream: SocketStream, why: str) -> None:
 async def _converse(
     stream: SocketStream, lines: _LineReader, session: Session, quota: ConnectionQuota, serve: Serve
 ) -> None:
-    """Pass messages between the socket and `serve` until the client closes the connection."""
+    """Pass messages between the socket and `serve` until the client disconnects."""
     to_serve, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as tasks:
@@ -291,7 +300,10 @@ async def _read(
 
 
 def _parse(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCError | None:
-    """Return the message in a line, an error response to an invalid line, or `None` for a blank line."""
+    """Return the message in a line, or `None` for a blank line.
+
+    Returns an error response for an invalid line.
+    """
     if line is None:
         why = f"a message may have at most {limit // 1024 // 1024} MB, and less while many requests are unanswered"
         return error_response(None, types.INVALID_REQUEST, why)
@@ -335,9 +347,9 @@ async def _write(
 
 
 def _reply_key(message: types.JSONRPCMessage) -> str | int | None:
-    """Return the key under which the session knows an answer: the request's id, or the id of a notified task.
+    """Return the key under which the session knows an answer.
 
-    Return `None` for any other message.
+    It is the request's id, or the id of a task in a notification. Return `None` for any other message.
     """
     if isinstance(message, types.JSONRPCResponse):
         return message.id
