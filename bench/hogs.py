@@ -19,7 +19,7 @@ import anyio
 from forkjoin.core import file_lock
 from forkjoin.core.model import TreeLimits
 from forkjoin.process import attempt_cgroups
-from forkjoin.process.cgroup_root import Base
+from forkjoin.process.cgroup_root import CgroupRoot
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.process.local_executor import LocalExecutor
 
@@ -130,12 +130,12 @@ async def measure(folder: Path, hogs: Sequence[Hog]) -> None:
 
 
 def main() -> None:
-    none: list[Base] = []
-    for tier, bases in (("cgroups", attempt_cgroups.find_bases()), ("the watchdog", none)):
+    none: list[CgroupRoot] = []
+    for tier, bases in (("cgroups", attempt_cgroups.find_cgroup_roots()), ("the watchdog", none)):
         print(f"{tier}: {'; '.join(map(str, bases)) or 'none'}")
         with (
             tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder,
-            mock.patch.object(attempt_cgroups, "find_bases", partial(list[Base], bases)),
+            mock.patch.object(attempt_cgroups, "find_cgroup_roots", partial(list[CgroupRoot], bases)),
         ):
             held = file_lock.take(Path(folder) / "daemon.lock")  # no shim starts a daemon
             assert held is not None

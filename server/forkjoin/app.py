@@ -16,7 +16,7 @@ from forkjoin.core.daemon_log import open_journal
 from forkjoin.core.error import CallerError, RecordsError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.redaction import redact
-from forkjoin.process import capacity, resource_limits, systemd_scope
+from forkjoin.process import capacity, daemon_cgroup, resource_limits
 from forkjoin.transport.daemon_connection import daemon_command, relay_command
 from forkjoin.version import __version__
 
@@ -44,8 +44,8 @@ def run_daemon() -> int:
     home.make()
     if file_lock.take(home.daemon_lock) is None:
         return 0  # one is there already
-    systemd_scope.settle()
-    resource_limits.lift()
+    daemon_cgroup.join_daemon_cgroup()
+    resource_limits.reset_in_daemon()
     open_journal(home.log, redact)
     try:
         anyio.run(serve, home)

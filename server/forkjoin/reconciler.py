@@ -73,7 +73,7 @@ class Reconciler:
         await find_interrupted_attachments(self.services)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
-            tasks.start_soon(self.services.executor.watch)
+            tasks.start_soon(self.services.executor.enforce_limits)
             while True:
                 seen = self.store.changes.version
                 try:

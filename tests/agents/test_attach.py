@@ -99,7 +99,7 @@ async def test_everything_that_a_person_started_has_ended_before_the_agent_conti
         assert left.poll() == 0
     (result,) = await talking.results(agent)
     assert result["output"] == "has ended: True"
-    assert "a1-person" not in await reconciler.services.executor.handles()
+    assert "a1-person" not in await reconciler.services.executor.list_handles()
 
 
 async def is_held(lead: Lead) -> bool:

@@ -24,7 +24,7 @@ HOLDS_50_MB = "python3 -S -c 'taken = bytearray(50_000_000); import time; time.s
 @pytest.fixture(params=["a cgroup, if it can be made", "the watchdog"])
 def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "the watchdog":
-        monkeypatch.setattr(attempt_cgroups, "find_bases", list)
+        monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
 
 
 @pytest.fixture

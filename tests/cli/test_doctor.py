@@ -16,7 +16,7 @@ from support.records import damage
 
 def test_it_is_told_what_holds_which_limit(repository: Path, home: Home) -> None:
     (told,) = [finding for finding in _all(repository) if finding["what"] == "limits"]
-    held = {name: f"cgroup v{base.version}" for base in cgroup_root.find_bases() for name in base.controllers}
+    held = {name: f"cgroup v{base.version}" for base in cgroup_root.find_cgroup_roots() for name in base.controllers}
     memory, processes = held.get("memory", "the watchdog"), held.get("pids", "the watchdog")
     assert f"2048 processes; enforced: memory by {memory}, processes by {processes}, processors by " in told["found"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkjoin.core.agent_spec import number_of
-from forkjoin.process import process_tree
+from forkjoin.process import attempt_processes, process_signals, process_table
 
 from crash.world import World
 
@@ -43,7 +43,7 @@ _PATIENCE_S = 1.0
 class Running:
     """A process of this world's home."""
 
-    entry: process_tree.Entry
+    entry: process_table.Process
     argv: list[str]
     environment: dict[str, str]
 
@@ -58,14 +58,14 @@ class Running:
     @property
     def handle(self) -> str:
         """Of the attempt that it is the shim of, or belongs to; '' where it is of none."""
-        folder = self.argv[-2] if self.is_shim else self.environment.get(process_tree.MARK, "")
+        folder = self.argv[-2] if self.is_shim else self.environment.get(attempt_processes.MARK, "")
         return Path(folder).name
 
     def __str__(self) -> str:
         return f"{self.entry} {' '.join(self.argv)[:120]} {self.handle}"
 
     def kill(self) -> None:
-        process_tree.send(self.entry.identity, signal.SIGKILL)
+        process_signals.send_signal(self.entry.identity, signal.SIGKILL)
 
 
 def running(world: World) -> list[Running]:
@@ -75,7 +75,7 @@ def running(world: World) -> list[Running]:
 
 
 def _find(home: str) -> Iterator[Running]:
-    for entry in process_tree.table():
+    for entry in process_table.list_processes():
         try:
             folder = Path(f"/proc/{entry.identity.pid}")
             argv, environment = (_words(folder / name) for name in ("cmdline", "environ"))
@@ -96,7 +96,7 @@ def kill_daemon(world: World) -> None:
     for one in daemons:
         if one.entry.parent not in pids:  # else it is about to become a shim, or a git
             _kill(world, "daemon", one)
-            world.until(lambda: not process_tree.is_alive(one.entry.identity), "a killed daemon was gone")  # noqa: B023
+            world.until(lambda: not process_table.is_alive(one.entry.identity), "a killed daemon was gone")  # noqa: B023
 
 
 def let_daemon_fall(world: World) -> str:
@@ -108,7 +108,7 @@ def let_daemon_fall(world: World) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)  # no relay starts one meanwhile
         kill_daemon(world)
         argv = [sys.executable, "-P", "-E", str(_FAIL_POINTS), when, str(number), step, str(world.fell)]
-        environment = {**world.environment, process_tree.KEEPER: "1"}
+        environment = {**world.environment, attempt_processes.SUPERVISOR: "1"}
         with (world.home / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
                 argv, cwd=world.home, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -35,4 +35,4 @@ def sibling() -> Iterator[int]:
 @pytest.fixture
 def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shims whose minute and whose grace are a moment."""
-    change_shims(monkeypatch, tmp_path, "shim._WAKE_EVERY_S = shim._LOOK_EVERY_S = shim._GRACE_S = 0.05")
+    change_shims(monkeypatch, tmp_path, "shim._DAEMON_CHECK_S = shim._LOG_CHECK_S = shim._GRACE_S = 0.05")

@@ -35,16 +35,16 @@ def numbered(start: int, size: int) -> bytes:
     return text[start - 16 * first :][:size]
 
 
-def printer(handle: str, stream: str = "stdout", *, keeps_unread: bool = False) -> AttemptSpec:
+def printer(handle: str, stream: str = "stdout", *, keep_unread_output: bool = False) -> AttemptSpec:
     """What prints megabytes as it is told to, and may keep four of them."""
     return AttemptSpec(
         handle,
         (sys.executable, "-S", "-E", "-c", NUMBERED, stream),
         "/",
         {},
-        closed=False,
+        input_complete=False,
         log_bytes=4 * MEGABYTE,
-        keeps_unread=keeps_unread,
+        keep_unread_output=keep_unread_output,
     )
 
 
@@ -157,17 +157,17 @@ async def test_of_output_that_somebody_must_read_only_that_is_dropped_which_was_
     local: LocalExecutor, place: Place
 ) -> None:
     file = place.folder / "a1-1" / "output"
-    await local.submit(printer("a1-1", keeps_unread=True))
+    await local.submit(printer("a1-1", keep_unread_output=True))
     await local.send("a1-1", b"20\n")
     await until(lambda: file.exists() and file.stat().st_size == 20 * MEGABYTE)
-    await local.release("a1-1", 9 * MEGABYTE + 1)
+    await local.release_output("a1-1", 9 * MEGABYTE + 1)
     await until(lambda: kept(file) < 13 * MEGABYTE)
     assert (await local.read_output("a1-1", MEGABYTE, 16)).start == 9 * MEGABYTE
     await local.close_input("a1-1")
     assert await printed(local, "a1-1", 9 * MEGABYTE) == numbered(9 * MEGABYTE, 11 * MEGABYTE)
     await local.outcome("a1-1")
     assert kept(file) > 11 * MEGABYTE
-    await local.release("a1-1", 20 * MEGABYTE)  # the shim is gone
+    await local.release_output("a1-1", 20 * MEGABYTE)  # the shim is gone
     assert kept(file) < 6 * MEGABYTE
 
 
@@ -179,7 +179,7 @@ async def test_where_a_file_can_not_be_shortened_it_is_said_once_and_the_program
         tmp_path,
         "from forkjoin.process import attempt_log\n"
         "def refuse(*_): raise OSError(95, 'Operation not supported')\n"
-        "attempt_log._punch = refuse; shim._LOOK_EVERY_S = 0.01",
+        "attempt_log._punch_hole = refuse; shim._LOG_CHECK_S = 0.01",
     )
     words = place.folder / "a1-1" / "shim.log"
     await local.submit(printer("a1-1"))
@@ -189,7 +189,7 @@ async def test_where_a_file_can_not_be_shortened_it_is_said_once_and_the_program
     await local.close_input("a1-1")
     assert len(await printed(local, "a1-1")) == 16 * MEGABYTE
     assert (await local.outcome("a1-1")).ok
-    assert words.read_text().count("can't be kept to its limit here") == 1
+    assert words.read_text().count("can't keep the logs") == 1
 
 
 async def test_zeros_that_a_program_printed_are_its_output(local: LocalExecutor) -> None:

@@ -13,7 +13,7 @@ def be_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def folders(process: str) -> dict[str, str]:
         return {"": str(folder)} if process == "self" else {}
 
-    monkeypatch.setattr(cgroup_root, "folders_of", folders)
+    monkeypatch.setattr(cgroup_root, "cgroups_of", folders)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_what_is_left_of_a_cgroups_limit_counts_files_as_free(
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.stat").write_text("anon 550\ninactive_file 300\nactive_file 50\n")
     be_in(tmp_path, monkeypatch)
-    assert capacity._bounds() == (float("inf") if limit == "max" else int(limit), left)
+    assert capacity._memory_bounds("self") == (float("inf") if limit == "max" else int(limit), left)
 
 
 def test_the_smallest_of_the_limits_around_a_process_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,5 +38,5 @@ def test_the_smallest_of_the_limits_around_a_process_counts(tmp_path: Path, monk
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text("100\n")
     be_in(inner, monkeypatch)
-    assert capacity._bounds() == (1000, 900)
+    assert capacity._memory_bounds("self") == (1000, 900)
     assert capacity.find_memory() == 1000

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forkjoin.process import attempt_cgroups, cgroup_files, cgroup_root, process_tree
+from forkjoin.process import (
+    attempt_cgroups,
+    attempt_processes,
+    cgroup_files,
+    cgroup_root,
+    process_signals,
+)
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.process.usage import Meter
 from support.attempts import Place, is_running, is_sleep, keeper, lines, pids, shell, shim_of
@@ -22,7 +28,7 @@ ESCAPED = "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"
 @pytest.fixture
 def base() -> str:
     """Where cgroups can be made by which processes are found."""
-    found = next((base.folder for base in cgroup_root.find_bases()), "")
+    found = next((base.folder for base in cgroup_root.find_cgroup_roots()), "")
     probe = f"{found}/forkjoin-probe-{os.getpid()}"
     try:
         os.mkdir(probe)
@@ -34,7 +40,7 @@ def base() -> str:
 
 @pytest.fixture
 def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt_cgroups, "find_bases", list)
+    monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
 
 
 def group_of(place: Place, handle: str) -> Path:
@@ -75,7 +81,7 @@ async def test_agents_get_as_much_of_the_processors_as_if_each_stood_beside_all_
     local: LocalExecutor, place: Place
 ) -> None:
     """Though they are in one cgroup, so that their limits in all can be held."""
-    at = [index for index, base in enumerate(cgroup_root.find_bases()) if "cpu" in base.controllers]
+    at = [index for index, base in enumerate(cgroup_root.find_cgroup_roots()) if "cpu" in base.controllers]
     if not at:
         pytest.skip("no cgroup that shares out the processors can be made here")
     for handle in ("a1-1", "a2-1"):
@@ -125,9 +131,9 @@ async def test_a_daemon_that_was_started_in_an_attempt_s_cgroup_is_not_ended_wit
 def test_a_cgroup_that_takes_nobody_is_removed_and_holds_no_limit(tmp_path: Path) -> None:
     folder = tmp_path / "forkjoin-x" / "forkjoin-a1-1"
     (folder / "cgroup.procs").mkdir(parents=True)
-    cgroup_files.join([str(folder)])
+    cgroup_files.join_or_remove([str(folder)])
     assert not folder.exists()
-    assert not Meter("", [str(folder)], {f"{folder}/pids.max"}).processes_are_held
+    assert not Meter("", [str(folder)], {f"{folder}/pids.max"}).kernel_limits_processes
 
 
 def test_a_cgroup_that_is_not_the_attempt_s_own_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -149,10 +155,10 @@ def group(base: str, tmp_path: Path) -> Iterator[Path]:
 
 def test_a_daemon_leaves_the_cgroup_of_the_attempt_that_it_was_started_in(group: Path) -> None:
     script = (
-        "import os, sys; from forkjoin.process import cgroup_files, cgroup_root, systemd_scope\n"
-        "cgroup_files.enter(sys.argv[1])\n"
-        "print(os.getpid() in cgroup_files.members(sys.argv[1]), cgroup_root.find_bases()[0].folder)\n"
-        "systemd_scope.settle(); print(os.getpid() in cgroup_files.members(sys.argv[1]))"
+        "import os, sys; from forkjoin.process import cgroup_files, cgroup_root, daemon_cgroup\n"
+        "cgroup_files.join(sys.argv[1])\n"
+        "print(os.getpid() in cgroup_files.members(sys.argv[1]), cgroup_root.find_cgroup_roots()[0].folder)\n"
+        "daemon_cgroup.join_daemon_cgroup(); print(os.getpid() in cgroup_files.members(sys.argv[1]))"
     )
     argv = [sys.executable, "-c", script, str(group)]
     environment = {**os.environ, "PYTHONPATH": str(Path(cgroup_files.__file__).parents[2])}
@@ -165,7 +171,9 @@ def test_members_of_a_cgroup_within_are_members(group: Path) -> None:
     with subprocess.Popen(["sleep", "1000"]) as sleeper:
         (group / "within" / "cgroup.procs").write_text(str(sleeper.pid))
         assert cgroup_files.members(str(group)) == {sleeper.pid}
-        assert [entry.identity.pid for entry in process_tree.tree("no mark", None, str(group))] == [sleeper.pid]
+        assert [entry.identity.pid for entry in attempt_processes.find_processes("no mark", None, str(group))] == [
+            sleeper.pid
+        ]
         sleeper.kill()
 
 
@@ -178,9 +186,9 @@ def test_a_member_s_pid_that_was_another_s_when_the_table_was_read_ends_nobody(
         return {sibling, 0, 2**22}
 
     monkeypatch.setattr(cgroup_files, "members", members)
-    [found] = process_tree.tree("no mark", None, "a cgroup")
+    [found] = attempt_processes.find_processes("no mark", None, "a cgroup")
     former = found.identity._replace(start_ticks=found.identity.start_ticks - 1)
-    process_tree.send(former, signal.SIGKILL)
+    process_signals.send_signal(former, signal.SIGKILL)
     assert is_running(sibling)
 
 
@@ -196,6 +204,8 @@ async def test_a_cgroup_that_cannot_be_made_hurts_nobody(
     local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(attempt_cgroups, "find_bases", lambda: [cgroup_root.Base(str(tmp_path / "file"), 2, ())])
+    monkeypatch.setattr(
+        attempt_cgroups, "find_cgroup_roots", lambda: [cgroup_root.CgroupRoot(str(tmp_path / "file"), 2, ())]
+    )
     await local.submit(shell("a1-1", "exit 3"))
     assert (await local.outcome("a1-1")).code == 3

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.model import UNLIMITED, TreeLimits
-from forkjoin.process import attempt_cgroups, cgroup_files, cgroup_root, systemd_scope
-from forkjoin.process.cgroup_root import Base
+from forkjoin.process import attempt_cgroups, cgroup_files, cgroup_root, daemon_cgroup
+from forkjoin.process.cgroup_root import CgroupRoot
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, ended, limited, lines, shell
 
@@ -80,7 +80,7 @@ def test_the_root_hands_controllers_on_though_processes_are_in_it(tree: Tree) ->
     tree.mount("v2")
     root = tree.add("v2", 1, OTHERS, is_root=True)
     tree.tell("0::/")
-    assert cgroup_root.find_bases() == [Base(root, 2, ALL)]
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(root, 2, ALL)]
 
 
 def test_what_is_our_own_hands_controllers_on_once_we_have_left_it_for_a_leaf(tree: Tree, systemd: None) -> None:
@@ -88,12 +88,12 @@ def test_what_is_our_own_hands_controllers_on_once_we_have_left_it_for_a_leaf(tr
     tree.add("v2", is_root=True)
     own = tree.add("v2/user.slice/a.scope", os.getpid())
     tree.tell("0::/user.slice/a.scope")
-    assert cgroup_root.find_bases() == [Base(own, 2, ALL, is_own=True)]
-    systemd_scope.settle()
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ALL, must_be_empty=True)]
+    daemon_cgroup.join_daemon_cgroup()
     assert Path(own, "forkjoin-daemon/cgroup.procs").read_text() == "0"
     tree.tell("0::/user.slice/a.scope/forkjoin-daemon")
     tree.add("v2/user.slice/a.scope")
-    assert cgroup_root.find_bases() == [Base(own, 2, ALL, is_own=True)]
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ALL, must_be_empty=True)]
 
 
 def test_what_others_are_in_too_serves_to_find_processes_alone(tree: Tree, systemd: None) -> None:
@@ -103,7 +103,7 @@ def test_what_others_are_in_too_serves_to_find_processes_alone(tree: Tree, syste
     tree.add("v2/user.slice")
     own = tree.add("v2/user.slice/a.scope", os.getpid(), OTHERS)
     tree.tell("0::/user.slice/a.scope")
-    assert cgroup_root.find_bases() == [Base(own, 2, ())]
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ())]
 
 
 def test_without_systemd_an_empty_cgroup_around_ours_will_do(tree: Tree) -> None:
@@ -111,14 +111,14 @@ def test_without_systemd_an_empty_cgroup_around_ours_will_do(tree: Tree) -> None
     root = tree.add("v2")
     tree.add("v2/init", os.getpid(), OTHERS)
     tree.tell("0::/init")
-    assert cgroup_root.find_bases() == [Base(root, 2, ALL, is_own=True)]
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(root, 2, ALL, must_be_empty=True)]
 
 
 def test_no_cgroup_is_made_within_an_attempt_s(tree: Tree) -> None:
     tree.mount("v2")
     own = tree.add("v2/a", controllers="memory pids")
     tree.tell("0::/a/forkjoin-0123/forkjoin-a1-1-4567")
-    assert cgroup_root.find_bases() == [Base(own, 2, ("pids", "memory"), is_own=True)]
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ("pids", "memory"), must_be_empty=True)]
 
 
 def test_where_nothing_may_be_written_there_is_none(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_where_nothing_may_be_written_there_is_none(tree: Tree, monkeypatch: pyt
         return False
 
     monkeypatch.setattr(os, "access", refuse)
-    assert cgroup_root.find_bases() == []
+    assert cgroup_root.find_cgroup_roots() == []
 
 
 # -- version 1
@@ -145,15 +145,18 @@ def test_each_hierarchy_of_version_1_that_limits_is_used_where_we_are_in_it(tree
     for path in ("cpu,cpuacct", "memory/y", "freezer", "v2"):
         (tree.folder / path).mkdir(parents=True)
     tree.tell("3:freezer:/", "2:memory:/docker/x/y", "1:cpu,cpuacct:/", "0::/")
-    memory = Base(str(tree.folder / "memory/y"), 1, ("memory",))
-    assert cgroup_root.find_bases() == [memory, Base(str(tree.folder / "cpu,cpuacct"), 1, ("cpu", "cpuacct"))]
+    memory = CgroupRoot(str(tree.folder / "memory/y"), 1, ("memory",))
+    assert cgroup_root.find_cgroup_roots() == [
+        memory,
+        CgroupRoot(str(tree.folder / "cpu,cpuacct"), 1, ("cpu", "cpuacct")),
+    ]
 
 
 def test_where_none_limits_processes_are_found_by_the_freezer(tree: Tree) -> None:
     tree.mount("freezer", "cgroup", "rw,freezer")
     (tree.folder / "freezer").mkdir()
     tree.tell("3:freezer:/")
-    assert cgroup_root.find_bases() == [Base(str(tree.folder / "freezer"), 1, ())]
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(str(tree.folder / "freezer"), 1, ())]
 
 
 # -- limits
@@ -164,7 +167,7 @@ def as_dict(settings: list[list[str]]) -> dict[str, str]:
 
 
 def test_limits_of_one_and_of_all_are_written_around_each_other() -> None:
-    base = Base("/c", 2, ALL, is_own=True)
+    base = CgroupRoot("/c", 2, ALL, must_be_empty=True)
     [folder] = attempt_cgroups.place([base], "h", "a1-1-x")
     assert folder == "/c/forkjoin-h/forkjoin-a1-1-x"
     own, in_all = TreeLimits(memory=200, processes=50, cpus=1.5), TreeLimits(memory=1000, processes=60)
@@ -184,7 +187,7 @@ def test_limits_of_one_and_of_all_are_written_around_each_other() -> None:
 
 
 def test_limits_that_are_no_more_are_taken_back() -> None:
-    base = Base("/c", 2, ALL)
+    base = CgroupRoot("/c", 2, ALL)
     told = as_dict(attempt_cgroups.settings([base], attempt_cgroups.place([base], "h", "a"), UNLIMITED, UNLIMITED))
     assert (told["/c/forkjoin-h/memory.max"], told["/c/forkjoin-h/memory.swap.max"]) == ("max", "max")
 
@@ -212,7 +215,7 @@ def test_limits_that_are_no_more_are_taken_back() -> None:
 async def test_what_the_kernel_tells_of_a_cgroup_of_version_2_ends_the_attempt_and_names_the_limit(
     place: Place, local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], words: str
 ) -> None:
-    monkeypatch.setattr(attempt_cgroups, "find_bases", lambda: [Base(tree.add("v2"), 2, ALL)])
+    monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", lambda: [CgroupRoot(tree.add("v2"), 2, ALL)])
     executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=1_000_000_000))
     spec = shell("a1-1", "echo up; exec sleep 1000")
     await executor.submit(limited(spec, memory=200_000_000, processes=50, cpu_s=60))
@@ -236,7 +239,7 @@ async def test_a_limit_that_a_cgroup_does_not_take_is_held_by_the_watchdog(
         return [f"{root}/forkjoin-x/forkjoin-{attempt}"]
 
     monkeypatch.setattr(attempt_cgroups, "place", place)
-    monkeypatch.setattr(attempt_cgroups, "find_bases", lambda: [Base(root, 2, ALL)])
+    monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", lambda: [CgroupRoot(root, 2, ALL)])
     await local.submit(
         limited(shell("a1-1", "for n in $(seq 60); do sleep 1000 & sleep 0.01; done; wait"), processes=20)
     )
@@ -266,8 +269,8 @@ def ask(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: No
         busctl.chmod(0o700)
         monkeypatch.setenv("PATH", f"{busctl.parent}:{os.environ['PATH']}")
         monkeypatch.setattr(os, "getuid", lambda: user)
-        monkeypatch.setattr(systemd_scope, "_SCOPE_S", 0.5)
-        systemd_scope.settle()
+        monkeypatch.setattr(daemon_cgroup, "_SCOPE_TIMEOUT_S", 0.5)
+        daemon_cgroup.join_daemon_cgroup()
         asked = Path(f"{busctl}.asked")
         return asked.read_text() if asked.exists() else ""
 
@@ -282,7 +285,7 @@ def test_systemd_is_asked_for_a_scope_of_the_daemon_s_own(ask: Callable[[str, st
     asked = ask("/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope", give, 1000)
     assert "--user" in asked
     assert asked.endswith(f"{scope} fail 2 PIDs au 1 {os.getpid()} Delegate b true 0\n")
-    assert cgroup_root.find_bases() == [Base(str(at), 2, ALL, is_own=True)]
+    assert cgroup_root.find_cgroup_roots() == [CgroupRoot(str(at), 2, ALL, must_be_empty=True)]
     assert (at / "forkjoin-daemon" / "cgroup.procs").read_text() == "0"
 
 
@@ -299,4 +302,4 @@ def test_a_systemd_that_refuses_hangs_or_forgets_keeps_no_daemon_from_coming_up(
     ask: Callable[[str, str, int], str], answer: str
 ) -> None:
     assert ask("/user.slice/user-0.slice/session-1.scope", answer, 0)
-    assert [base.controllers for base in cgroup_root.find_bases()] == [()]
+    assert [base.controllers for base in cgroup_root.find_cgroup_roots()] == [()]

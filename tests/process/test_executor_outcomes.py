@@ -191,13 +191,13 @@ def start_sleep(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
 
 
 async def test_what_somebody_else_starts_with_its_mark_ends_with_it(executor: Executor) -> None:
-    environment = {**ENVIRONMENT, **await executor.mark("a1-person")}
-    assert await executor.handles() == ["a1-person"]
+    environment = {**ENVIRONMENT, **await executor.mark_variables("a1-person")}
+    assert await executor.list_handles() == ["a1-person"]
     with start_sleep(environment) as other:
         assert await executor.cancel("a1-person", 0) == []
         assert other.wait(GIVE_UP_S) == -signal.SIGKILL
     await executor.forget("a1-person")
-    assert await executor.handles() == []
+    assert await executor.list_handles() == []
 
 
 async def test_processes_that_are_not_of_the_attempt_are_left_alone(executor: Executor, sibling: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.core import file_lock
-from forkjoin.process import attempt_cgroups, cgroup_root, process_tree, shim_control
+from forkjoin.process import attempt_cgroups, cgroup_root, process_table, shim_control
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, is_running, pids, shell, shim_of
 from support.harness import until
@@ -40,23 +40,23 @@ read go
 #: Shims that can't kill anything as long as a file is there.
 SPARING = """
 import os
-shim.process_tree.KILL_WAIT_S = shim._AGAIN_S = shim._LEFTOVER_GRACE_S = 0.05
-shim.process_tree.send = lambda *_: None
-kill = shim.process_tree._kill_child
-shim.process_tree._kill_child = lambda *arguments: os.path.exists({file!r}) or kill(*arguments)
+shim.termination.KILL_WAIT_S = shim._KILL_RETRY_S = shim._LEFTOVER_GRACE_S = 0.05
+shim.termination.send_signal = lambda *_: None
+kill = shim.termination._kill_unless_supervisor
+shim.termination._kill_unless_supervisor = lambda *arguments: os.path.exists({file!r}) or kill(*arguments)
 """
 
 
 @pytest.fixture(params=["no cgroup", "cgroup v1", "cgroup v2"])
 def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What holds the processes of attempts together, next to their shims."""
-    found = cgroup_root.find_bases()
-    if (unified := cgroup_root.folders_of("self").get("")) and os.access(unified, os.W_OK):
-        found.append(cgroup_root.Base(unified, 2, ()))  # next to a version 1 with all controllers
+    found = cgroup_root.find_cgroup_roots()
+    if (unified := cgroup_root.cgroups_of("self").get("")) and os.access(unified, os.W_OK):
+        found.append(cgroup_root.CgroupRoot(unified, 2, ()))  # next to a version 1 with all controllers
     bases = [base for base in found if request.param == f"cgroup v{base.version}"][:1]
     if not bases and request.param != "no cgroup":
         pytest.skip(f"no {request.param} can be made here")
-    monkeypatch.setattr(attempt_cgroups, "find_bases", lambda: bases)
+    monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", lambda: bases)
 
 
 async def start(local: LocalExecutor, alive: Path, count: int = 1, variable: str = "") -> None:
@@ -94,7 +94,7 @@ async def test_a_hopper_is_ended_by_a_cancel(local: LocalExecutor, tmp_path: Pat
 
 
 def zombies(parent: int) -> set[int]:
-    return {pid for pid in process_tree.children(parent) if not process_tree.identify(pid)}
+    return {pid for pid in process_table.list_children(parent) if not process_table.identify(pid)}
 
 
 async def test_what_a_hopper_leaves_behind_takes_no_pids_while_others_put_things_in_order(
@@ -154,7 +154,7 @@ def spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "spared"
     file.touch()
     change_shims(monkeypatch, tmp_path, SPARING.format(file=str(file)))
-    monkeypatch.setattr(attempt_cgroups, "find_bases", list)
+    monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
     return file
 
 
@@ -167,10 +167,10 @@ async def test_what_could_not_be_ended_is_still_its_agents_until_a_cancel_ends_i
     outcome = await local.outcome("a1-1")
     assert (outcome.kind, outcome.left) == ("exited", (f"sleep (pid {pid})",))
     assert await local.find_owner(pid) == "a1-1"
-    shim = process_tree.identify(shim_of(place, "a1-1"))
+    shim = process_table.identify(shim_of(place, "a1-1"))
     assert await local.cancel("a1-1", 0) == []
     assert not is_running(pid)
-    assert shim and not process_tree.is_alive(shim)
+    assert shim and not process_table.is_alive(shim)
 
 
 async def test_a_hopper_that_could_not_be_ended_is_told_of_and_ended_by_its_shim_as_soon_as_that_can(
@@ -178,10 +178,10 @@ async def test_a_hopper_that_could_not_be_ended_is_told_of_and_ended_by_its_shim
 ) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)
-    shim = process_tree.identify(shim_of(place, "a1-1"))
+    shim = process_table.identify(shim_of(place, "a1-1"))
     await local.close_input("a1-1")
     assert (await local.outcome("a1-1")).left
     assert file_lock.is_held(alive)
     spared.unlink()
     await until(lambda: not file_lock.is_held(alive))
-    await until(lambda: not (shim and process_tree.is_alive(shim)))
+    await until(lambda: not (shim and process_table.is_alive(shim)))

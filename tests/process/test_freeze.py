@@ -79,7 +79,7 @@ async def test_no_time_passes_for_what_is_frozen(
         monkeypatch,
         tmp_path,
         "import os, time\n"
-        "really, hold, passed = time.monotonic, shim.Shim.hold_time, [0]\n"
+        "really, hold, passed = time.monotonic, shim.Shim.stop_clocks, [0]\n"
         "time.monotonic = lambda: really() + passed[0]\n"
         "def note(self):\n"
         f"    jumps = not passed[0] and os.path.exists({str(tmp_path / 'jump')!r})\n"
@@ -87,7 +87,7 @@ async def test_no_time_passes_for_what_is_frozen(
         "    hold(self)\n"
         f"    if jumps: open({str(tmp_path / 'held')!r}, 'w').close()\n"
         f"    if self.frozen: open({str(tmp_path / 'frozen')!r}, 'w').close()\n"
-        "shim.Shim.hold_time = note; shim._LOOK_EVERY_S = 0.02",
+        "shim.Shim.stop_clocks = note; shim._LOG_CHECK_S = 0.02",
     )
     an_hour: dict[str, Any] = {limit: 3600.0}
     await local.submit(replace(shell("a1-1", "echo up; read line; echo $line", stdin=None), **an_hour))
@@ -108,11 +108,11 @@ async def test_what_waits_for_somebody_is_silent_for_as_long_as_it_takes_until_i
     executor: Executor, reopen: Callable[[], Executor]
 ) -> None:
     await executor.submit(replace(shell("a1-1", "echo up; exec sleep 1000"), silence_s=1.0))
-    await executor.excuse("a1-1")
-    await reopen().excuse("a1-1")
+    await executor.pause_silence_limit("a1-1")
+    await reopen().pause_silence_limit("a1-1")
     with anyio.move_on_after(3) as patience:
         await executor.outcome("a1-1")
     assert patience.cancelled_caught
     await executor.thaw("a1-1")
     assert str(await ended(executor, "a1-1")) == "ended after 1 s of silence"
-    await executor.excuse("a2-1")
+    await executor.pause_silence_limit("a2-1")

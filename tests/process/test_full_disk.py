@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.model import Outcome, TreeLimits
-from forkjoin.process import shim_control, supervisor
+from forkjoin.process import shim_control, shim_watchdog
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import ended, is_running, lines, pids, printed, run, shell
 from support.small_disk import fill, small_disk
@@ -73,12 +73,12 @@ async def test_what_cannot_be_written_down_is_not_started(local: LocalExecutor, 
 async def test_no_word_to_end_is_left_half_written(local: LocalExecutor, folder: Path) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo up; wait"))
     await lines(local, "a1-1", 1)
-    watchman, filler = supervisor.Guard(TreeLimits(processes=1)), fill(folder)
+    watchman, filler = shim_watchdog.ShimWatchdog(TreeLimits(processes=1)), fill(folder)
     with pytest.raises(OSError, match="No space left"):
-        watchman.look([folder / "a1-1"])
+        watchman.check([folder / "a1-1"])
     filler.unlink()
     assert not (folder / "a1-1" / "over").exists()
-    watchman.look([folder / "a1-1"])
+    watchman.check([folder / "a1-1"])
     assert str(await ended(local, "a1-1")).startswith("ended by the limit of 1 processes and threads of all agents")
 
 
@@ -89,6 +89,6 @@ async def test_how_one_ended_that_its_shim_did_not_end_is_told_on_a_full_disk_to
     [pid] = await pids(local, "a1-1", 1)
     (folder / "a1-1" / "over").write_text("by a limit")
     fill(folder)
-    shim_control.end_without(folder / "a1-1")
+    shim_control.end_without_shim(folder / "a1-1")
     assert not is_running(pid)
     assert await local.outcome("a1-1") == Outcome("lost", error="the disk was full when it ended")

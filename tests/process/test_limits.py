@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from forkjoin.process import resource_limits, shim
+from forkjoin.process import attempt_log, resource_limits
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, is_running, lines, pids, printed, program, run, shell
@@ -27,12 +27,12 @@ def let_jump(monkeypatch: pytest.MonkeyPatch, folder: Path, clock: str, seconds:
         monkeypatch,
         folder,
         "import os, time\n"
-        f"really, look = time.{clock}, shim.Logs.look\n"
+        f"really, look = time.{clock}, shim.attempt_log.Logs.check\n"
         f"time.{clock} = lambda: really() + ({seconds} if os.path.exists({str(folder / 'jump')!r}) else 0)\n"
         "def note(logs):\n"
         "    look(logs)\n"
         f"    if any(logs.sizes): open({str(folder / 'seen')!r}, 'w').close()\n"
-        "shim.Logs.look = note; shim._LOOK_EVERY_S = 0.02",
+        "shim.attempt_log.Logs.check = note; shim._LOG_CHECK_S = 0.02",
     )
 
 
@@ -75,14 +75,14 @@ def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, mon
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for name in ("output", "errors"):
         Path(name).touch()
-    logs = shim.Logs({"log_bytes": 1, "keeps_unread": False, "together": False})
+    logs = attempt_log.Logs({"log_bytes": 1, "keeps_unread": False, "together": False})
     heard: list[float] = []
     for now[0], printed_to in enumerate([None, "output", None, "errors", None]):
         if printed_to:
             with Path(printed_to).open("a") as file:
                 file.write("x")
-        logs.look()
-        heard.append(logs.heard)
+        logs.check()
+        heard.append(logs.last_growth)
     assert heard == [0, 1, 1, 3, 3]
     for descriptor in logs.files.values():
         os.close(descriptor)
@@ -90,7 +90,7 @@ def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, mon
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.3, "0.3 s"), (59, "59 s"), (60, "1 min"), (150, "2.5 min")])
 def test_a_limit_is_told_as_a_person_would(seconds: float, words: str) -> None:
-    assert resource_limits.spell(seconds) == words
+    assert resource_limits.format_seconds(seconds) == words
 
 
 # -- clocks
@@ -104,7 +104,9 @@ async def test_no_limit_is_reached_because_the_clock_was_set_forward(
     script = "echo up; read -r line; echo $line"
     environment = {"PATH": os.environ["PATH"]}
     await local.submit(
-        AttemptSpec("a1-1", ("sh", "-c", script), "/", environment, closed=False, timeout_s=3600, silence_s=3600)
+        AttemptSpec(
+            "a1-1", ("sh", "-c", script), "/", environment, input_complete=False, timeout_s=3600, silence_s=3600
+        )
     )
     await lines(local, "a1-1", 1)
     (tmp_path / "jump").touch()
@@ -136,9 +138,9 @@ def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     """We have raised our limit, as a daemon does; the limits that it was started with."""
     former = resource.getrlimit(resource.RLIMIT_NOFILE)
     given = (256, former[1])
-    monkeypatch.setattr(resource_limits, "OPEN_FILES", given)
+    monkeypatch.setattr(resource_limits, "INHERITED_OPEN_FILES", given)
     resource.setrlimit(resource.RLIMIT_NOFILE, given)
-    resource_limits.lift()
+    resource_limits.reset_in_daemon()
     yield given
     resource.setrlimit(resource.RLIMIT_NOFILE, former)
 

@@ -36,7 +36,7 @@ SPINS = "for n in 1 2; do (while :; do :; done) & done; wait"
 
 
 def need_cgroups(*controllers: str) -> None:
-    found = {name for base in cgroup_root.find_bases() for name in base.controllers}
+    found = {name for base in cgroup_root.find_cgroup_roots() for name in base.controllers}
     if missing := set(controllers) - found:
         pytest.skip(f"no cgroup with {', '.join(sorted(missing))} can be made here: the watchdog holds these limits")
 
@@ -45,7 +45,7 @@ def need_cgroups(*controllers: str) -> None:
 def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What holds the limits."""
     if request.param == "watchdog":
-        monkeypatch.setattr(attempt_cgroups, "find_bases", list)
+        monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
     else:
         need_cgroups("memory", "pids")
     return str(request.param)
@@ -168,12 +168,12 @@ async def test_files_that_a_program_has_mapped_are_no_memory_of_its_own(
     change_shims(  # they leave `seen` once they have looked at what is up
         monkeypatch,
         tmp_path,
-        "look = shim.resource_limits.Watch.look\n"
+        "look = shim.resource_limits.LimitMonitor.check\n"
         "def note(watch):\n"
-        "    is_up, before = shim.os.path.getsize('output'), watch.looked\n"
+        "    is_up, before = shim.os.path.getsize('output'), watch.last_check\n"
         "    look(watch)\n"
-        f"    if is_up and watch.looked > before: open({str(tmp_path / 'seen')!r}, 'w').close()\n"
-        "shim.resource_limits.Watch.look = note",
+        f"    if is_up and watch.last_check > before: open({str(tmp_path / 'seen')!r}, 'w').close()\n"
+        "shim.resource_limits.LimitMonitor.check = note",
     )
     script = (
         "import mmap, sys; file = open(sys.argv[1]); large = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
@@ -211,12 +211,16 @@ async def test_what_a_daemon_had_that_was_started_from_within_is_no_peak_of_the_
 @pytest.fixture
 def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cgroup of version 1, as a container's, in which those of homes are made."""
-    base = next((base for base in cgroup_root.find_bases() if base.version == 1 and "memory" in base.controllers), None)
+    base = next(
+        (base for base in cgroup_root.find_cgroup_roots() if base.version == 1 and "memory" in base.controllers), None
+    )
     if base is None:
         pytest.skip("no cgroup of version 1 with memory can be made here")
     folder = Path(base.folder, f"forkjoin-box-{os.getpid()}")
     folder.mkdir()
-    monkeypatch.setattr(attempt_cgroups, "find_bases", lambda: [cgroup_root.Base(str(folder), 1, ("memory",))])
+    monkeypatch.setattr(
+        attempt_cgroups, "find_cgroup_roots", lambda: [cgroup_root.CgroupRoot(str(folder), 1, ("memory",))]
+    )
     yield folder
     folder.rmdir()
 

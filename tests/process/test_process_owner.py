@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import CallerError
-from forkjoin.process import attempt_cgroups, cgroup_files, process_owner, process_tree
+from forkjoin.process import attempt_cgroups, attempt_processes, cgroup_files, process_owner, process_table
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.process.process_owner import find_owner
 from support.attempts import Place, lines, pids, read_line, read_sleeper, run, shell, shim_of, start
@@ -70,7 +70,7 @@ def test_a_process_that_nobody_of_ours_has_started_belongs_to_no_attempt(tmp_pat
 ASKS = """
 import os, sys; sys.path.append(sys.argv[1])
 from pathlib import Path
-from forkjoin.process import attempt_cgroups, process_owner
+from forkjoin.process import attempt_cgroups, attempt_processes, cgroup_files, process_owner, process_table
 attempt_cgroups.find_attempt = lambda *_: None
 print(process_owner.find_owner(Path(sys.argv[2]), os.getpid()))
 """
@@ -78,7 +78,7 @@ print(process_owner.find_owner(Path(sys.argv[2]), os.getpid()))
 
 async def test_a_process_finds_whose_it_is_itself(local: LocalExecutor, place: Place, tmp_path: Path) -> None:
     (tmp_path / "asks.py").write_text(ASKS)
-    server = Path(process_tree.__file__).parents[2]
+    server = Path(process_table.__file__).parents[2]
     asks = f"env -i setsid -w {sys.executable} {tmp_path}/asks.py {server} {place.folder}"
     assert await run(local, shell("a1-1", asks)) == b"a1-1\n"
 
@@ -107,15 +107,17 @@ def test_a_process_belongs_to_the_attempt_that_its_session_is_led_by_and_so_does
     parent.write_text(f"env -i sh {orphan} &")
     with start("sh", "-c", f"env -i sh {parent}; exec sleep 1000", mark=f"{tmp_path}/a1-1") as started:
         found = [int(read_line(started)) for _ in range(2)]
-        while any(entry.identity.pid == started.pid for pid in found for entry in process_owner._ancestors(pid)):
+        while any(entry.identity.pid == started.pid for pid in found for entry in process_owner._read_ancestors(pid)):
             pass  # until the parent has ended
         assert {find_owner(tmp_path, pid) for pid in found} == {"a1-1"}
-        assert {entry.identity.pid for entry in process_tree.tree(f"{tmp_path}/a1-1", None)}.issuperset(found)
+        assert {entry.identity.pid for entry in attempt_processes.find_processes(f"{tmp_path}/a1-1", None)}.issuperset(
+            found
+        )
         for pid in found:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.skipif(not attempt_cgroups.find_bases(), reason="no cgroup can be made here")
+@pytest.mark.skipif(not attempt_cgroups.find_cgroup_roots(), reason="no cgroup can be made here")
 def test_a_process_in_an_attempts_cgroup_belongs_to_it(tmp_path: Path) -> None:
     group = attempt_cgroups.find(tmp_path / "a1-1")[0]
     os.makedirs(f"{group}/within")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import processes_of
 from forkjoin.core import file_lock
-from forkjoin.process import attempt_cgroups, process_tree, shim
+from forkjoin.process import attempt_cgroups, attempt_processes, process_table, shim
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import (
@@ -90,7 +90,7 @@ async def test_an_attempt_goes_on_when_its_daemon_is_killed(local: LocalExecutor
         "from forkjoin.process.executor import AttemptSpec; from forkjoin.process.local_executor import LocalExecutor\n"
         "executor = LocalExecutor(Path(sys.argv[1]), Path(sys.argv[2]), ['/bin/true'])\n"
         "work = 'echo one; read -r line; echo $line; exit 3'\n"
-        "anyio.run(executor.submit, AttemptSpec('a1-1', ('sh', '-c', work), '/', {}, b'', closed=False))\n"
+        "anyio.run(executor.submit, AttemptSpec('a1-1', ('sh', '-c', work), '/', {}, b'', input_complete=False))\n"
         "print('submitted', flush=True); time.sleep(1000)"
     )
     argv = [sys.executable, "-c", script, str(place.folder), str(place.daemon_lock)]
@@ -195,7 +195,7 @@ async def test_what_is_printed_right_before_the_end_is_read(
             time.sleep(0.005)
         return found
 
-    monkeypatch.setattr("forkjoin.process.local_executor._read_on", read_before_the_end)
+    monkeypatch.setattr("forkjoin.process.local_executor._read_chunk", read_before_the_end)
     await local.submit(shell("a1-1", 'while [ ! -e "$1" ]; do sleep 0.01; done; echo late', str(go)))
     await until((place.folder / "a1-1" / "output").exists)
     assert await printed(local, "a1-1") == b"late\n"
@@ -234,7 +234,7 @@ async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_t
     change_shims(
         monkeypatch,
         tmp_path,
-        f"copy = shim.Feed.copy\ndef note(*words): {note}\nshim.Feed.copy = note; shim._LOOK_EVERY_S = 0.02",
+        f"copy = shim.StdinFeed.copy\ndef note(*words): {note}\nshim.StdinFeed.copy = note; shim._LOG_CHECK_S = 0.02",
     )
     await local.submit(shell("a1-1", "cat", stdin=None))
     await local.send("a1-1", b"first\n")
@@ -261,7 +261,7 @@ async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_t
 async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_cgroups, "find_bases", list)
+    monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
     await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     await until(lambda: is_sleep(pid))
@@ -301,7 +301,7 @@ async def test_what_calls_itself_a_daemon_and_has_no_lock_of_one_ends_with_its_a
 async def test_an_attempt_is_not_of_the_tree_of_the_agent_in_which_its_daemon_was_started(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(process_tree.MARK, str(place.folder / "a9-1"))
+    monkeypatch.setenv(attempt_processes.MARK, str(place.folder / "a9-1"))
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     await local.cancel("a9-1", 0)
@@ -315,7 +315,7 @@ async def test_a_pid_that_is_another_s_now_is_left_alone(
 ) -> None:
     folder = place.folder / "a1-1"
     folder.mkdir()
-    found = process_tree.identify(sibling)
+    found = process_table.identify(sibling)
     assert found
     (folder / "started.json").write_text(json.dumps(found._replace(start_ticks=found.start_ticks + ticks)))
     assert (await local.outcome("a1-1")).kind == "lost"
@@ -328,7 +328,7 @@ async def test_a_shim_of_before_the_machine_was_started_anew_is_lost(
 ) -> None:
     folder = place.folder / "a1-1"
     folder.mkdir()
-    found = process_tree.identify(sibling)
+    found = process_table.identify(sibling)
     assert found
     (folder / "started.json").write_text(json.dumps(found._replace(boot_id="another")))
     assert (await local.outcome("a1-1")).kind == "lost"

@@ -54,7 +54,7 @@ async def test_a_daemon_that_cannot_be_started_does_not_hurt_the_attempt(place: 
     executor = place.open()
     await executor.submit(shell("a1-1", "read -r line; echo $line", stdin=None))
     log = place.folder / "a1-1" / "shim.log"
-    await until(lambda: log.exists() and b"no daemon could be started" in log.read_bytes())
+    await until(lambda: log.exists() and b"can't start a daemon" in log.read_bytes())
     await executor.send("a1-1", b"done\n")
     assert await printed(executor, "a1-1") == b"done\n"
     assert (await executor.outcome("a1-1")).ok

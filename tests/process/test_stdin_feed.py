@@ -6,7 +6,7 @@ import selectors
 from pathlib import Path
 
 import pytest
-from forkjoin.process.stdin_feed import Feed
+from forkjoin.process.stdin_feed import StdinFeed
 
 
 def test_stdin_stays_open_until_what_is_being_written_was_copied(
@@ -15,7 +15,7 @@ def test_stdin_stays_open_until_what_is_being_written_was_copied(
     monkeypatch.chdir(tmp_path)
     program, stdin = os.pipe2(os.O_NONBLOCK)
     with Path("input").open("wb") as written, selectors.DefaultSelector() as selector, os.fdopen(program, "rb") as read:
-        feed = Feed(stdin)
+        feed = StdinFeed(stdin)
         fcntl.flock(written, fcntl.LOCK_EX)
         written.write(b"all of it\n")
         Path("input.end").touch()

@@ -15,7 +15,7 @@ import anyio
 import pytest
 from forkjoin.core import file_lock
 from forkjoin.core.model import Outcome, TreeLimits
-from forkjoin.process import process_tree, shim
+from forkjoin.process import attempt_processes, shim
 from forkjoin.process.executor import AttemptSpec, Executor
 from forkjoin.process.local_executor import LocalExecutor
 from support.harness import GIVE_UP_S
@@ -147,13 +147,13 @@ def keeper(attempts: Path) -> str:
     """What makes a shell's command a keeper of this home: it calls itself one, and has the lock of another attempt."""
     folder = attempts / "a9-9"
     folder.mkdir(parents=True, exist_ok=True)
-    return f'env -i {process_tree.KEEPER}=1 "PATH=$PATH" setsid flock -F {folder}/lock'
+    return f'env -i {attempt_processes.SUPERVISOR}=1 "PATH=$PATH" setsid flock -F {folder}/lock'
 
 
 @contextlib.contextmanager
 def start(*argv: str, mark: str = "", **environment: str) -> Generator["subprocess.Popen[bytes]"]:
     """A program, in a session of its own; killed at the end."""
-    variables = {"PATH": os.environ["PATH"], **environment, **({process_tree.MARK: mark} if mark else {})}
+    variables = {"PATH": os.environ["PATH"], **environment, **({attempt_processes.MARK: mark} if mark else {})}
     with subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, start_new_session=True) as started:
         try:
             yield started

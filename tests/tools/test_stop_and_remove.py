@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.process.process_tree import identify
+from forkjoin.process.process_table import identify
 from support.harness import GIVE_UP_S, Lead, forkjoin, git, limit, open_lead, open_lead_in_memory, until
 
 FOREVER = "sleep 1000"

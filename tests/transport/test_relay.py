@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.process.process_tree import identify
+from forkjoin.process.process_table import identify
 from support.harness import (
     GIVE_UP_S,
     INITIALIZE,

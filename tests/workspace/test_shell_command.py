@@ -24,7 +24,7 @@ async def test_a_command_that_cant_start_for_lack_of_resources_runs_later(
     with pytest.raises(OSError, match="verify could not be started: no process left") as refused:
         await shell.run("verify", "echo ran", 1)
     assert is_passing(refused.value)
-    assert await local.handles() == []
+    assert await local.list_handles() == []
     none_left.unlink()
     ran = await shell.run("verify", "echo ran", 1)
     assert (ran.outcome.kind, ran.printed) == ("exited", "ran")

@@ -70,7 +70,7 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
     environment = services.environments.find_for_agent(agent) or caller.session.hello.environment
     workspace = await workspace_of(services, agent, environment)
     variables = await variables_of(workspace, agent, {**program.environment, **run.environment}, brief)
-    mark = await services.executor.mark(person_handle(agent))
+    mark = await services.executor.mark_variables(person_handle(agent))
     return agent, PersonProgram(run.argv, {**variables, **mark})
 
 
@@ -119,7 +119,7 @@ async def find_interrupted_attachments(services: Services) -> None:
 
     The reconciler then detaches these persons as if they had left.
     """
-    persons = [handle for handle in await services.executor.handles() if handle.endswith(_PERSON)]
+    persons = [handle for handle in await services.executor.list_handles() if handle.endswith(_PERSON)]
     numbers = [number for handle in persons if (number := number_of(handle.removesuffix(_PERSON)))]
     for agent in await services.store.agents.get_all(numbers):
         if not agent.removing:  # the removal ends the program itself
@@ -142,7 +142,7 @@ async def detach(services: Services, number: int) -> None:
 async def end_person_program(services: Services, agent: Agent) -> None:
     """End all processes that a person left running in the agent's conversation."""
     handle = person_handle(agent)
-    if handle in await services.executor.handles():
+    if handle in await services.executor.list_handles():
         await end_processes(services, agent, [handle])
         await services.executor.forget(handle)
 

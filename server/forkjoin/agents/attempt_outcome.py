@@ -5,7 +5,7 @@ from dataclasses import replace
 from forkjoin.adapters.contract import Adapter, Conclusion, Ended, Retry
 from forkjoin.agents.output_reader import last_turn
 from forkjoin.core.model import OUTPUT_LIMIT, Agent, Outcome
-from forkjoin.process.executor import End, read_end
+from forkjoin.process.executor import OutputTail, read_tail
 from forkjoin.services import Services
 
 #: The maximum length of an error, in characters.
@@ -26,9 +26,9 @@ async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: 
     if (outcome.asked or not outcome.ok) and await services.store.events.is_in_turn(agent):
         turn = None  # a later turn was interrupted
     printed = _end_with_note(
-        await read_end(services.executor, agent.handle, _OUTPUT_BYTES, redact_end, lines=True), agent
+        await read_tail(services.executor, agent.handle, _OUTPUT_BYTES, redact_end, whole_lines=True), agent
     )
-    errors = (await read_end(services.executor, agent.handle, _ERROR_BYTES, redact_end, errors=True)).text
+    errors = (await read_tail(services.executor, agent.handle, _ERROR_BYTES, redact_end, errors=True)).text
     denials = await services.store.events.denials(agent)
     if outcome.asked and turn and turn.ok:  # its last turn had ended
         outcome = replace(outcome, kind="exited", code=0)
@@ -45,7 +45,7 @@ def _beginning_of(output: str, agent: Agent) -> str:
     return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
-def _end_with_note(end: End, agent: Agent) -> str:
+def _end_with_note(end: OutputTail, agent: Agent) -> str:
     """Return the end of the printed text, with a note on where the rest is."""
-    note = f"[cut: {end.before} bytes before this; read_log({agent.id!r}, raw=true) has them]\n"
-    return f"{note if end.before else ''}{end.text}"
+    note = f"[cut: {end.omitted} bytes before this; read_log({agent.id!r}, raw=true) has them]\n"
+    return f"{note if end.omitted else ''}{end.text}"

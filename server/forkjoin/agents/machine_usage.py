@@ -40,7 +40,7 @@ class MachineMonitor:
         try:
             if time.monotonic() >= self._looked + _GOOD_S:
                 self._has = await self._services.executor.capacity()
-                self._taken = await self._services.executor.taken(one.handle for one in live if one.under_way)
+                self._taken = await self._services.executor.measure_memory(one.handle for one in live if one.under_way)
                 self._looked = time.monotonic()
         except Exception as error:  # a boundary: agents start even if /proc is unreadable
             log.warning("the machine's resources can't be measured: %s", error)

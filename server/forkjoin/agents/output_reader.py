@@ -61,7 +61,7 @@ async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
         await services.executor.close_input(agent.handle)
     reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
     kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
-    await services.executor.release(agent.handle, kept)
+    await services.executor.release_output(agent.handle, kept)
 
 
 class _Reader:

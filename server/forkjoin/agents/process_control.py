@@ -47,7 +47,7 @@ class ProcessControl:
                 await executor.freeze(agent.handle)
             case "waiting":
                 await executor.thaw(agent.handle)
-                await executor.excuse(agent.handle)
+                await executor.pause_silence_limit(agent.handle)
             case "running":
                 await executor.thaw(agent.handle)
         self._done[agent.number, agent.attempt] = wanted

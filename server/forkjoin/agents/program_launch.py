@@ -35,11 +35,11 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
         cwd=agent.worktree.path,
         environment=await variables_of(workspace, agent, added, brief),
         input=run.input,
-        closed=run.closed,
+        input_complete=run.closed,
         timeout_s=minutes * 60 if minutes else None,
         silence_s=silence * 60 if silence else None,
         log_bytes=limits.log_bytes,
-        keeps_unread=adapter.MAKES_EVENTS,
+        keep_unread_output=adapter.MAKES_EVENTS,
         limits=limits.per_agent,
         about=await _about(services, agent, workspace),
     )

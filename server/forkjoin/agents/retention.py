@@ -68,7 +68,9 @@ async def _remove_completely(services: Services, agent: Agent) -> None:
         removed = await remove_agents(services, [agent], discard_unmerged=False, environment=anybodys)
         for warning in removed.warnings:
             log.warning("%s", warning)
-    await _forget(services, (name for name in await services.executor.handles() if name.startswith(f"{agent.id}-")))
+    await _forget(
+        services, (name for name in await services.executor.list_handles() if name.startswith(f"{agent.id}-"))
+    )
     await services.store.retention.delete_agent(agent.number)
     log.info("%s was removed: it was merged or unchanged for %d days", agent.label, services.settings.retention.days)
 
@@ -97,7 +99,7 @@ async def _forget_leftovers(services: Services) -> None:
     """
     if await to_thread.run_sync(set_aside_copies, services.home.records):
         return
-    handles = await services.executor.handles()  # read before the records, so that newer attempts have a record
+    handles = await services.executor.list_handles()  # read before the records, so that newer attempts have a record
     handed_out, known = await services.store.restored_agents.known_numbers()
     known_of = {"a": known, "t": {one.number for one in await services.store.scratch_worktrees.all()}}
     for handle in handles:

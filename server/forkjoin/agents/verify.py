@@ -8,7 +8,7 @@ from typing import NamedTuple
 from forkjoin.agents.prepare import workspace_of
 from forkjoin.core.model import Agent, Verify
 from forkjoin.git.worktrees.worktree_folder import is_folder
-from forkjoin.process.executor import read_end
+from forkjoin.process.executor import read_tail
 from forkjoin.services import Services
 from forkjoin.workspace.shell_command import CommandRun
 
@@ -57,6 +57,6 @@ def _score(ran: CommandRun) -> float | None:
 
 async def _warn_of_missing_score(services: Services, agent: Agent, ran: CommandRun) -> str:
     redact_end = services.environments.redact_end
-    errors = await read_end(services.executor, f"{agent.handle}-judge", _WORDS, redact_end, errors=True)
+    errors = await read_tail(services.executor, f"{agent.handle}-judge", _WORDS, redact_end, errors=True)
     words = errors.text or ran.printed
     return f"Its judge printed no number as its last line ({ran.outcome}): {words.strip()[-_WORDS:]}"

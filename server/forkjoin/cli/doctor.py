@@ -23,7 +23,7 @@ from forkjoin.core.settings import AgentProgram, Limits, Settings, read_settings
 from forkjoin.git.git_version import OLDEST_GIT
 from forkjoin.git.safe_options import safe_environment
 from forkjoin.process import capacity, cgroup_root
-from forkjoin.process.resource_limits import spell_bytes
+from forkjoin.process.resource_limits import format_bytes
 from forkjoin.store.damaged_database import find_damage, find_trouble
 from forkjoin.transport.daemon_connection import DaemonError, peer_of, try_connect
 
@@ -112,7 +112,7 @@ def examine(home: Home) -> Iterator[Finding]:
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
     daemon = _daemon_pid(home) or "self"
-    bases = cgroup_root.find_bases(daemon)
+    bases = cgroup_root.find_cgroup_roots(daemon)
     yield _limits(settings.on(capacity.find_memory(daemon)).limits, bases)
     escape = "not available: a process that clears its environment and outlives its shim is not found by a stop"
     yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
@@ -200,11 +200,11 @@ def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
     return Finding(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
 
 
-def _limits(limits: Limits, bases: Sequence[cgroup_root.Base]) -> Finding:
+def _limits(limits: Limits, bases: Sequence[cgroup_root.CgroupRoot]) -> Finding:
     """Report the limits, and what enforces them."""
     most = f"max_running {limits.max_running or 'from cores and free memory'}"
     memory, processes = limits.per_agent.memory, limits.per_agent.processes
-    each = f"per agent {spell_bytes(memory) if memory else 'any'} memory, {processes or 'any number of'} processes"
+    each = f"per agent {format_bytes(memory) if memory else 'any'} memory, {processes or 'any number of'} processes"
     held = [
         f"{what} by {next((f'cgroup v{base.version}' for base in bases if controller in base.controllers), otherwise)}"
         for controller, what, otherwise in _LIMITERS

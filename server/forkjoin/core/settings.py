@@ -15,7 +15,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Strategy, TreeLimits
 
 #: Names of variables, or their beginnings, that come to an agent neither from its lead nor from its repository.
-NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
+RESERVED_VARIABLES = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
 
 _PART = re.compile(r"[\w.@+~-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -158,7 +158,7 @@ def _check_shared(path: str) -> str:
 def _check_variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise ValueError("a variable's name is letters, digits and '_', and does not begin with a digit")
-    if name.startswith(NOT_THEIRS) or name in _LOADERS:
+    if name.startswith(RESERVED_VARIABLES) or name in _LOADERS:
         raise ValueError("can't be set here: it is for forkjoin, git or the agent's program to say")
     return name
 

@@ -148,7 +148,7 @@ async def forget_runs(context: MergeContext) -> None:
     """End and forget everything that a merge job ran. The scratch worktree stays for the next job."""
     handles = re.compile(rf"t\d+-{context.job.number}-")
     try:
-        await end_runs(context.services, filter(handles.match, await context.services.executor.handles()))
+        await end_runs(context.services, filter(handles.match, await context.services.executor.list_handles()))
     except OSError:  # the caller should get the report all the same; the next job tries again
         log.exception("merge job %d: some of its runs could not be removed", context.job.number)
 
@@ -193,7 +193,7 @@ def scratch_workspace(
 
 async def list_runs(services: Services, number: int) -> list[str]:
     """Return the handles of all runs in a scratch worktree that are not forgotten yet."""
-    return [handle for handle in await services.executor.handles() if handle.startswith(f"t{number}-")]
+    return [handle for handle in await services.executor.list_handles() if handle.startswith(f"t{number}-")]
 
 
 async def end_runs(services: Services, handles: Iterable[str]) -> list[str]:

@@ -1,0 +1,5 @@
+"""Attempts: processes that run agents' programs under a shim, with limits, and everything that ends them.
+
+The modules import `core` and each other. The shim and the modules that it imports use the standard library alone, and
+this file stays free of code, since each running agent pays for what its shim imports.
+"""

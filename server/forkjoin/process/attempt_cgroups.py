@@ -1,4 +1,7 @@
-"""The cgroups of an attempt and its limits: as its folder tells, since another daemon may have made them elsewhere."""
+"""The cgroups of each attempt: their names, and the settings that enforce the attempt's limits.
+
+The folders are read from the attempt's spec.json, since an earlier daemon may have created them in another place.
+"""
 
 import contextlib
 import functools
@@ -13,89 +16,109 @@ from pydantic import BaseModel, ValidationError
 from forkjoin.core.model import TreeLimits
 from forkjoin.process import cgroup_files, cgroup_root
 
-#: Where this process may make cgroups, asked once: it stays where it is.
-find_bases = functools.cache(cgroup_root.find_bases)
+#: The folders in which this process can create cgroups. Cached, since the daemon stays in its cgroup.
+find_cgroup_roots = functools.cache(cgroup_root.find_cgroup_roots)
 
 
 class _Recorded(BaseModel):
-    """What spec.json says of them."""
+    """The part of spec.json about cgroups."""
 
     cgroups: list[str] = []
 
 
-_PERIOD_US = 100_000
+_CPU_PERIOD_US = 100_000
 
 
-def order(folder: Path, own: TreeLimits, in_all: TreeLimits) -> dict[str, object]:
-    """What spec.json is to say of them: those of a new attempt, with these limits, and those of all together."""
-    bases = [base for base in find_bases() if own.cpu_s or not base.only_measures]
-    folders = place(bases, _digest(folder.parent), _name(folder))
-    return {"cgroups": folders, "cgroup_settings": settings(bases, folders, own, in_all)}
+def plan(folder: Path, limits: TreeLimits, total_limits: TreeLimits) -> dict[str, object]:
+    """Return the part of spec.json that says which cgroups the shim creates for a new attempt.
+
+    Args:
+        folder: The attempt's folder.
+        limits: The limits of this attempt.
+        total_limits: The limits of all attempts together.
+    """
+    # A hierarchy that only measures CPU time is of use only for a limit of CPU time.
+    roots = [root for root in find_cgroup_roots() if limits.cpu_s or not root.only_measures]
+    folders = place(roots, _digest(folder.parent), _name(folder))
+    return {"cgroups": folders, "cgroup_settings": settings(roots, folders, limits, total_limits)}
 
 
-def place(bases: Iterable[cgroup_root.Base], home: str, attempt: str) -> list[str]:
-    """Where the cgroups of that attempt would be: one in each base, beside those of its home's other attempts."""
-    return [f"{base.folder}/{cgroup_files.PREFIX}{home}/{cgroup_files.PREFIX}{attempt}" for base in bases]
+def place(roots: Iterable[cgroup_root.CgroupRoot], home: str, attempt: str) -> list[str]:
+    """Return the folders of an attempt's cgroups, one for each root, within the cgroup around all attempts."""
+    return [f"{root.folder}/{cgroup_files.PREFIX}{home}/{cgroup_files.PREFIX}{attempt}" for root in roots]
 
 
 def settings(
-    bases: Iterable[cgroup_root.Base], folders: Iterable[str], own: TreeLimits, in_all: TreeLimits
+    roots: Iterable[cgroup_root.CgroupRoot], folders: Iterable[str], limits: TreeLimits, total_limits: TreeLimits
 ) -> list[list[str]]:
-    """What is to be written so that attempts' cgroups, which are there, hold these limits: file and value, in order."""
+    """Return the pairs of file and value that the shim writes, in this order, to limit existing cgroups."""
     found: list[list[str]] = []
-    for base, folder in zip(bases, folders, strict=True):
+    for root, folder in zip(roots, folders, strict=True):
         home = os.path.dirname(folder)
-        if base.version == 2:
-            above = (base.folder, home)
-            found += [[f"{at}/cgroup.subtree_control", f"+{name}"] for at in above for name in base.controllers]
-        # all together are ended one by one before they are refused what they ask for (guard.py)
-        most = replace(in_all, processes=2 * in_all.processes if in_all.processes else None)
-        for at, limits in ((home, most), (folder, own)):
-            found += [[f"{at}/{file}", value] for name in base.controllers for file, value in _set(base, name, limits)]
-        if base.version == 2 and "memory" in base.controllers:
+        if root.version == 2:
+            parents = (root.folder, home)
+            found += [
+                [f"{parent}/cgroup.subtree_control", f"+{name}"] for parent in parents for name in root.controllers
+            ]
+        # The watchdog ends the largest attempt at the total limit. The kernel refuses forks only far above it.
+        doubled = 2 * total_limits.processes if total_limits.processes else None
+        for each, own in ((home, replace(total_limits, processes=doubled)), (folder, limits)):
+            found += [
+                [f"{each}/{file}", value] for name in root.controllers for file, value in _values(root, name, own)
+            ]
+        if root.version == 2 and "memory" in root.controllers:
             found.append([f"{folder}/memory.oom.group", "1"])
     return found
 
 
-def _set(base: cgroup_root.Base, controller: str, limits: TreeLimits) -> list[tuple[str, str]]:
-    quota = str(int(limits.cpus * _PERIOD_US)) if limits.cpus else None
-    match controller, base.version:
-        case "memory", 2:  # without swap: it would get more than its limit, slowly, and the disk would be everybody's
+def _values(root: cgroup_root.CgroupRoot, controller: str, limits: TreeLimits) -> list[tuple[str, str]]:
+    """Return the files of a controller and the values that set these limits."""
+    quota = str(int(limits.cpus * _CPU_PERIOD_US)) if limits.cpus else None
+    match controller, root.version:
+        case "memory", 2:  # no swap: otherwise an agent gets more than its limit, and slows the disk for everybody
             return [
                 ("memory.max", str(limits.memory or "max")),
                 ("memory.swap.max", "max" if limits.memory is None else "0"),
             ]
-        case "memory", _:  # the limit with swap is never below that without, so one of the two first fails, to rise
+        case "memory", _:  # limit_in_bytes must never exceed memsw.limit_in_bytes: one of the first two writes may fail
             first, second = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
             return [(file, str(limits.memory or -1)) for file in (first, second, first)]
         case "pids", _:
             return [("pids.max", str(limits.processes or "max"))]
         case "cpu", 2:
-            return [("cpu.max", f"{quota or 'max'} {_PERIOD_US}")]
+            return [("cpu.max", f"{quota or 'max'} {_CPU_PERIOD_US}")]
         case "cpu", _:
-            return [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", quota or "-1")]
+            return [("cpu.cfs_period_us", str(_CPU_PERIOD_US)), ("cpu.cfs_quota_us", quota or "-1")]
         case _:
             return []
 
 
 def find(folder: Path) -> list[str]:
-    """Where they are, or would be; the first, if there is any, is what the attempt's processes are found by."""
+    """Return the folders of an attempt's cgroups, whether they exist or not.
+
+    The first, if there is one, is used to find the attempt's processes.
+    """
     with contextlib.suppress(OSError, ValidationError):
         found = _Recorded.model_validate_json((folder / "spec.json").read_bytes()).cgroups
-        if found and all(group.endswith(_name(folder)) for group in found):
+        if found and all(cgroup.endswith(_name(folder)) for cgroup in found):
             return found
-    return place(find_bases(), _digest(folder.parent), _name(folder))
+    return place(find_cgroup_roots(), _digest(folder.parent), _name(folder))
 
 
-def find_attempt(attempts: Path, path: str) -> str | None:
-    """Return the handle of the attempt in this folder whose cgroup, or one within it, a path in a hierarchy is."""
-    _, _, within = path.partition(f"/{cgroup_files.PREFIX}{_digest(attempts)}/{cgroup_files.PREFIX}")
+def find_attempt(attempts: Path, line: str) -> str | None:
+    """Return the handle of the attempt to which a cgroup belongs, or `None`.
+
+    Args:
+        attempts: The folder with the folders of all attempts.
+        line: A line of /proc/PID/cgroup.
+    """
+    _, _, within = line.partition(f"/{cgroup_files.PREFIX}{_digest(attempts)}/{cgroup_files.PREFIX}")
     handle = within.partition("/")[0].rpartition("-")[0]
     return handle if handle and within.partition("/")[0] == _name(attempts / handle) else None
 
 
 def remove(folder: Path) -> None:
-    """Remove them, if nobody is in them any more."""
+    """Remove an attempt's cgroups, unless they contain processes."""
     cgroup_files.remove(find(folder))
 
 

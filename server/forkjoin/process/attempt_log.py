@@ -1,46 +1,105 @@
-"""An attempt's log: a file that loses its middle where it is over its limit, so that head and tail stay.
+"""The size limit of an attempt's log: a log that is too long loses its middle and keeps its head and tail.
 
-Standard library only, since the shim uses it too. What is dropped is punched out of the file (fallocate(2)): every
-offset stays true, nothing is copied, and a full disk gets room. What is gone need not be written down: a reader asks
-the file itself where it has data (lseek(2)).
+Standard library only, since the shim imports this module. The middle is replaced by a hole in the file (fallocate(2)).
+So all offsets stay valid, no bytes are copied, and a full disk gets space. A reader asks the file system for the
+position of the hole (lseek(2)).
 """
 
+import contextlib
 import ctypes
 import os
+import sys
+import time
+from typing import Any
 
-#: A hole begins and ends at whole megabytes, since no file system has larger blocks; the first megabyte always stays.
+#: Bytes. A hole begins and ends at a multiple of this, which is a multiple of any file system's block size. The first
+#: `STEP` bytes of a log are always kept.
 STEP = 1024 * 1024
 _KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
 
 
 def shorten(log: int, limit: int, released: int) -> None:
-    """Drop the middle of a log that is over `limit` bytes, but nothing from byte `released` on, or raise OSError."""
+    """Drop bytes from the middle of a log that is longer than `limit` bytes.
+
+    Args:
+        log: File descriptor, open for reading and writing.
+        released: Offset from which on no byte may be dropped, since it was not read yet.
+
+    Raises:
+        OSError: The file system does not support holes.
+    """
     surplus = os.fstat(log).st_size - limit
     end = min(STEP + surplus, released) // STEP * STEP
     if surplus > 0 and end > STEP and _seek(log, STEP, os.SEEK_DATA) < end:
-        _punch(log, STEP, end - STEP)
+        _punch_hole(log, STEP, end - STEP)
 
 
-def _punch(log: int, start: int, size: int) -> None:
+def _punch_hole(log: int, start: int, size: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    # glibc's own name for the call that takes 64 bits everywhere; musl has only such calls
+    # fallocate64 is glibc's function with 64-bit offsets on all platforms. musl only has such functions.
     fallocate = getattr(libc, "fallocate64", None) or libc.fallocate
     if fallocate(log, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(size)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def read(log: int, start: int, limit: int) -> tuple[int, bytes]:
-    """At most `limit` bytes of what is there from byte `start` on, and where they begin; none from behind a gap."""
+    """Return the offset and the content of the first bytes that exist at or after `start`.
+
+    At most `limit` bytes are returned, and none from after a hole that follows them.
+    """
     begin = _seek(log, start, os.SEEK_DATA)
     data = os.pread(log, limit, begin)
-    kept = _seek(log, begin, os.SEEK_DATA)  # asked after: what was dropped meanwhile may have been read as zeros
+    kept = _seek(log, begin, os.SEEK_DATA)  # after the read: bytes that were dropped meanwhile were read as zeros
     end = _seek(log, kept, os.SEEK_HOLE)
     return kept, data[kept - begin : end - begin]
 
 
-def _seek(log: int, start: int, what: int) -> int:
-    """The first byte from `start` on that is (or is not) there; the log's size where all that follows is gone."""
+def _seek(log: int, start: int, whence: int) -> int:
+    """Return the offset of the next data or hole at or after `start`, or the size of the log if there is none."""
     try:
-        return os.lseek(log, start, what)
-    except OSError:  # there is nothing at or after it
+        return os.lseek(log, start, whence)
+    except OSError:  # ENXIO
         return max(start, os.fstat(log).st_size)
+
+
+class Logs:
+    """The logs in the working directory, as the shim checks them: their size limit, and the time of their last growth.
+
+    Args:
+        spec: The content of spec.json.
+    """
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.limit: int = spec["log_bytes"]
+        self.keeps_unread: bool = spec["keeps_unread"]
+        self.files: dict[str, int] = {}  #: file descriptors by file name
+        self.sizes: list[int] = []
+        self.last_growth = time.monotonic()
+        self.warned = False
+        with contextlib.suppress(OSError):  # somebody may have deleted the whole folder
+            for name in ("output",) if spec["together"] else ("output", "errors"):
+                self.files[name] = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+
+    def check(self) -> None:
+        """Note whether the files have grown, and shorten those that exceed the limit."""
+        sizes = [os.fstat(file).st_size for file in self.files.values()]
+        if sizes != self.sizes:
+            self.sizes, self.last_growth = sizes, time.monotonic()
+        try:
+            for name, file in self.files.items():
+                must_keep = name == "output" and self.keeps_unread
+                released = int(read_number("released", 0)) if must_keep else sys.maxsize
+                shorten(file, self.limit, released)
+        except OSError as error:
+            if not self.warned:
+                self.warned = True
+                sys.stderr.write(f"can't keep the logs within their size limit on this file system: {error}\n")
+
+
+def read_number(name: str, default: float) -> float:
+    """Return the number in a file, or `default` if the file is missing or contains no number."""
+    try:
+        with open(name, encoding="utf-8") as file:
+            return float(file.read())
+    except (OSError, ValueError):
+        return default

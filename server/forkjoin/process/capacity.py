@@ -1,4 +1,4 @@
-"""What this machine has, as far as the cgroups around this process, a container's as a rule, let it have that."""
+"""The CPUs and memory of this machine, within the limits of the cgroups around this process, e.g. a container's."""
 
 import math
 import os
@@ -9,33 +9,42 @@ from forkjoin.process import cgroup_files, cgroup_root
 from forkjoin.process.executor import Capacity
 
 
-def find() -> Capacity:
-    available = int(min(psutil.virtual_memory().available, _bounds()[1]))
-    return Capacity(os.cpu_count() or 1, find_memory(), available, os.getloadavg()[0])
+def measure() -> Capacity:
+    free = int(min(psutil.virtual_memory().available, _memory_bounds("self")[1]))
+    return Capacity(os.cpu_count() or 1, find_memory(), free, os.getloadavg()[0])
 
 
 def find_memory(process: str = "self") -> int:
-    """Bytes of memory, for all together, where that process is their daemon."""
-    return int(min(psutil.virtual_memory().total, _bounds(process)[0]))
+    """Return the bytes of memory that a process and its descendants can use together.
+
+    Args:
+        process: The pid, or "self".
+    """
+    return int(min(psutil.virtual_memory().total, _memory_bounds(process)[0]))
 
 
-def _bounds(process: str = "self") -> tuple[float, float]:
-    """Bytes that the cgroups around a process, a container's as a rule, let it have in all, and from now on."""
-    folders = cgroup_root.folders_of(process)
+def _memory_bounds(process: str) -> tuple[float, float]:
+    """Return the smallest memory limit, and the least free memory, of the cgroups around a process, in bytes."""
+    folders = cgroup_root.cgroups_of(process)
     own = folders.get("memory") or folders.get("", "")
-    bounds = [(limit, _left(folder, limit)) for folder in (own, *cgroup_root.above(own)) if (limit := _limit(folder))]
-    return min((limit for limit, _ in bounds), default=math.inf), min((left for _, left in bounds), default=math.inf)
+    bounds = [
+        (limit, _free_memory(folder, limit))
+        for folder in (own, *cgroup_root.ancestors(own))
+        if (limit := _memory_limit(folder))
+    ]
+    return min((limit for limit, _ in bounds), default=math.inf), min((free for _, free in bounds), default=math.inf)
 
 
-def _limit(folder: str) -> int:
-    told = cgroup_files.read(f"{folder}/memory.max") or cgroup_files.read(f"{folder}/memory.limit_in_bytes")
-    return int(told) if told.strip().isdigit() else 0
+def _memory_limit(folder: str) -> int:
+    """Return the memory limit of a cgroup in bytes, or 0 if it has none."""
+    text = cgroup_files.read(f"{folder}/memory.max") or cgroup_files.read(f"{folder}/memory.limit_in_bytes")
+    return int(text) if text.strip().isdigit() else 0
 
 
-def _left(folder: str, limit: int) -> int:
-    """What is left of a limit: files that are cached can go."""
+def _free_memory(folder: str, limit: int) -> int:
+    """Return the bytes of a cgroup's limit that are free. Cached files count as free."""
     used = cgroup_files.read(f"{folder}/memory.current") or cgroup_files.read(f"{folder}/memory.usage_in_bytes")
-    told = dict(line.split(maxsplit=1) for line in cgroup_files.read(f"{folder}/memory.stat").splitlines())
-    part = "total_{}" if "total_inactive_file" in told else "{}"  # version 1 counts those within apart
-    files = sum(int(told.get(part.format(name), 0)) for name in ("inactive_file", "active_file"))
-    return max(0, limit - int(used or 0) + files)
+    lines = dict(line.split(maxsplit=1) for line in cgroup_files.read(f"{folder}/memory.stat").splitlines())
+    form = "total_{}" if "total_inactive_file" in lines else "{}"  # cgroup v1 excludes descendants from other lines
+    cached = sum(int(lines.get(form.format(name), 0)) for name in ("inactive_file", "active_file"))
+    return max(0, limit - int(used or 0) + cached)

@@ -1,23 +1,23 @@
-"""The cgroups of an attempt, where they can be made: a process leaves one only by writing to it, whatever it forks.
+"""Reading and writing of the cgroup file system: creating, joining, and removing cgroups.
 
-Standard library only, since the shim uses it too. Without the right to make one (which root has, and whoever is given
-a part of the hierarchy, as systemd does for a user's services) there is none: an attempt's processes are found by
-mark, shim and session alone, and its limits are kept by looking (see limit.py). Where they are made is told in
-hierarchy.py.
+Standard library only, since the shim imports this module. A process can leave a cgroup only by writing to the cgroup
+file system, however often it forks. Root may create cgroups, and so may a user to whom systemd has delegated a part of
+the hierarchy. Without that right an attempt has no cgroup: `attempt_processes` finds its processes by other means, and
+`resource_limits` measures them. `cgroup_root` finds the folders in which cgroups can be created.
 """
 
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Sequence
 
-#: How whatever we make in a hierarchy is called.
+#: Prefix of the name of each cgroup that forkjoin creates.
 PREFIX = "forkjoin-"
-#: What says how much of the processors a cgroup gets beside others: of version 1 and 2, by default and at most.
-_WEIGHTS = (("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000))
+#: Files with a cgroup's share of the CPUs, for cgroup v1 and v2, with default and largest value.
+_CPU_WEIGHTS = (("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000))
 
 
 def read(file: str) -> str:
-    """What stands in a file; nothing where that is missing."""
+    """Return the content of a file, or an empty string if it can't be read."""
     try:
         with open(file, encoding="utf-8", errors="surrogateescape") as opened:
             return opened.read()
@@ -26,7 +26,7 @@ def read(file: str) -> str:
 
 
 def write(file: str, value: str) -> bool:
-    """Write to a file of the kernel's; whether it took that."""
+    """Write to a file of the kernel. Return whether the kernel accepted the value."""
     try:
         with open(file, "w") as opened:
             opened.write(value)
@@ -35,51 +35,65 @@ def write(file: str, value: str) -> bool:
     return True
 
 
-def make(folders: Sequence[str], settings: Iterable[Sequence[str]]) -> set[str]:
-    """Make cgroups and then write these settings, file and value; the files of those that hold."""
-    for folder in folders:  # all first: so nobody can remove, as empty, those that they are in
+def create(folders: Sequence[str], settings: Iterable[Sequence[str]]) -> set[str]:
+    """Create cgroups and write settings, which are pairs of file and value.
+
+    Returns:
+        The files of the settings that the kernel accepted.
+    """
+    for folder in folders:  # all are created first: a parent with children can't be removed as unused
         with contextlib.suppress(OSError):
             os.makedirs(folder, exist_ok=True)
-    held = {file for file, value in settings if write(file, value)}
+    applied = {file for file, value in settings if write(file, value)}
     for folder in folders:
-        _weigh(os.path.dirname(folder))
-    return held
+        _set_cpu_weight(os.path.dirname(folder))
+    return applied
 
 
-def _weigh(home: str) -> None:
-    """Let those in a home's cgroup get as much of the processors as they would side by side with all others."""
-    for file, each, most in _WEIGHTS:
+def _set_cpu_weight(home: str) -> None:
+    """Give the cgroup around all attempts the CPU weight that its child cgroups would have together outside it."""
+    for file, default, largest in _CPU_WEIGHTS:
         if os.path.exists(f"{home}/{file}"):
-            count = sum(os.path.dirname(at) == home for at, _, _ in os.walk(home))
-            write(f"{home}/{file}", str(min(most, each * max(1, count))))
+            count = sum(os.path.dirname(folder) == home for folder, _, _ in os.walk(home))
+            write(f"{home}/{file}", str(min(largest, default * max(1, count))))
 
 
-def join(folders: Iterable[str]) -> None:
-    """Be a member of these cgroups. One that refuses is removed: it holds no limit, and that can be seen."""
+def join_or_remove(folders: Iterable[str]) -> None:
+    """Move this process to these cgroups, and remove each cgroup that it can't join.
+
+    A removed cgroup shows the shim that the cgroup enforces no limit.
+    """
     for folder in folders:
         try:
-            enter(folder)
+            join(folder)
         except OSError:
             remove([folder])
 
 
-def enter(folder: str) -> None:
-    """Be a member of this cgroup, or raise the OSError with which it refuses."""
+def join(folder: str) -> None:
+    """Move this process to a cgroup.
+
+    Raises:
+        OSError: The kernel does not permit it.
+    """
     with open(f"{folder}/cgroup.procs", "w") as file:
         file.write("0")
 
 
 def members(folder: str | None) -> set[int]:
-    """The pids of those in a cgroup, or in one within it."""
+    """Return the pids of the processes in a cgroup and its descendant cgroups."""
     if not folder:
         return set()
-    files = [f"{at}/cgroup.procs" for at, _, _ in os.walk(folder)]
+    files = [f"{each}/cgroup.procs" for each, _, _ in os.walk(folder)]
     return {int(pid) for file in files for pid in read(file).split()}
 
 
 @contextlib.contextmanager
 def without_forks(folder: str | None) -> Generator[None]:
-    """Keep processes in a cgroup from forking: freeze it in version 2, else set its pids.max to 0."""
+    """Keep processes in a cgroup from forking: freeze it in version 2, else set its pids.max to 0.
+
+    Nothing is done if the cgroup is empty or contains the calling process.
+    """
     if os.getpid() in (inside := members(folder)) or not inside:
         yield
         return
@@ -95,13 +109,13 @@ def without_forks(folder: str | None) -> Generator[None]:
 
 
 def remove(folders: Iterable[str]) -> None:
-    """Remove cgroups that nobody is in any more, and their home's with the last of them."""
+    """Remove cgroups that contain no process, and the cgroup around all attempts with the last of them."""
     for folder in folders:
-        for at, _, _ in os.walk(folder, topdown=False):
-            with contextlib.suppress(OSError):  # a daemon that was started there is still on its way out
-                os.rmdir(at)
+        for each, _, _ in os.walk(folder, topdown=False):
+            with contextlib.suppress(OSError):  # a daemon that was started in the cgroup is still leaving it
+                os.rmdir(each)
         home = os.path.dirname(folder)
         if os.path.basename(home).startswith(PREFIX):
             with contextlib.suppress(OSError):
                 os.rmdir(home)
-            _weigh(home)
+            _set_cpu_weight(home)

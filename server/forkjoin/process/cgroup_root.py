@@ -1,9 +1,9 @@
-"""Where on this machine cgroups can be made for attempts, of either version, and which limits they can hold there.
+"""Discovery of the folders in which cgroups for attempts can be created, and of the limits that these can enforce.
 
-Version 1 has a hierarchy for each controller, and a cgroup may hold processes and have cgroups within. In version 2
-one that hands controllers on to those within must hold none itself, the root apart (cgroups(7)): so the daemon needs
-one that is its own. It has that where it is alone in its cgroup; elsewhere systemd is asked for a scope that is
-delegated (https://systemd.io/CGROUP_DELEGATION), which is also the only way that systemd allows where it rules.
+cgroup v1 has one hierarchy per controller, and a cgroup may contain both processes and other cgroups. In cgroup v2 a
+cgroup that passes controllers on to its children must contain no processes itself, except for the root (cgroups(7)). So
+the daemon needs a cgroup of its own. It has one if no other process is in its cgroup. Otherwise `daemon_cgroup` asks
+systemd for a delegated scope, the only way that systemd permits (https://systemd.io/CGROUP_DELEGATION).
 """
 
 import os
@@ -13,22 +13,23 @@ from typing import Literal
 
 from forkjoin.process import cgroup_files
 
-#: The controllers of each version that limit or measure, as far as we use them.
-_LIMITING = {1: ("pids", "memory", "cpu", "cpuacct"), 2: ("pids", "memory", "cpu")}
-#: Where none can be made, this hierarchy will do to find an attempt's processes.
+#: The controllers of cgroup v1 and v2 that forkjoin uses to limit or to measure.
+_CONTROLLERS = {1: ("pids", "memory", "cpu", "cpuacct"), 2: ("pids", "memory", "cpu")}
+#: A hierarchy of cgroup v1 that is used to find an attempt's processes if no controller is available.
 _FINDING = "freezer"
-#: It is there where systemd rules.
+#: This folder exists if systemd manages the machine.
 SYSTEMD = "/run/systemd/system"
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """A folder in which cgroups can be made."""
+class CgroupRoot:
+    """A folder in which this user can create cgroups."""
 
     folder: str
     version: Literal[1, 2]
-    controllers: tuple[str, ...]  #: those that limit what is made there; none where it serves to find processes alone
-    is_own: bool = False  #: whether the daemon must not stay in it itself
+    #: Those that the new cgroups can use. Empty if the cgroups serve only to find an attempt's processes.
+    controllers: tuple[str, ...]
+    must_be_empty: bool = False  #: whether the daemon must leave this cgroup, since it passes controllers on
 
     @property
     def only_measures(self) -> bool:
@@ -38,64 +39,75 @@ class Base:
         return f"cgroup v{self.version} ({', '.join(self.controllers) or 'no controllers'}) in {self.folder}"
 
 
-def find_bases(process: str = "self") -> list[Base]:
-    """The folders in which that process may make cgroups; the first serves to find an attempt's processes."""
-    # without what is ours of it: an attempt's cgroup is not made within another's, nor in the daemon's leaf
-    folders = {name: folder.partition(f"/{cgroup_files.PREFIX}")[0] for name, folder in folders_of(process).items()}
-    limiting = {name: folder for name, folder in folders.items() if name in _LIMITING[1]}
-    bases = [
-        Base(at, 1, tuple(name for name, folder in limiting.items() if folder == at))
-        for at in dict.fromkeys(limiting.values())
+def find_cgroup_roots(process: str = "self") -> list[CgroupRoot]:
+    """Return the folders in which a process can create cgroups. The first is used to find an attempt's processes.
+
+    Args:
+        process: The pid, or "self".
+    """
+    # forkjoin's own part of the path is cut off: cgroups are not created within an attempt's or the daemon's cgroup
+    folders = {name: folder.partition(f"/{cgroup_files.PREFIX}")[0] for name, folder in cgroups_of(process).items()}
+    version_1 = {name: folder for name, folder in folders.items() if name in _CONTROLLERS[1]}
+    roots = [
+        CgroupRoot(folder, 1, tuple(name for name, other in version_1.items() if other == folder))
+        for folder in dict.fromkeys(version_1.values())
     ]
     if "" in folders:
-        bases.append(_unified(folders[""], process))
+        roots.append(_find_version_2(folders[""], process))
     if _FINDING in folders:
-        bases.append(Base(folders[_FINDING], 1, ()))
-    usable = [base for base in bases if os.access(base.folder, os.W_OK)]
-    return [base for base in usable if base.controllers] or usable[:1]  # to join another takes milliseconds
+        roots.append(CgroupRoot(folders[_FINDING], 1, ()))
+    usable = [root for root in roots if os.access(root.folder, os.W_OK)]
+    # Without controllers one hierarchy is enough: joining each takes milliseconds.
+    return [root for root in usable if root.controllers] or usable[:1]
 
 
-def _unified(own: str, process: str) -> Base:
-    """The cgroup of version 2 to make others in: the nearest that may hand controllers on, else its own."""
-    for folder in (own, *(() if os.path.exists(SYSTEMD) else above(own))):
-        there = cgroup_files.read(f"{folder}/cgroup.controllers").split()
-        controllers = [name for name in _LIMITING[2] if name in there]
-        if controllers and _may_hand_on(folder, process):
-            return Base(folder, 2, tuple(controllers), is_own=not _is_root(folder))
-    return Base(own, 2, ())
+def _find_version_2(own: str, process: str) -> CgroupRoot:
+    """Return the nearest cgroup of version 2 that can pass controllers on, or `own` without controllers."""
+    for folder in (own, *(() if os.path.exists(SYSTEMD) else ancestors(own))):
+        available = cgroup_files.read(f"{folder}/cgroup.controllers").split()
+        controllers = [name for name in _CONTROLLERS[2] if name in available]
+        if controllers and _can_pass_controllers_on(folder, process):
+            return CgroupRoot(folder, 2, tuple(controllers), must_be_empty=not _is_hierarchy_root(folder))
+    return CgroupRoot(own, 2, ())
 
 
-def _may_hand_on(folder: str, process: str) -> bool:
+def _can_pass_controllers_on(folder: str, process: str) -> bool:
+    """Return whether a cgroup is writable and contains no other process than this one."""
     files = (folder, f"{folder}/cgroup.procs", f"{folder}/cgroup.subtree_control")
     alone = {str(os.getpid()) if process == "self" else process}
     return all(os.access(file, os.W_OK) for file in files) and (
-        _is_root(folder) or alone.issuperset(cgroup_files.read(f"{folder}/cgroup.procs").split())
+        _is_hierarchy_root(folder) or alone.issuperset(cgroup_files.read(f"{folder}/cgroup.procs").split())
     )
 
 
-def _is_root(folder: str) -> bool:
+def _is_hierarchy_root(folder: str) -> bool:
     return not os.path.exists(f"{folder}/cgroup.type")
 
 
-def above(folder: str) -> Iterator[str]:
-    """The cgroups around one, nearest first."""
+def ancestors(folder: str) -> Iterator[str]:
+    """Yield the cgroups around a cgroup, nearest first."""
     while os.path.exists(f"{(folder := os.path.dirname(folder))}/cgroup.procs"):
         yield folder
 
 
-def folders_of(process: str) -> dict[str, str]:
-    """The folders of the cgroups that a process is in, by controller, '' for version 2 (proc_pid_mountinfo(5))."""
-    roots = mounts(process)
+def cgroups_of(process: str) -> dict[str, str]:
+    """Return the folders of the cgroups of a process, by controller. The key of cgroup v2 is an empty string.
+
+    See proc_pid_cgroup(5).
+    """
+    mounted = mounts(process)
     paths: dict[str, str] = {}
     for line in cgroup_files.read(f"/proc/{process}/cgroup").splitlines():
         _, names, path = line.split(":", 2)
         paths |= dict.fromkeys(names.split(","), path)
-    wanted = [name for name in ("", *_LIMITING[1], _FINDING) if name in roots and name in paths]
-    return {name: roots[name][1] + paths[name].removeprefix(roots[name][0].rstrip("/")).rstrip("/") for name in wanted}
+    wanted = [name for name in ("", *_CONTROLLERS[1], _FINDING) if name in mounted and name in paths]
+    return {
+        name: mounted[name][1] + paths[name].removeprefix(mounted[name][0].rstrip("/")).rstrip("/") for name in wanted
+    }
 
 
 def mounts(process: str) -> dict[str, tuple[str, str]]:
-    """Root and mount point of the hierarchies, by controller."""
+    """Return root and mount point of each cgroup hierarchy, by controller (proc_pid_mountinfo(5))."""
     found: dict[str, tuple[str, str]] = {}
     for line in cgroup_files.read(f"/proc/{process}/mountinfo").splitlines():
         before, _, after = line.partition(" - ")

@@ -1,12 +1,11 @@
-"""The environment in which agents' programs, and their repositories' commands, run: the lead's own, less what is not
-theirs, plus ours."""
+"""The environment of agents' programs and of repositories' commands, composed from the lead's environment."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
-from forkjoin.core.settings import NOT_THEIRS
+from forkjoin.core.settings import RESERVED_VARIABLES
 
 
 def compose(
@@ -17,34 +16,40 @@ def compose(
     wanted: Mapping[str, str] | None = None,
     ignore: Path | None = None,
 ) -> dict[str, str]:
-    """What the lead had, cleaned, then what the repository wants, then what the settings add, then `ours`.
+    """Return the lead's environment without reserved variables, with these additions. Later ones override.
 
-    git in it asks for nothing, opens no editor, signs nothing and starts no maintenance, by variables alone: nobody's
-    configuration is touched.
+    1. `wanted`: variables of the repository configuration. `$NAME` in a value is replaced by the variable of the lead
+       or of `ours`, and `$$` by a dollar sign.
+    2. `settings`: variables of the user's config.toml.
+    3. Variables that keep git from prompting, opening an editor, signing, and running maintenance. They are set without
+       a change to any git configuration.
+    4. `ours`: variables of forkjoin itself.
 
     Args:
-        wanted: In its values `$NAME` stands for what the lead had, or ours; `$$` for a dollar.
-        ignore: What git is told of as core.excludesFile.
+        ignore: The path for git's core.excludesFile.
     """
-    kept = {name: value for name, value in environment.items() if not name.startswith(NOT_THEIRS)}
+    kept = {name: value for name, value in environment.items() if not name.startswith(RESERVED_VARIABLES)}
     known = {**kept, **ours}
-    asked = {name: Template(value).safe_substitute(known) for name, value in (wanted or {}).items()}
-    return kept | asked | dict(settings) | _calm_git(ignore) | dict(ours)
+    expanded = {name: Template(value).safe_substitute(known) for name, value in (wanted or {}).items()}
+    return kept | expanded | dict(settings) | _git_variables(ignore) | dict(ours)
 
 
 def encode(environment: Mapping[str, str]) -> bytes:
-    """An environment as the shim reads it.
+    """Return an environment in the form that the shim reads.
 
     Raises:
-        ValueError: A variable can't be given to any program.
+        ValueError: A variable can't be passed to a program.
     """
     for name, value in environment.items():
         if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"no program can be given the variable {name!r}")
+            raise ValueError(
+                f"The variable {name!r} can't be passed to a program. A name must not be empty or contain '='. "
+                "Neither the name nor the value may contain a NUL character."
+            )
     return b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items()) + b"\0"
 
 
-def _calm_git(ignore: Path | None) -> dict[str, str]:
+def _git_variables(ignore: Path | None) -> dict[str, str]:
     config = {"commit.gpgSign": "false", "tag.gpgSign": "false", "maintenance.auto": "false", "gc.auto": "0"}
     if ignore:
         config["core.excludesFile"] = str(ignore)
@@ -53,12 +58,12 @@ def _calm_git(ignore: Path | None) -> dict[str, str]:
         for number, pair in enumerate(config.items())
         for part, text in zip(("KEY", "VALUE"), pair, strict=True)
     }
-    silent = {
+    non_interactive = {
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "",  # empty: none, not even core.askPass or SSH_ASKPASS
+        "GIT_ASKPASS": "",  # empty: overrides core.askPass and SSH_ASKPASS
         "SSH_ASKPASS_REQUIRE": "never",
         "GIT_EDITOR": "true",
         "GIT_SEQUENCE_EDITOR": "true",
         "GIT_PAGER": "cat",
     }
-    return silent | numbered | {"GIT_CONFIG_COUNT": str(len(config))}
+    return non_interactive | numbered | {"GIT_CONFIG_COUNT": str(len(config))}

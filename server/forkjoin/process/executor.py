@@ -1,7 +1,7 @@
-"""The seam to other machines: what an attempt is, and what whoever runs one can be asked.
+"""The interface to the machine that runs attempts.
 
-A spec says everything that is needed and nothing about where. A handle is a plain string, known before anything
-starts, so that it can be on disk first; submitting the same handle again after a crash starts nothing twice.
+An `AttemptSpec` says what to run, and nothing about where. Its handle is a string that the caller chooses and writes to
+disk before anything starts. A handle that is submitted again after a crash starts nothing twice.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -13,174 +13,185 @@ from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpec:
-    """One process to run."""
+    """One program to run, with its environment and limits."""
 
-    handle: str  #: names the attempt, and is made of what a file name may hold
+    handle: str  #: name of the attempt: lower-case letters, digits and `-`
     argv: tuple[str, ...]
     cwd: str
-    environment: Mapping[str, str]  #: the whole of it, but for the mark; never written to a disk
-    input: bytes = b""  #: the first bytes for its stdin
-    closed: bool = True  #: whether nothing follows them
-    timeout_s: float | None = None  #: seconds until its tree is ended
-    together: bool = False  #: whether stderr goes where stdout goes, as in a terminal
-    silence_s: float | None = None  #: seconds without a byte printed until its tree is ended
-    log_bytes: int = 64 * 1024 * 1024  #: kept of what it prints, and of its errors: the beginning, and the end
-    keeps_unread: bool = False  #: whether of its output only that may be dropped which was given to `release`
-    limits: TreeLimits = UNLIMITED  #: what it may take; the limits of all together are the executor's own
-    #: whose attempt it is, for whoever finds its files without the records; small, and what JSON can hold
-    about: Mapping[str, object] = field(default_factory=dict[str, object])
+    environment: Mapping[str, str]  #: complete, except for the attempt's mark; never written to a disk
+    input: bytes = b""  #: the first bytes for the program's stdin
+    input_complete: bool = True  #: whether stdin is closed after `input`
+    timeout_s: float | None = None  #: seconds until the attempt is ended
+    stderr_to_stdout: bool = False
+    silence_s: float | None = None  #: seconds without output until the attempt is ended
+    log_bytes: int = 64 * 1024 * 1024  #: size limit of the output, and of stderr; head and tail are kept
+    keep_unread_output: bool = False  #: whether output that was not passed to `release_output` must be kept
+    limits: TreeLimits = UNLIMITED  #: the limits of all attempts together are known to the executor
+    about: Mapping[str, object] = field(default_factory=dict[str, object])  #: the agent's record, as a JSON object
 
 
-#: Bytes before the end of what was printed in which a key is looked for that the end would cut.
-_BEFORE = 8 * 1024
+#: Bytes of output before a page that are searched for a secret which begins there.
+_SECRET_BYTES = 8 * 1024
 
 
 class Page(NamedTuple):
-    """A piece of what was printed."""
+    """A piece of what a program printed."""
 
     data: bytes
-    start: int  #: of its first byte: after the one asked for where those between were dropped
-    size: int  #: how many bytes were printed in all
+    start: int  #: offset of the first byte; higher than requested if bytes were dropped
+    size: int  #: bytes printed in all
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What there is; memory in bytes, the load as an average over the last minute."""
+    """The size and load of the machine that runs attempts."""
 
     cores: int
-    memory: int
-    free_memory: int
-    load: float
+    memory: int  #: bytes
+    free_memory: int  #: bytes
+    load: float  #: average over the last minute
 
 
 class Executor(Protocol):
     async def submit(self, spec: AttemptSpec) -> None:
-        """Start it, unless its handle was started or cancelled before.
+        """Start an attempt, unless its handle was started or cancelled before.
 
-        Returns once its input is on disk and it is on its way; what keeps it from starting then, its outcome says.
+        Returns when the input is on disk and the start is under way. If the start fails later, `outcome` says why.
 
         Raises:
-            OSError: There is no room for it. Nothing was started, and it may be submitted again.
-            ValueError: Its environment has what no program can be given.
+            OSError: There is no space. Nothing was started, and the attempt may be submitted again.
+            ValueError: The environment contains a variable that can't be passed to a program.
         """
         ...
 
     async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
-        """Append to its input, unless that was closed: all of it is on disk when this returns; whether it is.
+        """Append data to a program's input. Return whether the data is on disk, which fails once input is closed.
 
-        With `once`, what was sent before is not sent again.
+        Args:
+            once: Whether to do nothing if the input already contains the data.
 
         Raises:
-            OSError: There is no room for it. Nothing of it was written.
+            OSError: There is no space. No part of the data was written.
         """
         ...
 
     async def close_input(self, handle: str) -> None:
-        """Let its stdin end after what was sent. Doing so twice is no error."""
+        """Close a program's stdin after the data that was sent. Idempotent."""
         ...
 
     def output(self, handle: str, after: int = 0) -> AsyncIterator[bytes]:
-        """What it prints from byte `after` on, as it comes, until it has ended and all was given.
+        """Yield a program's output from offset `after` on, until the attempt has ended.
 
-        What was dropped comes as zeros.
+        Bytes that were dropped are replaced by zeros.
         """
         ...
 
     async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> Page:
-        """At most `limit` bytes from `start` (from the end where negative); none from behind what was dropped."""
-        ...
+        """Return at most `limit` bytes of output from offset `start` on, up to the next dropped byte.
 
-    async def release(self, handle: str, offset: int) -> None:
-        """Say that nobody will read its output before `offset` as it comes: there it may be shortened."""
-        ...
-
-    async def outcome(self, handle: str) -> Outcome:
-        """How it ended, once it has. Never raises for a machine's death: that is `lost`."""
-        ...
-
-    async def cancel(self, handle: str, grace: float) -> list[str]:
-        """End its whole tree, by force after `grace` seconds; idempotent. One that was not started never will be.
-
-        Returns:
-            What could not be ended, by name and pid: empty is success.
+        Args:
+            start: Relative to the end if negative.
+            errors: Whether to read stderr instead of stdout.
         """
         ...
 
-    async def mark(self, handle: str) -> Mapping[str, str]:
-        """The variables by which what somebody else starts is of this attempt: from now on there is one to `cancel`."""
+    async def release_output(self, handle: str, offset: int) -> None:
+        """Permit the executor to drop output before `offset`. `output` must not be called for these bytes again."""
+        ...
+
+    async def outcome(self, handle: str) -> Outcome:
+        """Wait until the attempt has ended. Return how it ended, with kind `lost` if the machine or shim vanished."""
+        ...
+
+    async def cancel(self, handle: str, grace: float) -> list[str]:
+        """End all processes of an attempt, or keep it from ever being started. Idempotent.
+
+        Args:
+            grace: Seconds from SIGTERM to SIGKILL.
+
+        Returns:
+            Names and pids of the processes that could not be ended. Empty on success.
+        """
+        ...
+
+    async def mark_variables(self, handle: str) -> Mapping[str, str]:
+        """Return the environment variables that make a process part of an attempt, whoever starts the process.
+
+        The attempt exists from now on, so that `cancel` ends the process.
+        """
         ...
 
     async def freeze(self, handle: str) -> None:
-        """Stop its whole tree in midst, and its limits of time with it; idempotent, and nothing for one that has ended.
+        """Stop all processes of an attempt, and its time limits. Idempotent, and no error if the attempt has ended.
 
         Raises:
-            OSError: There is no room to note so, and it goes on; or it does not come up.
+            OSError: There is no space for the record, or the program does not start. The attempt goes on.
         """
         ...
 
     async def thaw(self, handle: str) -> None:
-        """Let what was frozen go on, and its silence count; idempotent."""
+        """Resume all processes of an attempt, and its time limits, the silence limit included. Idempotent."""
         ...
 
-    async def excuse(self, handle: str) -> None:
-        """Let its silence not count until it is thawed: it waits for somebody; idempotent."""
+    async def pause_silence_limit(self, handle: str) -> None:
+        """Ignore the attempt's silence until `thaw` is called, since it waits for somebody. Idempotent."""
         ...
 
     async def forget(self, handle: str) -> None:
-        """Remove its files. Only for what has ended."""
+        """Remove the files of an attempt that has ended."""
         ...
 
     async def find_owner(self, pid: int) -> str | None:
-        """Return the handle of the attempt that a process belongs to, or `None`.
+        """Return the handle of the attempt to which a process belongs, or `None` if it belongs to none.
 
         Raises:
-            CallerError: That can't be told.
+            CallerError: The process has ended, or is not visible from here.
         """
         ...
 
-    async def handles(self) -> list[str]:
-        """All that is there of, until it is forgotten."""
+    async def list_handles(self) -> list[str]:
+        """Return the handles of all attempts that were not forgotten."""
         ...
 
-    async def watch(self) -> None:
-        """See to it, for ever, that all keep to their limits, whatever they do to who holds these."""
+    async def enforce_limits(self) -> None:
+        """Enforce the limits that a shim can't enforce alone. Runs until it is cancelled."""
         ...
 
-    async def taken(self, handles: Iterable[str]) -> dict[str, int]:
-        """Bytes of memory that those of these take which run."""
+    async def measure_memory(self, handles: Iterable[str]) -> dict[str, int]:
+        """Return the bytes of memory that each of these attempts uses, without those that have ended."""
         ...
 
     async def capacity(self) -> Capacity: ...
 
 
-class End(NamedTuple):
-    """The end of what was printed, without keys."""
+class OutputTail(NamedTuple):
+    """The end of a program's output, without secrets."""
 
     text: str
-    before: int  #: how many bytes were printed before it
+    omitted: int  #: bytes of output before it
 
 
-async def read_end(
+async def read_tail(
     executor: Executor,
     handle: str,
     limit: int,
     redact_end: Callable[[str, str], str],
     *,
     errors: bool = False,
-    lines: bool = False,
-) -> End:
-    """Return the end of what an attempt has printed, `limit` bytes at most.
+    whole_lines: bool = False,
+) -> OutputTail:
+    """Return the end of a program's output, `limit` bytes at most.
 
     Args:
-        redact_end: Takes keys out of its second text, which follows the first.
-        errors: Whether it is that of stderr.
-        lines: Whether it is to begin with a whole line, if it has one.
+        redact_end: Removes secrets from its second argument, which follows the first.
+        errors: Whether to read stderr instead of stdout.
+        whole_lines: Whether to leave out a partial first line, unless it is the only one.
     """
-    most = limit + _BEFORE
+    most = limit + _SECRET_BYTES
     page = await executor.read_output(handle, -most, most, errors=errors)
     data = page.data[-limit:]
-    if lines and len(data) < page.size:
+    if whole_lines and len(data) < page.size:
         data = data.partition(b"\n")[2] or data
     before = page.data.removesuffix(data) if data else b""
     text = redact_end(before.decode(errors="replace"), data.decode(errors="replace"))
-    return End(text, page.size - len(data))
+    return OutputTail(text, page.size - len(data))

@@ -1,9 +1,9 @@
-"""Attempts on this machine: a folder and a shim each.
+"""The executor for this machine: each attempt is a folder and a shim.
 
-Whether an attempt lives is asked of its lock, which daemon and shim hold together from before the fork: whoever can
-take it knows that neither is there. So a daemon that died between any two steps leaves no doubt behind: no lock and
-no started.json means that nothing was started, no lock and no end.json that it was lost. What the files are is told
-in shim.py.
+An attempt is alive while its lock is held. The daemon and the shim hold it together from before the fork, so a process
+that can take the lock knows that neither is alive. That leaves no doubt after a crash between any two steps: if the
+lock is free, a missing started.json means that nothing was started, and a missing end.json that the attempt is lost.
+The files are described in `shim`.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
 from forkjoin.process import (
     attempt_cgroups,
     attempt_log,
+    attempt_processes,
     capacity,
     process_owner,
-    process_tree,
     resource_limits,
     shim_control,
-    supervisor,
+    shim_watchdog,
     usage,
 )
 from forkjoin.process.executor import AttemptSpec, Capacity, Page
@@ -41,165 +41,171 @@ from forkjoin.process.executor import AttemptSpec, Capacity, Page
 logger = logging.getLogger(__name__)
 
 _CHUNK = 256 * 1024
-#: How soon output is looked for again: at once while it flows, more seldom the longer it is silent.
-_SOONEST_S, _LATEST_S = 0.02, 0.4
+#: Pause between two reads of a program's output: short while it prints, longer the longer it is silent.
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.4
 _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
-#: What there is when the disk is too full to write how an attempt ended. Its output may have been cut by then, too,
-#: so that no end but this one would be true.
-_FULL = Outcome("lost", error="the disk was full when it ended")
-
-#: What of a spec a shim is told in spec.json as it is.
-_TOLD = ("argv", "cwd", "timeout_s", "together", "silence_s", "log_bytes", "keeps_unread")
+#: The end of an attempt for which the disk was too full to write end.json. The output may be incomplete too, so that
+#: the attempt's true end can't be known.
+_DISK_FULL = Outcome("lost", error="the disk was full when it ended")
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
 class LocalExecutor:
-    """Runs attempts under `folder`; `wake` is what a shim executes to start a daemon where none has `daemon_lock`.
+    """The executor that runs attempts in subfolders of `folder`.
 
-    `together` is what all of them may take.
+    Args:
+        daemon_lock: The lock that a daemon holds while it is alive.
+        daemon_argv: The command with which a shim starts a daemon if none is alive.
+        total_limits: The limits of all attempts together.
     """
 
-    def __init__(self, folder: Path, daemon_lock: Path, wake: Sequence[str], together: TreeLimits = UNLIMITED) -> None:
-        self._folder = folder.resolve()  # it is in the marks, too
+    def __init__(
+        self, folder: Path, daemon_lock: Path, daemon_argv: Sequence[str], total_limits: TreeLimits = UNLIMITED
+    ) -> None:
+        self._folder = folder.resolve()  # marks contain the path, so that there must be only one spelling
         self._daemon_lock = daemon_lock
-        self._wake = list(wake)
-        self._together = together
+        self._daemon_argv = list(daemon_argv)
+        self._total_limits = total_limits
         self._threads = CapacityLimiter(40)
-        self._enders = CapacityLimiter(40)  # those take seconds: nobody is to wait for them
+        self._slow_threads = CapacityLimiter(40)  # for calls that take seconds, so that they delay no others
 
-    def _at(self, handle: str) -> Path:
+    def _folder_of(self, handle: str) -> Path:
         assert _HANDLE.fullmatch(handle), handle
         return self._folder / handle
 
-    async def _do(self, act: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
-        return await to_thread.run_sync(act, *arguments, limiter=self._threads)
+    async def _run(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+        return await to_thread.run_sync(function, *arguments, limiter=self._threads)
+
+    async def _run_slow(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+        return await to_thread.run_sync(function, *arguments, limiter=self._slow_threads)
 
     async def submit(self, spec: AttemptSpec) -> None:
-        await self._do(self._submit, spec)
+        await self._run(self._submit, spec)
 
     def _submit(self, spec: AttemptSpec) -> None:
-        folder = self._at(spec.handle)
+        folder = self._folder_of(spec.handle)
         folder.mkdir(mode=0o700, exist_ok=True)
-        taken = file_lock.take(folder / "lock")
-        if taken is None:
-            return  # a shim has it already
+        lock = file_lock.take(folder / "lock")
+        if lock is None:
+            return  # a shim runs the attempt
         try:
             if not any((folder / name).exists() for name in ("started.json", "cancel")):
-                _write_orders(folder, spec, self._together, {"daemon_lock": str(self._daemon_lock), "wake": self._wake})
-                shim_control.start(folder, taken, spec.environment)
+                daemon: dict[str, object] = {"daemon_lock": str(self._daemon_lock), "wake": self._daemon_argv}
+                _write_shim_files(folder, spec, self._total_limits, daemon)
+                shim_control.start(folder, lock, spec.environment)
         finally:
-            os.close(taken)
+            os.close(lock)
 
     async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
-        taken = await self._do(_append, self._at(handle) / "input", data, once)
-        await self._do(shim_control.poke, self._at(handle))
-        return taken
+        is_on_disk = await self._run(_append, self._folder_of(handle) / "input", data, once)
+        await self._run(shim_control.poke, self._folder_of(handle))
+        return is_on_disk
 
     async def close_input(self, handle: str) -> None:
-        await self._do(_close, self._at(handle) / "input")
-        await self._do(shim_control.poke, self._at(handle))
+        await self._run(_close, self._folder_of(handle) / "input")
+        await self._run(shim_control.poke, self._folder_of(handle))
 
     async def output(self, handle: str, after: int = 0) -> AsyncIterator[bytes]:
-        folder = self._at(handle)
-        pause = _SOONEST_S
+        folder = self._folder_of(handle)
+        pause = _SHORTEST_PAUSE_S
         while True:
-            live = await self._do(file_lock.is_held, folder / "lock")  # asked before the read that finds no more
-            chunk = await self._do(_read_on, folder / "output", after)
+            is_live = await self._run(file_lock.is_held, folder / "lock")  # before the read that finds no more bytes
+            chunk = await self._run(_read_chunk, folder / "output", after)
             if chunk:
                 after += len(chunk)
-                pause = _SOONEST_S
+                pause = _SHORTEST_PAUSE_S
                 yield chunk
-            elif live:
-                await self._ended_within(folder, pause)
-                pause = min(pause * 1.5, _LATEST_S)
+            elif is_live:
+                await self._wait_for_shim(folder, pause)
+                pause = min(pause * 1.5, _LONGEST_PAUSE_S)
             else:
                 return
 
     async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> Page:
-        return await self._do(_read_page, self._at(handle) / ("errors" if errors else "output"), start, limit)
+        return await self._run(_read_page, self._folder_of(handle) / ("errors" if errors else "output"), start, limit)
 
-    async def release(self, handle: str, offset: int) -> None:
-        if offset > attempt_log.STEP:  # before that nothing is ever dropped
-            await self._do(_release, self._at(handle), offset)
+    async def release_output(self, handle: str, offset: int) -> None:
+        if offset > attempt_log.STEP:  # the first bytes are never dropped
+            await self._run(_release_output, self._folder_of(handle), offset)
 
     async def outcome(self, handle: str) -> Outcome:
-        folder = self._at(handle)
-        while await self._do(file_lock.is_held, folder / "lock"):
-            await self._ended_within(folder, 1.0)
-        await self._do(shim_control.reap, folder)
-        return await self._do(_read_outcome, folder)
+        folder = self._folder_of(handle)
+        while await self._run(file_lock.is_held, folder / "lock"):
+            await self._wait_for_shim(folder, 1.0)
+        await self._run(shim_control.reap, folder)
+        return await self._run(_read_outcome, folder)
 
-    async def _ended_within(self, folder: Path, seconds: float) -> None:
-        """Return when the shim ends, but after `seconds` at the latest."""
-        handle = await self._do(shim_control.open_handle, folder)
-        if handle is None:  # it is about to come up, or to go
-            await anyio.sleep(_SOONEST_S)
+    async def _wait_for_shim(self, folder: Path, seconds: float) -> None:
+        """Wait until the shim ends, for `seconds` at most."""
+        pidfd = await self._run(shim_control.open_pidfd, folder)
+        if pidfd is None:  # the shim is about to come up, or to exit
+            await anyio.sleep(_SHORTEST_PAUSE_S)
             return
         try:
             with anyio.move_on_after(seconds):
-                await anyio.wait_readable(handle)
+                await anyio.wait_readable(pidfd)
         finally:
-            os.close(handle)
+            os.close(pidfd)
 
     async def cancel(self, handle: str, grace: float) -> list[str]:
-        folder = self._at(handle)
-        asked = await self._do(shim_control.ask_to_end, folder, grace)
-        if asked:
+        folder = self._folder_of(handle)
+        has_shim = await self._run(shim_control.ask_to_end, folder, grace)
+        if has_shim:
             with anyio.move_on_after(grace + shim_control.WAIT_S):
                 await self.outcome(handle)
-        left = await to_thread.run_sync(shim_control.end_tree, folder, 0 if asked else grace, limiter=self._enders)
-        if not left:
+        survivors = await self._run_slow(shim_control.terminate_tree, folder, 0 if has_shim else grace)
+        if not survivors:
             await self.outcome(handle)
-        return left
+        return survivors
 
-    async def mark(self, handle: str) -> dict[str, str]:
-        await self._do(os.makedirs, folder := self._at(handle), 0o700, True)
-        return {process_tree.MARK: str(folder)}
+    async def mark_variables(self, handle: str) -> dict[str, str]:
+        await self._run(os.makedirs, folder := self._folder_of(handle), 0o700, True)
+        return {attempt_processes.MARK: str(folder)}
 
     async def freeze(self, handle: str) -> None:
-        await to_thread.run_sync(shim_control.freeze, self._at(handle), limiter=self._enders)
+        await self._run_slow(shim_control.freeze, self._folder_of(handle))
 
     async def thaw(self, handle: str) -> None:
-        await self._do(shim_control.thaw, self._at(handle))
+        await self._run(shim_control.thaw, self._folder_of(handle))
 
-    async def excuse(self, handle: str) -> None:
-        await self._do(shim_control.excuse, self._at(handle))
+    async def pause_silence_limit(self, handle: str) -> None:
+        await self._run(shim_control.pause_silence_limit, self._folder_of(handle))
 
     async def forget(self, handle: str) -> None:
-        await self._do(_forget, self._at(handle))
+        await self._run(_forget, self._folder_of(handle))
 
     async def find_owner(self, pid: int) -> str | None:
-        return await self._do(process_owner.find_owner, self._folder, pid)
+        return await self._run(process_owner.find_owner, self._folder, pid)
 
-    async def handles(self) -> list[str]:
-        return [name for name in await self._do(os.listdir, self._folder) if _HANDLE.fullmatch(name)]
+    async def list_handles(self) -> list[str]:
+        return [name for name in await self._run(os.listdir, self._folder) if _HANDLE.fullmatch(name)]
 
-    async def watch(self) -> None:
-        watchman = supervisor.Guard(supervisor.to_watch(self._together, attempt_cgroups.find_bases()))
-        known: list[Path] | None = None
+    async def enforce_limits(self) -> None:
+        roots = attempt_cgroups.find_cgroup_roots()
+        watchdog = shim_watchdog.ShimWatchdog(shim_watchdog.limits_to_measure(self._total_limits, roots))
+        live: list[Path] | None = None
         while True:
             try:
-                if known is None:  # those that another daemon has left
-                    known = [self._at(handle) for handle in await self.handles()]
-                found = [*known, *shim_control.started(self._folder)]
-                known = await to_thread.run_sync(watchman.look, found, limiter=self._enders)
-            except Exception as error:  # a boundary: no room to leave word, no thread to look in; it is tried again
-                tell = logger.error if is_passing(error) else logger.exception
-                tell("who takes too much could not be looked for; trying again: %s", words_of(error))
-            await anyio.sleep(supervisor.LOOK_EVERY_S)
+                if live is None:  # the first check includes attempts that an earlier daemon has started
+                    live = [self._folder_of(handle) for handle in await self.list_handles()]
+                live = await self._run_slow(watchdog.check, [*live, *shim_control.list_started(self._folder)])
+            except Exception as error:  # a boundary: the disk is full, or no thread can be started
+                log = logger.error if is_passing(error) else logger.exception
+                log("Can't check the limits of all attempts, trying again: %s", words_of(error))
+            await anyio.sleep(shim_watchdog.CHECK_EVERY_S)
 
-    async def taken(self, handles: Iterable[str]) -> dict[str, int]:
-        return await self._do(_taken, [self._at(handle) for handle in handles])
+    async def measure_memory(self, handles: Iterable[str]) -> dict[str, int]:
+        return await self._run(_measure_memory, [self._folder_of(handle) for handle in handles])
 
     async def capacity(self) -> Capacity:
-        return await self._do(capacity.find)
+        return await self._run(capacity.measure)
 
 
-def _taken(folders: Iterable[Path]) -> dict[str, int]:
+def _measure_memory(folders: Iterable[Path]) -> dict[str, int]:
     return {
-        folder.name: usage.of_tree(shim.pid, str(folder)).memory
+        folder.name: usage.measure_tree(shim.pid, str(folder)).memory
         for folder, shim in shim_control.find_live(folders).items()
     }
 
@@ -209,30 +215,42 @@ def _forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon: dict[str, object]) -> None:
-    """Put on disk all that the shim reads, except the environment."""
+def _write_shim_files(folder: Path, spec: AttemptSpec, total_limits: TreeLimits, daemon: dict[str, object]) -> None:
+    """Write all files that the shim reads. The environment is not among them."""
     for stale in ("about.json", "input", "input.end", "over", "poke"):
         (folder / stale).unlink(missing_ok=True)
     os.mkfifo(folder / "poke", 0o600)
     _append(folder / "input", spec.input)
-    if spec.closed:
+    if spec.input_complete:
         write_atomically(folder / "input.end", b"")
-    orders = {
-        **{name: getattr(spec, name) for name in _TOLD},
-        "mark": str(folder),  # what no other has, and what is known whatever became of the files
-        "open_files": resource_limits.OPEN_FILES,
+    shim_spec = {
+        "argv": spec.argv,
+        "cwd": spec.cwd,
+        "timeout_s": spec.timeout_s,
+        "together": spec.stderr_to_stdout,
+        "silence_s": spec.silence_s,
+        "log_bytes": spec.log_bytes,
+        "keeps_unread": spec.keep_unread_output,
+        "mark": str(folder),  # unique, and known even if all files are lost
+        "open_files": resource_limits.INHERITED_OPEN_FILES,
         "limits": asdict(spec.limits),
-        "in_all": asdict(together),
-        **attempt_cgroups.order(folder, spec.limits, together),
+        "in_all": asdict(total_limits),
+        **attempt_cgroups.plan(folder, spec.limits, total_limits),
         **daemon,
     }
     _append(folder / "about.json", json.dumps(dict(spec.about)).encode())
-    write_atomically(folder / "full.json", shim_control.OUTCOME.dump_json(_FULL))
-    write_atomically(folder / "spec.json", json.dumps(orders).encode())
+    write_atomically(folder / "full.json", shim_control.OUTCOME.dump_json(_DISK_FULL))
+    write_atomically(folder / "spec.json", json.dumps(shim_spec).encode())
 
 
 def _append(file: Path, data: bytes, once: bool = False) -> bool:
-    """Append all of it, on disk, or nothing, unless that is closed, or, `once`, has it; whether it is there."""
+    """Append all of the data durably, or raise OSError and append nothing.
+
+    Returns `False` if the file was closed for appending.
+
+    Args:
+        once: Whether to do nothing if the file already contains the data.
+    """
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         if once and data in opened.read():
@@ -252,13 +270,13 @@ def _append(file: Path, data: bytes, once: bool = False) -> bool:
 
 
 def _close(file: Path) -> None:
-    """Let nothing be appended any more."""
+    """Close a file for appending."""
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         write_atomically(file.with_name(f"{file.name}.end"), b"")
 
 
-def _read_on(file: Path, start: int) -> bytes:
+def _read_chunk(file: Path, start: int) -> bytes:
     try:
         with file.open("rb") as opened:
             return os.pread(opened.fileno(), _CHUNK, start)
@@ -276,15 +294,14 @@ def _read_page(file: Path, start: int, limit: int) -> Page:
         return Page(b"", 0, 0)
 
 
-def _release(folder: Path, offset: int) -> None:
-    """Note how far the output was read, for the shim; where that has ended, do what it would have done."""
-    with contextlib.suppress(OSError, ValueError, LookupError):  # then it is shortened later, or stays long
+def _release_output(folder: Path, offset: int) -> None:
+    """Tell the shim how far the output was read. If the shim has ended, shorten the output here."""
+    with contextlib.suppress(OSError, ValueError, LookupError):  # a later call shortens the output
         write_atomically(folder / "released", str(offset).encode())
         if not file_lock.is_held(folder / "lock"):
+            limit = json.loads((folder / "spec.json").read_bytes())["log_bytes"]
             with (folder / "output").open("r+b") as opened:
-                attempt_log.shorten(
-                    opened.fileno(), json.loads((folder / "spec.json").read_bytes())["log_bytes"], offset
-                )
+                attempt_log.shorten(opened.fileno(), limit, offset)
 
 
 def _read_outcome(folder: Path) -> Outcome:

@@ -1,8 +1,8 @@
-"""Lookup of the attempt that a process belongs to.
+"""Lookup of the attempt to which a process belongs.
 
-The rules are those by which `process.tree` finds an attempt's processes: a live shim above the process, a cgroup, a
-mark, or a session that a process of the attempt leads. Here they hold for each ancestor, too, and no process gets out
-of them by calling itself a keeper. A shim says most, then a cgroup: a mark can be set by any process.
+The rules are those of `attempt_processes`: a live shim among the ancestors, a cgroup, a mark, or a session whose leader
+belongs to the attempt. Here they apply to each ancestor too, and no process is exempt as a supervisor. A shim among the
+ancestors decides before a cgroup, and a cgroup before a mark, since any process can set a mark.
 """
 
 import os
@@ -11,73 +11,91 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from forkjoin.core.error import CallerError
-from forkjoin.process import attempt_cgroups, cgroup_files, process_tree, shim_control
+from forkjoin.process import attempt_cgroups, attempt_processes, cgroup_files, process_table, shim_control
+from forkjoin.process.process_table import Process
 
-#: How often the ancestors of a process are read again because one of them has ended meanwhile.
-_TRIES = 20
+#: How often the ancestors of a process are read again because one of them ended meanwhile.
+_MAX_READS = 20
 _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 
 
 def find_owner(attempts: Path, pid: int) -> str | None:
-    """Return the handle of the attempt that a process belongs to, or `None`. Blocks.
+    """Return the handle of the attempt to which a process belongs, or `None` if it belongs to none. Blocks.
+
+    Args:
+        attempts: The folder with the folders of all attempts.
 
     Raises:
-        CallerError: The process has ended, can't be seen from here, or was started by this daemon itself.
+        CallerError: The process has ended, is not visible from here, or was started by this daemon itself.
     """
-    chain, found = _look(attempts, pid)
+    chain, found = _read_chain(attempts, pid)
     if found:
         return found
-    above = {entry.identity.pid for entry in chain}
-    for leader in dict.fromkeys(entry.session for entry in chain if entry.session not in above):
-        if process_tree.read_entry(leader) and (found := _look(attempts, leader)[1]):
+    pids = {process.pid for process in chain}
+    for leader in dict.fromkeys(process.session for process in chain if process.session not in pids):
+        if process_table.read_process(leader) and (found := _read_chain(attempts, leader)[1]):
             return found
-    if len(chain) > 1 and chain[-1].identity.pid == os.getpid():
+    if len(chain) > 1 and chain[-1].pid == os.getpid():
         raise CallerError(
             "Processes that the forkjoin daemon started itself can't call it. Call from a process of your own."
         )
     return None
 
 
-def _look(attempts: Path, pid: int) -> tuple[list[process_tree.Entry], str | None]:
-    """Return a process with its ancestors, nearest first, and the attempt that these tell of."""
-    for _ in range(_TRIES):
-        chain = list(_ancestors(pid))
-        found = _find(attempts, chain)
-        # As long as each is still the child of the next, no pid among them was reused while it was read.
-        if chain and all(process_tree.read_entry(entry.identity.pid) == entry for entry in chain):
+def _read_chain(attempts: Path, pid: int) -> tuple[list[Process], str | None]:
+    """Return a process with its ancestors, nearest first, and the handle of the attempt that owns one of them.
+
+    Raises:
+        CallerError: The process has ended or is not visible from here.
+    """
+    for _ in range(_MAX_READS):
+        chain = list(_read_ancestors(pid))
+        found = _find_handle(attempts, chain)
+        # No pid was reused meanwhile if each process is still the child of the next.
+        if chain and all(process_table.read_process(process.pid) == process for process in chain):
             return chain, found
     raise CallerError(
         f"forkjoin can't tell which process is calling: process {pid} has ended or is not visible. Call again."
     )
 
 
-def _ancestors(pid: int) -> Iterator[process_tree.Entry]:
+def _read_ancestors(pid: int) -> Iterator[Process]:
     """Yield a process and its ancestors, up to this process."""
-    at = pid
-    while at and (entry := process_tree.read_entry(at)):
-        yield entry
-        at = entry.parent if at == pid or at != os.getpid() else 0
+    current = pid
+    while current and (process := process_table.read_process(current)):
+        yield process
+        current = process.parent if current == pid or current != os.getpid() else 0
 
 
-def _find(attempts: Path, chain: Sequence[process_tree.Entry]) -> str | None:
-    rules: tuple[Callable[[Path, process_tree.Entry], str | None], ...] = (_by_shim, _by_cgroup, _by_mark)
-    return next((found for rule in rules for entry in chain if (found := rule(attempts, entry))), None)
+def _find_handle(attempts: Path, chain: Sequence[Process]) -> str | None:
+    rules: tuple[Callable[[Path, Process], str | None], ...] = (_by_shim, _by_cgroup, _by_mark)
+    return next((found for rule in rules for process in chain if (found := rule(attempts, process))), None)
 
 
-def _by_shim(attempts: Path, entry: process_tree.Entry) -> str | None:
-    """The attempt whose shim this process is: its command line names the folder, where the shim has signed."""
-    words = cgroup_files.read(f"/proc/{entry.identity.pid}/cmdline").split("\0")
+def _by_shim(attempts: Path, process: Process) -> str | None:
+    """Return the handle of the attempt whose shim this process is, or `None`.
+
+    The command line names the attempt's folder, and started.json in that folder must name the process.
+    """
+    words = cgroup_files.read(f"/proc/{process.pid}/cmdline").split("\0")
     folders = (Path(word) for word in words if word.startswith(f"{attempts}/"))
-    return next((at.name for at in folders if at.parent == attempts and shim_control.read(at) == entry.identity), None)
+    return next(
+        (
+            folder.name
+            for folder in folders
+            if folder.parent == attempts and shim_control.read_shim(folder) == process.identity
+        ),
+        None,
+    )
 
 
-def _by_cgroup(attempts: Path, entry: process_tree.Entry) -> str | None:
-    lines = cgroup_files.read(f"/proc/{entry.identity.pid}/cgroup").splitlines()
+def _by_cgroup(attempts: Path, process: Process) -> str | None:
+    lines = cgroup_files.read(f"/proc/{process.pid}/cgroup").splitlines()
     return next((found for line in lines if (found := attempt_cgroups.find_attempt(attempts, line))), None)
 
 
-def _by_mark(attempts: Path, entry: process_tree.Entry) -> str | None:
-    mark = os.fsencode(f"\0{process_tree.MARK}={attempts}/")
-    _, _, rest = process_tree.environment(entry.identity.pid).partition(mark)
+def _by_mark(attempts: Path, process: Process) -> str | None:
+    mark = os.fsencode(f"\0{attempt_processes.MARK}={attempts}/")
+    _, _, rest = process_table.read_environment(process.pid).partition(mark)
     handle = rest.partition(b"\0")[0].decode(errors="replace")
     return handle if _HANDLE.fullmatch(handle) else None

@@ -1,10 +1,11 @@
-"""An attempt's limits, time apart: which is reached, in words, and the most memory that it had.
+"""The limits of an attempt other than time, and the detection of which limit was exceeded.
 
-Standard library only, since the shim uses it too. There are two tiers, for each limit by itself. Where a cgroup holds
-it, the kernel lets nobody past, and it is asked whether it had to keep somebody from it. Elsewhere a watchdog looks
-over the tree once a second, and sooner the faster that grows; the program is nice there. Memory and processes
-are no rlimits: RLIMIT_AS counts what Node and Bun reserve and never use, RLIMIT_NPROC whatever else the user runs, and
-of root nothing.
+Standard library only, since the shim imports this module. Each limit is enforced in one of two ways. If a cgroup has
+the limit, the kernel enforces it, and the shim asks the kernel whether it had to. Otherwise the shim measures the
+process tree once a second, or sooner the faster the tree grows. The program then runs with a higher nice value.
+
+rlimits do not serve for memory and processes. RLIMIT_AS counts memory that Node and Bun reserve and never use.
+RLIMIT_NPROC counts all processes of the user, and does not apply to root.
 """
 
 import contextlib
@@ -21,158 +22,189 @@ from typing import Any
 from forkjoin.process import cgroup_files
 from forkjoin.process.usage import Meter, Usage
 
-#: How often it is looked what the attempt takes: no more seldom, and no sooner.
-LOOK_EVERY_S, _SOONEST_S = 1.0, 0.05
-#: From TERM to KILL for one that takes too much; what grows must not go on growing meanwhile.
+#: Longest and shortest time between two measurements.
+CHECK_EVERY_S, _SHORTEST_PAUSE_S = 1.0, 0.05
+#: Seconds from SIGTERM to SIGKILL at the limit of CPU time. At other limits there is no grace period, since the program
+#: would go on growing.
 _GRACE_S = 5.0
-#: What holds how much of the processors a cgroup gets, of either version: where one does, shares are fair.
-FAIR = ("/cpu.max", "/cpu.cfs_quota_us")
-_FILE_LIMITS = {"file_size": resource.RLIMIT_FSIZE, "open_files": resource.RLIMIT_NOFILE}
-#: How many files this process was started to have open, soft and hard: its programs, which may count or close all that
-#: they could have (select(2)), get that again, whatever the daemon has raised it to.
-OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+#: Ends of the paths of cgroup files that limit CPU use, for version 2 and 1. With these, agents share CPUs fairly.
+CPU_LIMIT_FILES = ("/cpu.max", "/cpu.cfs_quota_us")
+_RLIMITS = {"file_size": resource.RLIMIT_FSIZE, "open_files": resource.RLIMIT_NOFILE}
+#: Soft and hard limit of open files with which this process was started. Programs get the same again, since some loop
+#: over all possible descriptors or use select(2). The daemon raises its own limit.
+INHERITED_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 _OOM_SCORE = "/proc/self/oom_score_adj"
-#: As if it had half of the machine's memory more than it has: so an agent is killed before its lead, or a daemon, when
-#: the machine has none left, but not before what is far larger than that.
-_GOES_FIRST = "500"
+#: Counts as half of the machine's memory. If the machine runs out of memory, the kernel thus kills an agent before the
+#: lead or the daemon, but after a process that is far larger.
+_AGENT_OOM_SCORE = "500"
 _NICENESS = 5
-#: Of the end of what is printed, where a program says why it failed.
-_WORDS = 4096
+#: Bytes at the end of the output in which the message of a failed program is searched.
+_OUTPUT_TAIL = 4096
 
 
-def impose(limits: Mapping[str, Any], *, nice: bool) -> None:
-    """Be under those limits that the kernel holds for each process alone, and go first when the machine is in need."""
-    for name, number in _FILE_LIMITS.items():
+def apply_to_this_process(limits: Mapping[str, Any], *, nice: bool) -> None:
+    """Set rlimits and make this process the kernel's first choice if memory runs out. Called before execve(2).
+
+    Args:
+        limits: The fields of `TreeLimits`.
+        nice: Whether to raise the nice value.
+    """
+    for name, number in _RLIMITS.items():
         if limits.get(name) is not None:
             _, hard = resource.getrlimit(number)
             soft = limits[name] if hard == resource.RLIM_INFINITY else min(limits[name], hard)
-            # a Node raises how many files it may have open to the hard limit; a daemon must be able to write more
+            # Node raises its soft limit of open files to the hard limit. The hard limit of file sizes is left alone,
+            # since an agent's relay may start a daemon, which must be able to write larger files.
             resource.setrlimit(number, (soft, soft if name == "open_files" else hard))
     with contextlib.suppress(OSError):
-        if int(cgroup_files.read(_OOM_SCORE) or 0) < int(_GOES_FIRST):
-            cgroup_files.write(_OOM_SCORE, _GOES_FIRST)
+        if int(cgroup_files.read(_OOM_SCORE) or 0) < int(_AGENT_OOM_SCORE):
+            cgroup_files.write(_OOM_SCORE, _AGENT_OOM_SCORE)
     if nice:
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-        cgroup_files.write(
-            "/proc/self/autogroup", str(_NICENESS)
-        )  # where there are such groups, theirs counts (sched(7))
+        # With autogroups, nice values count within a session only, and the group's value counts outside (sched(7)).
+        cgroup_files.write("/proc/self/autogroup", str(_NICENESS))
 
 
-def lift() -> None:
-    """Be under none, in a daemon: an agent's relay may have started it. Niceness stays, which only root can lower.
+def reset_in_daemon() -> None:
+    """Undo an agent's limits in this process, the daemon, which an agent's relay may have started.
 
-    It may have open as many files as it is allowed.
+    The soft limit of open files is raised to the hard limit. The nice value stays, since only root can lower it.
     """
-    with contextlib.suppress(ValueError, OSError):  # some systems let nobody have what they call the limit
-        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES[1], OPEN_FILES[1]))
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse what they report as the hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (INHERITED_OPEN_FILES[1], INHERITED_OPEN_FILES[1]))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    if cgroup_files.read(_OOM_SCORE).strip() == _GOES_FIRST:
+    if cgroup_files.read(_OOM_SCORE).strip() == _AGENT_OOM_SCORE:
         cgroup_files.write(_OOM_SCORE, "0")
 
 
-class Watch:
-    """Looks what the attempt of this shim takes. `in_all` are the limits of all attempts together."""
+class LimitMonitor:
+    """The check whether the shim's attempt exceeds a limit.
 
-    def __init__(self, limits: Mapping[str, Any], in_all: Mapping[str, Any], meter: Meter) -> None:
+    Args:
+        limits: The fields of `TreeLimits` for this attempt.
+        total_limits: The same for all attempts together.
+    """
+
+    def __init__(self, limits: Mapping[str, Any], total_limits: Mapping[str, Any], meter: Meter) -> None:
         self.limits = limits
-        self.in_all = in_all
+        self.total_limits = total_limits
         self.meter = meter
-        self.reached = ""  #: the limit that it is past, in words
-        self.grace = 0.0  #: within which it is to end then
-        self.peak = self.mapped = 0  #: the most that was seen, of memory and of mapped files
-        self.last = Usage()
-        self.looked = time.monotonic()
-        self.next_look = self.looked + _SOONEST_S
+        self.exceeded = ""  #: message about the limit that was exceeded
+        self.grace = 0.0  #: seconds from SIGTERM to SIGKILL, once a limit is exceeded
+        self.peak_memory = 0  #: bytes
+        self.peak_mapped = 0  #: bytes of mapped files
+        self.last_usage = Usage()
+        self.last_check = time.monotonic()
+        self.next_check = self.last_check + _SHORTEST_PAUSE_S
 
-    def look(self) -> None:
-        """See what it takes, if it is time to."""
+    def check(self) -> None:
+        """Measure the attempt if a measurement is due, and set `exceeded`."""
         now = time.monotonic()
-        if now >= self.next_look and not self.reached:
+        if now >= self.next_check and not self.exceeded:
             usage = self.meter.read()
-            self.peak, self.mapped = max(self.peak, usage.memory), max(self.mapped, usage.mapped)
-            self.reached = self.find(usage)
-            self.next_look = now + self.pause(usage, now - self.looked)
-            self.last, self.looked = usage, now
+            self.peak_memory = max(self.peak_memory, usage.memory)
+            self.peak_mapped = max(self.peak_mapped, usage.mapped)
+            self.exceeded = self.find_exceeded(usage)
+            self.next_check = now + self.pause(usage, now - self.last_check)
+            self.last_usage, self.last_check = usage, now
 
-    def pause(self, usage: Usage, since: float) -> float:
-        """Until the next look: half of what it takes, at the pace since the last, to be past a limit."""
-        half = LOOK_EVERY_S
-        for name, held in (("memory", self.meter.memory_is_held), ("processes", self.meter.processes_are_held)):
-            value, before = getattr(usage, name), getattr(self.last, name)
-            if value > before and not held:
-                half = min(half, ((self.limits.get(name) or math.inf) - value) / (value - before) * since / 2)
-        return max(_SOONEST_S, half)
+    def pause(self, usage: Usage, elapsed: float) -> float:
+        """Return the seconds until the next measurement.
 
-    def find(self, usage: Usage) -> str:
-        """The limit that it is past, in words; '' where it is past none."""
+        That is half of the time in which the attempt reaches a limit, if it grows as fast as in the last `elapsed`
+        seconds.
+        """
+        half = CHECK_EVERY_S
+        measured = (("memory", self.meter.kernel_limits_memory), ("processes", self.meter.kernel_limits_processes))
+        for name, is_enforced in measured:
+            value, before = getattr(usage, name), getattr(self.last_usage, name)
+            if value > before and not is_enforced:
+                half = min(half, ((self.limits.get(name) or math.inf) - value) / (value - before) * elapsed / 2)
+        return max(_SHORTEST_PAUSE_S, half)
+
+    def find_exceeded(self, usage: Usage) -> str:
+        """Return a message about the limit that is exceeded, or an empty string."""
         return (
-            cgroup_files.read("over")
-            or self.past_memory(usage.memory)
-            or self.past_processes(usage.processes)
-            or self.past_cpu(usage.cpu_s)
+            cgroup_files.read("over")  # written by the daemon: a limit of all attempts together
+            or self.exceeds_memory(usage.memory)
+            or self.exceeds_processes(usage.processes)
+            or self.exceeds_cpu_time(usage.cpu_s)
         )
 
-    def past_memory(self, used: int) -> str:
+    def exceeds_memory(self, used: int) -> str:
         limit: int = self.limits.get("memory") or sys.maxsize
-        killer = self.meter.find_killer() if self.meter.memory_is_held else "own" if used > limit else ""
-        if not killer:
-            return ""
-        if killer == "own":
-            self.peak = max(self.peak, limit)  # all of it: before that, cached files go
-            whose = f"its memory limit of {spell_bytes(limit)}"
-        elif killer == "together" and (all_of_it := self.in_all.get("memory")):
-            whose = f"the memory limit of {spell_bytes(all_of_it)} of all agents together"
+        if self.meter.kernel_limits_memory:
+            exceeded = self.meter.find_exceeded_memory_limit()
         else:
-            whose = "the kernel, since the machine had no memory left"
-        return f"by {whose} (peak {spell_bytes(self.peak)})"
+            exceeded = "own" if used > limit else ""
+        if not exceeded:
+            return ""
+        if exceeded == "own":
+            self.peak_memory = max(self.peak_memory, limit)  # the kernel drops cached files before it kills
+            subject = f"its memory limit of {format_bytes(limit)}"
+        elif exceeded == "total" and (total := self.total_limits.get("memory")):
+            subject = f"the memory limit of {format_bytes(total)} of all agents together"
+        else:
+            subject = "the kernel, since the machine had no memory left"
+        return f"by {subject} (peak {format_bytes(self.peak_memory)})"
 
-    def past_processes(self, count: int) -> str:
+    def exceeds_processes(self, count: int) -> str:
         limit: int | None = self.limits.get("processes")
         if limit is None:
             return ""
-        if self.meter.processes_are_held:
-            count = max(count, self.last.processes, self.meter.processes_peak)
-            past = self.meter.refused_processes and count > limit / 2  # else for the sake of a limit around it
+        if self.meter.kernel_limits_processes:
+            count = max(count, self.last_usage.processes, self.meter.peak_processes)
+            # with few processes, it was the limit of an enclosing cgroup that made fork(2) fail
+            is_exceeded = self.meter.refused_forks and count > limit / 2
         else:
-            past = count > limit
-        return f"by its limit of {limit} processes and threads (peak {count})" if past else ""
+            is_exceeded = count > limit
+        return f"by its limit of {limit} processes and threads (peak {count})" if is_exceeded else ""
 
-    def past_cpu(self, used_s: float) -> str:
+    def exceeds_cpu_time(self, used_s: float) -> str:
         limit: float | None = self.limits.get("cpu_s")
         if limit is None or used_s < limit:
             return ""
         self.grace = _GRACE_S
-        return f"by its limit of {spell(limit)} of CPU time"
+        return f"by its limit of {format_seconds(limit)} of CPU time"
 
-    def look_last(self, code: int, largest: int) -> None:
-        """See whether it was a limit that has made the program end so; `largest` is what one process of it had."""
-        if code and not self.reached:
-            self.next_look = 0
-            self.look()
-            self.reached = self.reached or self.past_file_size(code)
-        self.peak = max(self.peak, largest - self.mapped)
+    def check_last(self, code: int, largest: int) -> None:
+        """Find out, after the program has ended, whether a limit was the reason.
 
-    def past_file_size(self, code: int) -> str:
-        """What is past it is killed, or, where it does not care for that signal, told so; and says so, as a rule."""
+        Args:
+            code: Exit code, or the negative number of the signal.
+            largest: Peak resident set size of the largest process, in bytes.
+        """
+        if code and not self.exceeded:
+            self.next_check = 0
+            self.check()
+            self.exceeded = self.exceeded or self.exceeds_file_size(code)
+        self.peak_memory = max(self.peak_memory, largest - self.peak_mapped)
+
+    def exceeds_file_size(self, code: int) -> str:
+        """Return a message if the program failed because of the limit of file sizes, or an empty string.
+
+        SIGXFSZ kills the program. If the program ignores SIGXFSZ, write(2) fails with EFBIG, which programs print.
+        """
         limit: int | None = self.limits.get("file_size")
-        killed = code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)
-        past = limit and (killed or any(os.strerror(errno.EFBIG) in _end_of(name) for name in ("errors", "output")))
-        return f"by its limit of {spell_bytes(limit or 0)} for a file" if past else ""
+        is_killed = code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)
+        message = os.strerror(errno.EFBIG)
+        is_exceeded = limit and (is_killed or any(message in _read_tail(name) for name in ("errors", "output")))
+        return f"by its limit of {format_bytes(limit or 0)} for a file" if is_exceeded else ""
 
 
-def _end_of(name: str) -> str:
+def _read_tail(name: str) -> str:
     try:
         with open(name, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _WORDS))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _OUTPUT_TAIL))
             return file.read().decode(errors="replace")
     except OSError:
         return ""
 
 
-def spell(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
 
 
-def spell_bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

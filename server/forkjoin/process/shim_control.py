@@ -1,6 +1,6 @@
-"""Shims, as a daemon sees them: started, found, asked to end; and what is done where one does not answer.
+"""The daemon's side of shims: starting them, finding them, asking them to end, and acting for those that don't answer.
 
-Those that this process has started are waited for, too: an ended one stays a zombie until somebody does.
+The daemon also waits for the shims that it has started, which would otherwise stay zombies.
 """
 
 import contextlib
@@ -18,183 +18,212 @@ from pydantic import TypeAdapter, ValidationError
 from forkjoin.core import file_lock
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.model import Outcome
-from forkjoin.process import attempt_cgroups, process_tree, shim
+from forkjoin.process import attempt_cgroups, attempt_processes, process_signals, process_table, shim, termination
 from forkjoin.process.environment import encode
+from forkjoin.process.process_table import Process, ProcessIdentity
 
-#: How long a shim that was asked to end its tree may take beyond the grace, before that is done without it.
-WAIT_S = process_tree.KILL_WAIT_S + 5.0
-#: By what an attempt ended whose word to end is empty: an older daemon left it so on a full disk.
-_SOME_LIMIT = "by a limit of all agents together"
-#: How soon a program that is to be frozen is looked for again.
-_AGAIN_S = 0.05
-#: How long a shim that has let go of its lock may take until it is gone, and how soon that is looked for.
-_GONE_S, _SOONEST_S = 1.0, 0.001
+#: Seconds beyond the grace period that a shim may take to end its process tree, before the daemon does it instead.
+WAIT_S = termination.KILL_WAIT_S + 5.0
+#: The message if the file `over` is empty, as an older daemon left it on a full disk.
+_UNKNOWN_TOTAL_LIMIT = "by a limit of all agents together"
+#: Pause between two searches for a program that should be frozen.
+_FREEZE_RETRY_S = 0.05
+#: Seconds that a shim may take to exit after it has released its lock, and the pause between two checks.
+_EXIT_TIMEOUT_S, _EXIT_CHECK_S = 1.0, 0.001
 
 _T = TypeVar("_T")
-_IDENTITY = TypeAdapter(process_tree.Identity)
-#: How an attempt's end is written down.
+_IDENTITY = TypeAdapter(ProcessIdentity)
+#: The format of end.json.
 OUTCOME = TypeAdapter(Outcome)
 
-#: The pids of those that this process has started, by the folders of their attempts.
+#: Pids of the shims that this process has started and not waited for yet, by the attempt's folder.
 _pids: dict[Path, int] = {}
 
 
-def start(folder: Path, taken: int, environment: Mapping[str, str]) -> None:
-    """Fork a shim, which inherits the lock, and send it the program's environment, with the attempt's mark."""
-    sent = encode({**environment, process_tree.MARK: str(folder)})
-    own = {name: value for name, value in os.environ.items() if name != process_tree.MARK}
-    argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(taken)]
+def start(folder: Path, lock: int, environment: Mapping[str, str]) -> None:
+    """Start a shim, which inherits the lock, and send it the program's environment plus the attempt's mark.
+
+    Args:
+        folder: The attempt's folder, which already contains the files that the shim reads.
+        lock: Descriptor of the attempt's lock, which this process has taken.
+    """
+    program_environment = encode({**environment, attempt_processes.MARK: str(folder)})
+    own = {name: value for name, value in os.environ.items() if name != attempt_processes.MARK}
+    argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(lock)]
     with os.fdopen(os.open(folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
         child = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=(taken,),
+            pass_fds=(lock,),
             start_new_session=True,
-            env={**own, process_tree.KEEPER: "1"},
+            env={**own, attempt_processes.SUPERVISOR: "1"},
         )
     _pids[folder] = child.pid
-    child.returncode = 0  # that it ends is seen by its pid
+    child.returncode = 0  # keeps subprocess from waiting for the shim, which `reap` does
     assert child.stdin
-    with contextlib.suppress(BrokenPipeError), child.stdin:  # if it is gone, nothing is started
-        child.stdin.write(sent)
+    with contextlib.suppress(BrokenPipeError), child.stdin:  # a shim without environment starts nothing
+        child.stdin.write(program_environment)
 
 
-def started(above: Path) -> list[Path]:
-    """The folders, of those in this one, whose shims were started here and not waited for yet."""
-    return [folder for folder in [*_pids] if folder.parent == above]
+def list_started(attempts: Path) -> list[Path]:
+    """Return the folders in `attempts` whose shims this process has started and not waited for yet."""
+    return [folder for folder in [*_pids] if folder.parent == attempts]
 
 
 def reap(folder: Path) -> None:
-    """Wait for a shim of ours that has let go of its lock: it is all but gone, or stays above what is left."""
+    """Wait for the shim of an attempt, if this process has started it and it has released its lock.
+
+    A shim that still kills survivors does not exit. It is waited for by a later call.
+    """
     if (folder / "lock").exists() and (pid := _pids.pop(folder, None)):
-        with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
+        with contextlib.suppress(ChildProcessError):  # the daemon's parent may have had SIGCHLD ignored
             if not _wait(pid):
                 _pids[folder] = pid
 
 
 def _wait(pid: int) -> bool:
-    """Wait a second for a child to end. Return whether it did: a shim stays above what it can't end."""
-    give_up = time.monotonic() + _GONE_S
+    """Wait for a child for `_EXIT_TIMEOUT_S` at most. Return whether it has exited."""
+    deadline = time.monotonic() + _EXIT_TIMEOUT_S
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if time.monotonic() >= give_up:
+        if time.monotonic() >= deadline:
             return False
-        time.sleep(_SOONEST_S)
+        time.sleep(_EXIT_CHECK_S)
     return True
 
 
 def read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
-    """What a record says; nothing where it is missing or damaged."""
+    """Return the content of a JSON file, or `None` if the file is missing or damaged."""
     try:
         return kind.validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def read(folder: Path) -> process_tree.Identity | None:
-    """Who the shim is, or was."""
+def read_shim(folder: Path) -> ProcessIdentity | None:
+    """Return the identity of an attempt's shim, which may have ended, or `None` if no shim has come up."""
     return read_record(folder / "started.json", _IDENTITY)
 
 
-def open_handle(folder: Path) -> int | None:
-    owner = read(folder)
-    return owner and process_tree.open_handle(owner)
+def open_pidfd(folder: Path) -> int | None:
+    """Return a descriptor of an attempt's shim that becomes readable when the shim ends, or `None` if none is alive."""
+    identity = read_shim(folder)
+    return identity and process_signals.open_pidfd(identity)
 
 
-def find_live(folders: Iterable[Path]) -> dict[Path, process_tree.Identity]:
-    """The shims of those whose shim is there."""
-    live: dict[Path, process_tree.Identity] = {}
+def find_live(folders: Iterable[Path]) -> dict[Path, ProcessIdentity]:
+    """Return the shims that are alive, by the attempt's folder."""
+    live: dict[Path, ProcessIdentity] = {}
     for folder in folders:
-        with contextlib.suppress(OSError):  # one that can't be looked at keeps nobody from looking at the others
-            if file_lock.is_held(folder / "lock") and (owner := read(folder)):
-                live[folder] = owner
+        with contextlib.suppress(OSError):  # one unreadable folder must not hide the others
+            if file_lock.is_held(folder / "lock") and (identity := read_shim(folder)):
+                live[folder] = identity
     return live
 
 
 def poke(folder: Path) -> None:
-    """Tell the shim to look; where none reads the fifo (ENXIO), there is nobody to tell."""
-    with contextlib.suppress(OSError):
+    """Tell the shim, if one is alive, that input, input.end or cancel has changed."""
+    with contextlib.suppress(OSError):  # ENXIO: no shim reads the FIFO
         fifo = os.open(folder / "poke", os.O_WRONLY | os.O_NONBLOCK)
         with os.fdopen(fifo, "wb", buffering=0) as opened:
             opened.write(b"!")
 
 
 def ask_to_end(folder: Path, grace: float) -> bool:
-    """Leave word that the attempt is to end, for its shim or for whoever would start one; whether a shim has it."""
+    """Write the file `cancel`, so that the shim ends the attempt, or never starts it. Return whether a shim is alive.
+
+    Args:
+        grace: Seconds from SIGTERM to SIGKILL.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(OSError):  # the disk may be too full even for an empty file: the caller ends the tree
+    with contextlib.suppress(OSError):  # if there is no space even for an empty file, the caller ends the process tree
         try:
             write_atomically(folder / "cancel", str(grace).encode())
         except OSError:
             (folder / "cancel").touch(0o600)
-    if owner := read(folder):
-        process_tree.send(owner, signal.SIGCONT)  # its own program may have stopped it
+    if identity := read_shim(folder):
+        process_signals.send_signal(identity, signal.SIGCONT)  # the program may have stopped its shim
     poke(folder)
     return file_lock.is_held(folder / "lock")
 
 
 def freeze(folder: Path) -> None:
-    give_up = time.monotonic() + process_tree.KILL_WAIT_S
+    """Stop all processes of an attempt, and its time limits. Do nothing if the attempt has ended. Blocks.
+
+    Raises:
+        TimeoutError: The attempt is alive, but its program did not come up.
+        OSError: The file `frozen` could not be written. Nothing is stopped.
+    """
+    deadline = time.monotonic() + termination.KILL_WAIT_S
     while file_lock.is_held(folder / "lock"):
         write_atomically(folder / "frozen", b"")
-        if process_tree.stop(_finder(folder)):
+        if process_signals.suspend_all(_finder(folder)):
             return
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"nothing of {folder.name} is there to be stopped")
-        time.sleep(_AGAIN_S)  # its program is about to come up, or its shim to go
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no process of {folder.name} could be found to freeze; its program has not started yet")
+        time.sleep(_FREEZE_RETRY_S)  # either the program is about to start, or the shim is about to exit
 
 
 def thaw(folder: Path) -> None:
+    """Resume all processes of an attempt, and its time limits, the silence limit included."""
     if (folder / "frozen").exists():
-        for entry in _finder(folder)():
-            process_tree.send(entry.identity, signal.SIGCONT)
+        for process in _finder(folder)():
+            process_signals.send_signal(process.identity, signal.SIGCONT)
         (folder / "frozen").unlink(missing_ok=True)
     (folder / "waiting").unlink(missing_ok=True)
 
 
-def excuse(folder: Path) -> None:
-    if folder.exists():  # else it was forgotten
+def pause_silence_limit(folder: Path) -> None:
+    if folder.exists():  # otherwise the attempt was forgotten
         write_atomically(folder / "waiting", b"")
 
 
-def _finder(folder: Path) -> Callable[[], list[process_tree.Entry]]:
-    """What finds the processes of an attempt, time and again."""
-    group, owner = next(iter(attempt_cgroups.find(folder)), None), read(folder)
-    return lambda: process_tree.tree(str(folder), owner, group)
+def _finder(folder: Path) -> Callable[[], list[Process]]:
+    """Return a function that finds the processes of an attempt."""
+    cgroup, identity = next(iter(attempt_cgroups.find(folder)), None), read_shim(folder)
+    return lambda: attempt_processes.find_processes(str(folder), identity, cgroup)
 
 
-def end_tree(folder: Path, grace: float) -> list[str]:
-    """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
-    owner = read(folder)
-    left = process_tree.end(
-        _finder(folder), grace, lambda: _kill_below(folder, owner), next(iter(attempt_cgroups.find(folder)), None)
-    )
-    if not left:
-        left = process_tree.end(lambda: [entry for entry in process_tree.table() if entry.identity == owner], 0)
+def terminate_tree(folder: Path, grace: float) -> list[str]:
+    """End the processes of an attempt that its shim has not ended, and then the shim. Blocks.
+
+    Returns:
+        Names and pids of the survivors. If there are any, the shim stays alive as their ancestor.
+    """
+    identity = read_shim(folder)
+    cgroup = next(iter(attempt_cgroups.find(folder)), None)
+    survivors = termination.terminate(_finder(folder), grace, lambda: _kill_children(folder, identity), cgroup)
+    if not survivors and identity:
+        survivors = termination.terminate(lambda: _find_exactly(identity), 0)
     attempt_cgroups.remove(folder)
-    return [str(entry) for entry in left]
+    return [str(process) for process in survivors]
 
 
-def _kill_below(folder: Path, owner: process_tree.Identity | None) -> list[process_tree.Entry]:
-    """Kill what is below a shim that does not do so itself. Return what is left, which the shim stays above."""
-    if owner is None or not process_tree.is_alive(owner):
+def _find_exactly(identity: ProcessIdentity) -> list[Process]:
+    process = process_table.read_process(identity.pid)
+    return [process] if process and process.identity == identity else []
+
+
+def _kill_children(folder: Path, identity: ProcessIdentity | None) -> list[Process]:
+    """Stop a shim that is alive and kill its descendants. Return the survivors."""
+    if identity is None or not process_table.is_alive(identity):
         return []
-    process_tree.send(owner, signal.SIGSTOP)
-    left = process_tree.kill_children(owner.pid, str(folder))
-    if left:
-        process_tree.send(owner, signal.SIGCONT)
-    return left
+    process_signals.send_signal(identity, signal.SIGSTOP)
+    survivors = termination.kill_children(identity.pid, str(folder))
+    if survivors:
+        process_signals.send_signal(identity, signal.SIGCONT)
+    return survivors
 
 
-def end_without(folder: Path) -> None:
-    """End an attempt whose shim does not heed its word to do so, and write down, in its stead, by what it ended."""
-    if owner := read(folder):
-        process_tree.send(owner, signal.SIGSTOP)  # it is to write down no other end
-    with contextlib.suppress(OSError):  # the whole folder may be gone
-        why = (folder / "over").read_text(encoding="utf-8", errors="replace") or _SOME_LIMIT
+def end_without_shim(folder: Path) -> None:
+    """End an attempt whose shim does not react to the file `over`, and write end.json in its place."""
+    if identity := read_shim(folder):
+        process_signals.send_signal(identity, signal.SIGSTOP)  # keeps the shim from writing another end.json
+    with contextlib.suppress(OSError):  # somebody may have deleted the whole folder
+        message = (folder / "over").read_text(encoding="utf-8", errors="replace") or _UNKNOWN_TOTAL_LIMIT
         try:
-            write_atomically(folder / "end.json", OUTCOME.dump_json(Outcome("limited", error=why)))
+            write_atomically(folder / "end.json", OUTCOME.dump_json(Outcome("limited", error=message)))
         except OSError:
             (folder / "full.json").replace(folder / "end.json")
-    end_tree(folder, 0)
+    terminate_tree(folder, 0)

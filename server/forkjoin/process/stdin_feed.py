@@ -1,4 +1,4 @@
-"""A program's stdin, fed from a file. Standard library only, since it is the shim that does so."""
+"""The program's stdin, fed from the file `input`. Standard library only, since the shim imports this module."""
 
 import contextlib
 import fcntl
@@ -8,39 +8,45 @@ import selectors
 _CHUNK = 65536
 
 
-class Feed:
-    """Copies the file `input` into the program's stdin, as far as it has grown and the program reads."""
+class StdinFeed:
+    """Copies the growing file `input` to the program's stdin, as fast as the program reads it."""
 
     def __init__(self, stdin: int) -> None:
         self.stdin = stdin
         self.source = os.open("input", os.O_RDONLY | os.O_CLOEXEC)
         self.pending = b""
-        self.at_end = False  #: whether the last look found no more, and nobody who writes
+        self.at_end = False  #: whether the last read found no more bytes while no daemon was appending
         self.open = True
 
     def copy(self, selector: selectors.BaseSelector) -> None:
-        """Copy what can be copied now; leave stdin in `selector` while the program does not read."""
+        """Copy what can be copied without blocking, and close stdin after the last byte.
+
+        While the program does not read, stdin is registered in `selector`.
+        """
         if not self.open:
             return
-        waits = self.stdin in selector.get_map()
-        complete = os.path.exists("input.end")  # looked for before the read that finds no more
+        is_registered = self.stdin in selector.get_map()
+        is_complete = os.path.exists("input.end")  # checked before the read that finds no more bytes
         try:
-            while self.refill():
+            while self.fill():
                 self.pending = self.pending[os.write(self.stdin, self.pending) :]
         except BlockingIOError:
-            if not waits:
+            if not is_registered:
                 selector.register(self.stdin, selectors.EVENT_WRITE)
             return
         except BrokenPipeError:
-            complete = self.at_end = True
-        if waits:
+            is_complete = self.at_end = True
+        if is_registered:
             selector.unregister(self.stdin)
-        if complete and self.at_end:
+        if is_complete and self.at_end:
             os.close(self.stdin)
             self.open = False
 
-    def refill(self) -> bool:
-        """Whether there is something to copy. What is still being written is not: for want of room it is taken back."""
+    def fill(self) -> bool:
+        """Read the next bytes of the file if none are pending. Return whether bytes are pending.
+
+        A daemon that appends locks the file, and truncates it again if the disk is full. So a locked file is not read.
+        """
         if not self.pending:
             self.at_end = False
             with contextlib.suppress(BlockingIOError):

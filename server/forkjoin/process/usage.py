@@ -1,9 +1,12 @@
-"""What an attempt takes: memory, processes, CPU time; asked of its cgroups where these tell, else of its tree.
+"""Measurement of what an attempt uses: memory, processes and CPU time.
 
-Standard library only, since the shim uses it too. Memory is what would be free if the attempt went: not the files that
-the kernel caches or maps for it, which a cgroup counts until they are in the way. In a tree, what processes share is
-counted once, as the largest that one of them shares (its exact part, smaps_rollup's, takes a hundred times as long to
-ask), and what a fork has not written to yet is counted for both. Threads count as processes, as they do for a cgroup.
+Standard library only, since the shim imports this module. The attempt's cgroups are asked if they can tell, else its
+process tree is measured.
+
+Memory means what would be free if the attempt ended. So files that the kernel caches or maps do not count, although a
+cgroup counts them until the kernel drops them. In a process tree, shared memory counts once, as the largest amount
+that one process shares: exact numbers (smaps_rollup) take a hundred times as long. Pages that a fork has not yet
+written to count for both processes. Threads count as processes, as they do in a cgroup.
 """
 
 import contextlib
@@ -11,121 +14,149 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from forkjoin.process import cgroup_files, process_tree
+from forkjoin.process import attempt_processes, cgroup_files, process_table
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: The most that the kernel asks for at once before it ends somebody for want of it.
-_STEP = 65536
-#: What tells of version 1 how much it has had of how much.
-_MOST = ("memory.max_usage_in_bytes", "memory.limit_in_bytes")
-#: What tells that a cgroup holds the limit, of version 2 or 1.
+#: Bytes. Below its limit by less than this, a cgroup counts as full: the kernel charges memory in batches.
+_CHARGE_BATCH = 65536
+#: Files of cgroup v1 with the peak memory use and its limit.
+_PEAK_AND_LIMIT = ("memory.max_usage_in_bytes", "memory.limit_in_bytes")
+#: Files of cgroup v2 and v1 with the memory limit.
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
-#: What counts as memory, and what does not though a process has it, of version 2; 1 has lines with those within, too.
-_MEMORY_PARTS, _MAPPED_PARTS = ("anon", "shmem", "total_rss", "total_shmem"), ("file_mapped", "total_mapped_file")
+#: Lines of memory.stat that count as memory. In version 1 the `total_` lines include descendant cgroups.
+_MEMORY_LINES = ("anon", "shmem", "total_rss", "total_shmem")
+#: Lines of memory.stat about mapped files, which do not count as memory.
+_MAPPED_LINES = ("file_mapped", "total_mapped_file")
 
 
 class Usage(NamedTuple):
     memory: int = 0  #: bytes
     processes: int = 0
     cpu_s: float = 0
-    mapped: int = 0  #: bytes of files; in a tree, of the process that has most
+    mapped: int = 0  #: bytes of mapped files; in a process tree, of the process that has mapped most
 
 
 class Meter:
-    """Measures this shim's attempt, with this mark and these cgroups; `held` are the limits that were set there."""
+    """The measurement of this shim's attempt.
 
-    def __init__(self, mark: str, folders: Sequence[str], held: Collection[str]) -> None:
+    Args:
+        mark: The attempt's mark.
+        cgroups: The folders of the attempt's cgroups.
+        applied: The cgroup files of the settings that the kernel has accepted.
+    """
+
+    def __init__(self, mark: str, cgroups: Sequence[str], applied: Collection[str]) -> None:
         self.mark = mark
-        self.folders = folders
-        here = {os.path.basename(file) for file in held if os.path.dirname(file) in folders and os.path.exists(file)}
-        self.memory_is_held = any(name in here for name in _MEMORY_LIMITS)
-        self.processes_are_held = "pids.max" in here
-        self.was_full = [False, False]  #: version 1: whether it was at its limit of memory, at the last two looks
+        self.cgroups = cgroups
+        names = {
+            os.path.basename(file) for file in applied if os.path.dirname(file) in cgroups and os.path.exists(file)
+        }
+        self.kernel_limits_memory = any(name in names for name in _MEMORY_LIMITS)
+        self.kernel_limits_processes = "pids.max" in names
+        self.was_full = [False, False]  #: cgroup v1: whether memory was at its limit in the last two measurements
 
     def read(self) -> Usage:
-        """What is taken now."""
-        held = self.memory_is_held and self.processes_are_held
-        tree = Usage() if held else of_tree(os.getpid(), self.mark)
-        parts = self.ask("memory.stat")
+        """Measure the current usage."""
+        needs_tree = not (self.kernel_limits_memory and self.kernel_limits_processes)
+        tree = measure_tree(os.getpid(), self.mark) if needs_tree else Usage()
+        memory = self.read_numbers("memory.stat")
+        cpu_ns = self.read_numbers("cpuacct.usage").get("", 0)
+        cpu_us = self.read_numbers("cpu.stat").get("usage_usec", 0)
         return Usage(
-            sum(parts.get(name, 0) for name in _MEMORY_PARTS) if self.memory_is_held else tree.memory,
-            self.ask("pids.current").get("", 0) if self.processes_are_held else tree.processes,
-            self.ask("cpuacct.usage").get("", 0) / 1e9 or self.ask("cpu.stat").get("usage_usec", 0) / 1e6 or tree.cpu_s,
-            sum(parts.get(name, 0) for name in _MAPPED_PARTS) if self.memory_is_held else tree.mapped,
+            sum(memory.get(name, 0) for name in _MEMORY_LINES) if self.kernel_limits_memory else tree.memory,
+            self.read_numbers("pids.current").get("", 0) if self.kernel_limits_processes else tree.processes,
+            cpu_ns / 1e9 or cpu_us / 1e6 or tree.cpu_s,
+            sum(memory.get(name, 0) for name in _MAPPED_LINES) if self.kernel_limits_memory else tree.mapped,
         )
 
-    def find_killer(self) -> Literal["", "own", "together", "around"]:
-        """Whose limit of memory has had the kernel kill one of it; '' for none, or one within. Asked each look."""
-        events = self.ask("memory.events", "memory.oom_control")
-        own = int(self.is_full()) if "oom" not in events else self.ask("memory.events.local").get("oom", events["oom"])
+    def find_exceeded_memory_limit(self) -> Literal["", "own", "total", "machine"]:
+        """Return the memory limit for which the kernel has killed a process of the attempt.
+
+        "own" is the attempt's limit, "total" that of all attempts together, "machine" the machine's memory or the limit
+        of another enclosing cgroup. Empty if no process was killed, or only for the limit of a descendant cgroup.
+        """
+        events = self.read_numbers("memory.events", "memory.oom_control")
+        if "oom" in events:
+            own = self.read_numbers("memory.events.local").get("oom", events["oom"])
+        else:
+            own = int(self.is_full())
         if not events.get("oom_kill") or events.get("oom", 0) > own:
             return ""
-        return "own" if own else "together" if self.home_was_full() else "around"
+        return "own" if own else "total" if self.total_was_full() else "machine"
 
     def is_full(self) -> bool:
-        """Whether it was at its limit of late: all that version 1 tells, which counts files that are cached."""
-        most, limit = (self.ask(name).get("", 0) for name in _MOST)
-        self.was_full = [self.was_full[-1], most > limit - _STEP]
-        for folder in self.folders:
-            cgroup_files.write(f"{folder}/memory.max_usage_in_bytes", "0")  # the most from now on
+        """Return whether memory was at its limit recently, by cgroup v1, which counts cached files too."""
+        peak, limit = (self.read_numbers(name).get("", 0) for name in _PEAK_AND_LIMIT)
+        self.was_full = [self.was_full[-1], peak > limit - _CHARGE_BATCH]
+        for folder in self.cgroups:
+            cgroup_files.write(f"{folder}/memory.max_usage_in_bytes", "0")  # start a new peak
         return any(self.was_full)
 
-    def home_was_full(self) -> bool:
-        """Whether all together have been at their limit, which the cgroup around holds; 1 counts cached files again."""
-        homes = [os.path.dirname(folder) for folder in self.folders]
-        events = _ask(homes, "memory.events.local", "memory.events")  # that is as local before Linux 5.2
-        most, limit = (_ask(homes, name).get("", 0) for name in _MOST)
-        return events.get("oom", 0) > 0 or 0 < limit - _STEP < most
+    def total_was_full(self) -> bool:
+        """Return whether all attempts together were at their memory limit."""
+        homes = [os.path.dirname(folder) for folder in self.cgroups]
+        events = _read_numbers(homes, "memory.events.local", "memory.events")  # the latter was local before Linux 5.2
+        peak, limit = (_read_numbers(homes, name).get("", 0) for name in _PEAK_AND_LIMIT)
+        return events.get("oom", 0) > 0 or 0 < limit - _CHARGE_BATCH < peak
 
     @property
-    def refused_processes(self) -> int:
-        return self.ask("pids.events").get("max", 0)
+    def refused_forks(self) -> int:
+        return self.read_numbers("pids.events").get("max", 0)
 
     @property
-    def processes_peak(self) -> int:
-        """The most that there were at once; 0 where the kernel is too old to tell."""
-        return self.ask("pids.peak").get("", 0)
+    def peak_processes(self) -> int:
+        """Return the largest number of processes at a time, or 0 if the kernel is too old to tell (before 6.1)."""
+        return self.read_numbers("pids.peak").get("", 0)
 
-    def ask(self, *names: str) -> dict[str, int]:
-        return _ask(self.folders, *names)
+    def read_numbers(self, *names: str) -> dict[str, int]:
+        return _read_numbers(self.cgroups, *names)
 
 
-def _ask(folders: Sequence[str], *names: str) -> dict[str, int]:
-    """The numbers in the first of these files that there is, by what they are called; one alone by ''."""
+def _read_numbers(folders: Sequence[str], *names: str) -> dict[str, int]:
+    """Return the numbers in the first of these files that exists, by their key in the file.
+
+    The key is an empty string if the file contains only one number.
+    """
     for file in (f"{folder}/{name}" for name in names for folder in folders):
         if lines := [line.split() for line in cgroup_files.read(file).splitlines()]:
             return {"".join(words[:-1]): int(words[-1]) for words in lines}
     return {}
 
 
-def of_tree(root: int, mark: str) -> Usage:
-    """What is taken by all below the shim of this attempt; of its own, only the CPU time of those that were below."""
+def measure_tree(shim: int, mark: str) -> Usage:
+    """Measure all descendants of a shim.
+
+    Of the shim itself only the CPU time of the children that it has waited for counts.
+
+    Args:
+        shim: The shim's pid.
+        mark: The attempt's mark.
+    """
     anonymous = shared = mapped = count = ticks = 0
-    for pid, fields in _tree(root, mark):
-        ticks += sum(map(int, fields[13 if pid == root else 11 : 15]))
-        if pid != root:
-            has = _resident(pid)
-            anonymous += has.get("RssAnon", 0)
-            shared, mapped = max(shared, has.get("RssShmem", 0)), max(mapped, has.get("RssFile", 0))
+    for pid, fields in _walk_tree(shim, mark):
+        ticks += sum(map(int, fields[13 if pid == shim else 11 : 15]))
+        if pid != shim:
+            resident = _read_resident_kb(pid)
+            anonymous += resident.get("RssAnon", 0)
+            shared, mapped = max(shared, resident.get("RssShmem", 0)), max(mapped, resident.get("RssFile", 0))
             count += int(fields[17])
     return Usage((anonymous + shared) * 1024, count, ticks / _TICKS, mapped * 1024)
 
 
-def _resident(pid: int) -> dict[str, int]:
-    """What of it is in memory, in KB, by kind (proc_pid_status(5)); nothing once it has ended."""
+def _read_resident_kb(pid: int) -> dict[str, int]:
+    """Return the resident memory of a process by kind, in KB (proc_pid_status(5)). Empty if the process has ended."""
     lines = (line.split() for line in cgroup_files.read(f"/proc/{pid}/status").splitlines() if line.startswith("Rss"))
     return {name.rstrip(":"): int(size) for name, size, _ in lines}
 
 
-def _tree(root: int, mark: str) -> Iterator[tuple[int, list[bytes]]]:
-    """A process and all below it, with what its stat says; but no keeper, nor who is below one."""
-    todo = [root]
-    while todo:
-        pid = todo.pop()
+def _walk_tree(shim: int, mark: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield pid and stat fields of a shim and its descendants, without other supervisors and their descendants."""
+    pending = [shim]
+    while pending:
+        pid = pending.pop()
         with contextlib.suppress(OSError):
-            _, fields = process_tree.read_stat(pid)
-            if (
-                pid == root or int(fields[3]) != pid or not process_tree.is_keeper(pid, mark)
-            ):  # a keeper leads a session
+            _, fields = process_table.read_stat(pid)
+            leads_session = int(fields[3]) == pid  # as each supervisor does
+            if pid == shim or not leads_session or not attempt_processes.is_supervisor(pid, mark):
                 yield pid, fields
-                todo += process_tree.children(pid, int(fields[17]))
+                pending += process_table.list_children(pid, int(fields[17]))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
 from forkjoin.core.redaction import redact_end, secrets_of
-from forkjoin.process.executor import AttemptSpec, Executor, read_end
+from forkjoin.process.executor import AttemptSpec, Executor, read_tail
 
 #: The bytes of the end of the output that are returned. Errors are usually at the end.
 _OUTPUT_BYTES = 4_000
@@ -65,7 +65,7 @@ class Shell:
             cwd=self.cwd,
             environment=self.environment,
             timeout_s=minutes * 60,
-            together=not apart,
+            stderr_to_stdout=not apart,
             log_bytes=self.log_bytes,
             limits=self.limits,
         )
@@ -85,4 +85,4 @@ class Shell:
         if outcome.kind == "lost":  # its shim is gone, but its processes may still run
             await self.executor.cancel(spec.handle, _GRACE_S)
         redact = partial(redact_end, secrets=secrets_of(spec.environment))
-        return CommandRun(outcome, (await read_end(self.executor, spec.handle, _OUTPUT_BYTES, redact)).text.strip())
+        return CommandRun(outcome, (await read_tail(self.executor, spec.handle, _OUTPUT_BYTES, redact)).text.strip())

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from forkjoin.process import cgroup_files, process_tree
-from forkjoin.process.process_tree import Entry, Identity
+from forkjoin.process import attempt_processes, cgroup_files, process_signals, process_table, termination
+from forkjoin.process.process_table import Process, ProcessIdentity
 from support.attempts import is_running, keeper, read_line, read_sleeper, start, wait_for_sleep
 from support.harness import GIVE_UP_S
 
@@ -30,12 +30,12 @@ def mark(tmp_path: Path) -> str:
     return str(tmp_path / "attempts" / "a1-1")
 
 
-def pids(entries: list[Entry]) -> set[int]:
+def pids(entries: list[Process]) -> set[int]:
     return {entry.identity.pid for entry in entries}
 
 
-def entry_of(pid: int) -> Entry:
-    found = process_tree.read_entry(pid)
+def entry_of(pid: int) -> Process:
+    found = process_table.read_process(pid)
     assert found
     return found
 
@@ -45,37 +45,40 @@ def entry_of(pid: int) -> Entry:
 
 def test_a_process_is_the_same_for_as_long_as_it_lives() -> None:
     with start("sleep", "1000") as sleeper:
-        identity = process_tree.identify(sleeper.pid)
+        identity = process_table.identify(sleeper.pid)
         assert identity
-        assert process_tree.identify(sleeper.pid) == identity
-        assert process_tree.is_alive(identity)
+        assert process_table.identify(sleeper.pid) == identity
+        assert process_table.is_alive(identity)
         sleeper.kill()
         sleeper.wait(GIVE_UP_S)
-        assert not process_tree.is_alive(identity)
+        assert not process_table.is_alive(identity)
 
 
 @pytest.mark.parametrize(("boot_id", "later"), [("", 1), ("another", 0)])
 def test_a_pid_that_came_to_another_process_is_not_the_same(boot_id: str, later: int) -> None:
     with start("sleep", "1000") as sleeper:
         identity = entry_of(sleeper.pid).identity
-        former = Identity(boot_id or identity.boot_id, identity.pid, identity.start_ticks - later)
-        assert not process_tree.is_alive(former)
-        assert process_tree.open_handle(former) is None
-        process_tree.send(former, signal.SIGKILL)
-        process_tree.send(identity, signal.SIGTERM)
+        former = ProcessIdentity(boot_id or identity.boot_id, identity.pid, identity.start_ticks - later)
+        assert not process_table.is_alive(former)
+        assert process_signals.open_pidfd(former) is None
+        process_signals.send_signal(former, signal.SIGKILL)
+        process_signals.send_signal(identity, signal.SIGTERM)
         assert sleeper.wait(GIVE_UP_S) == -signal.SIGTERM
 
 
 def test_a_zombie_has_ended() -> None:
     with start("true") as ended:
         os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-        assert process_tree.read_entry(ended.pid) is None
+        assert process_table.read_process(ended.pid) is None
 
 
 def test_a_process_whose_first_thread_has_ended_goes_on(mark: str) -> None:
     with start(sys.executable, "-c", HEADLESS, mark=mark) as headless:
         assert read_line(headless) == "headless"
-        assert process_tree.end(lambda: [entry for entry in [process_tree.read_entry(headless.pid)] if entry], 0) == []
+        assert (
+            termination.terminate(lambda: [entry for entry in [process_table.read_process(headless.pid)] if entry], 0)
+            == []
+        )
         assert headless.wait(GIVE_UP_S) == -signal.SIGKILL
 
 
@@ -92,16 +95,16 @@ def test_any_name_is_read_right(tmp_path: Path, name: str) -> None:
 
 def test_the_table_has_every_process() -> None:
     with start("sleep", "1000") as sleeper:
-        assert {1, os.getpid(), sleeper.pid} <= pids(process_tree.table())
+        assert {1, os.getpid(), sleeper.pid} <= pids(process_table.list_processes())
 
 
 def test_what_was_stopped_goes_on_and_is_told_of() -> None:
     with start("sleep", "1000") as sleeper:
         sleeper.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
-        assert process_tree.wake(entry_of(sleeper.pid).identity)
+        assert process_signals.resume_if_stopped(entry_of(sleeper.pid).identity)
         os.waitid(os.P_PID, sleeper.pid, os.WCONTINUED)
-        assert not process_tree.wake(entry_of(sleeper.pid).identity)
+        assert not process_signals.resume_if_stopped(entry_of(sleeper.pid).identity)
 
 
 def test_what_a_debugger_looks_at_was_not_stopped() -> None:
@@ -109,26 +112,26 @@ def test_what_a_debugger_looks_at_was_not_stopped() -> None:
         if ctypes.CDLL(None).ptrace(16, sleeper.pid, None, None):  # PTRACE_ATTACH
             pytest.skip("nobody may be looked at here")
         os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
-        assert process_tree.read_stat(sleeper.pid)[1][0] == b"t"
-        assert not process_tree.wake(entry_of(sleeper.pid).identity)
+        assert process_table.read_stat(sleeper.pid)[1][0] == b"t"
+        assert not process_signals.resume_if_stopped(entry_of(sleeper.pid).identity)
 
 
 # -- whose is it
 
 
 def test_a_mark_that_nobody_has_marks_nobody(mark: str) -> None:
-    assert process_tree.tree(mark, None) == []
+    assert attempt_processes.find_processes(mark, None) == []
 
 
 def test_what_is_marked_is_found_with_its_descendants(mark: str) -> None:
     with start("sh", "-c", "sleep 1000 & echo $!; env -i sleep 1000 & echo $!; wait", mark=mark) as program:
         children = {read_sleeper(program), read_sleeper(program)}
-        assert pids(process_tree.tree(mark, None)) == {program.pid, *children}
+        assert pids(attempt_processes.find_processes(mark, None)) == {program.pid, *children}
 
 
 def test_what_is_becoming_another_program_is_found(monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
     with start("sleep", "1000", mark=mark) as sleeper:
-        really, looks = process_tree._read, list[str]()
+        really, looks = process_table._read, list[str]()
 
         def read(file: str) -> bytes:
             """As the kernel tells of an exec that is under way (mm_struct): no environment, and no place for one."""
@@ -141,8 +144,8 @@ def test_what_is_becoming_another_program_is_found(monkeypatch: pytest.MonkeyPat
                 found = name + b") " + b" ".join([*rest.split()[:47], b"0", b"0", b"0"])
             return found
 
-        monkeypatch.setattr(process_tree, "_read", read)
-        assert pids(process_tree.tree(mark, None)) == {sleeper.pid}
+        monkeypatch.setattr(process_table, "_read", read)
+        assert pids(attempt_processes.find_processes(mark, None)) == {sleeper.pid}
         assert len(looks) == 10
 
 
@@ -150,28 +153,28 @@ def test_what_cleared_its_environment_is_not_waited_for(monkeypatch: pytest.Monk
     with start("env", "-i", "sleep", "1000") as cleared:
         wait_for_sleep(cleared.pid)
         waits: list[float] = []
-        monkeypatch.setattr("forkjoin.process.process_tree._TRIES", 5000)
-        monkeypatch.setattr("forkjoin.process.process_tree.time.sleep", waits.append)
-        assert process_tree.tree(mark, None) == []
+        monkeypatch.setattr("forkjoin.process.process_table._ENVIRONMENT_READS", 5000)
+        monkeypatch.setattr("forkjoin.process.process_table.time.sleep", waits.append)
+        assert attempt_processes.find_processes(mark, None) == []
         assert len(waits) < 5000
 
 
 def test_a_mark_that_only_begins_alike_is_another(mark: str) -> None:
     with start("sleep", "1000", mark=f"{mark}1"), start("sleep", "1000", OTHER_FORKJOIN_MARK=mark):
-        assert process_tree.tree(mark, None) == []
+        assert attempt_processes.find_processes(mark, None) == []
 
 
 def test_what_cleared_its_environment_is_found_below_the_shim_which_is_not_found(mark: str) -> None:
     with start("sh", "-c", "env -i sleep 1000 & echo $!; wait", FORKJOIN_KEEPER="1") as shim:
         child = read_sleeper(shim)
-        assert pids(process_tree.tree(mark, entry_of(shim.pid).identity)) == {child}
+        assert pids(attempt_processes.find_processes(mark, entry_of(shim.pid).identity)) == {child}
 
 
 def test_what_is_below_another_that_came_to_the_shim_s_pid_is_not_found(mark: str) -> None:
     with start("sh", "-c", "sleep 1000 & echo $!; wait") as stranger:
         read_sleeper(stranger)
         shim = entry_of(stranger.pid).identity
-        assert process_tree.tree(mark, shim._replace(start_ticks=shim.start_ticks - 1)) == []
+        assert attempt_processes.find_processes(mark, shim._replace(start_ticks=shim.start_ticks - 1)) == []
 
 
 def test_what_cleared_its_environment_and_lost_its_parent_is_found_by_its_session(mark: str) -> None:
@@ -180,14 +183,14 @@ def test_what_cleared_its_environment_and_lost_its_parent_is_found_by_its_sessio
         orphan = read_sleeper(program)
         assert read_line(program) == "its parent has ended"
         assert entry_of(orphan).parent != program.pid
-        assert pids(process_tree.tree(mark, None)) == {program.pid, orphan}
+        assert pids(attempt_processes.find_processes(mark, None)) == {program.pid, orphan}
 
 
 def test_a_daemon_below_a_shim_is_not_of_its_tree_nor_is_what_is_below_that(mark: str) -> None:
     daemon = f"{keeper(Path(mark).parent)} sh -c 'env -i sleep 1000 & echo $!; echo $$; wait'"
     with start("sh", "-c", f"{daemon} & wait", FORKJOIN_KEEPER="1") as shim:
         kept = [read_sleeper(shim), int(read_line(shim))]
-        assert process_tree.tree(mark, entry_of(shim.pid).identity) == []
+        assert attempt_processes.find_processes(mark, entry_of(shim.pid).identity) == []
         os.killpg(kept[1], signal.SIGKILL)
 
 
@@ -196,7 +199,9 @@ def test_neither_we_nor_the_first_process_are_of_any_tree(monkeypatch: pytest.Mo
         return {1, os.getpid()}
 
     monkeypatch.setattr(cgroup_files, "members", members)
-    assert not {1, os.getpid()} & pids(process_tree.tree(mark, entry_of(os.getppid()).identity, "a cgroup"))
+    assert not {1, os.getpid()} & pids(
+        attempt_processes.find_processes(mark, entry_of(os.getppid()).identity, "a cgroup")
+    )
 
 
 # -- ending
@@ -205,7 +210,7 @@ def test_neither_we_nor_the_first_process_are_of_any_tree(monkeypatch: pytest.Mo
 def test_what_obeys_is_ended_within_its_grace(mark: str) -> None:
     with start("sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done", mark=mark) as program:
         read_line(program)
-        assert process_tree.end(lambda: process_tree.tree(mark, None), 1000) == []
+        assert termination.terminate(lambda: attempt_processes.find_processes(mark, None), 1000) == []
         assert program.wait(GIVE_UP_S) == 7
 
 
@@ -213,7 +218,7 @@ def test_what_is_started_to_put_things_in_order_is_let_be(mark: str) -> None:
     script = "trap 'sh -c \"sleep 0.3; echo in order\"; exit 7' TERM; echo up; while :; do sleep 0.01; done"
     with start("sh", "-c", script, mark=mark) as program:
         read_line(program)
-        assert process_tree.end(lambda: process_tree.tree(mark, None), 1000) == []
+        assert termination.terminate(lambda: attempt_processes.find_processes(mark, None), 1000) == []
         assert read_line(program) == "in order"
         assert program.wait(GIVE_UP_S) == 7
 
@@ -221,14 +226,14 @@ def test_what_is_started_to_put_things_in_order_is_let_be(mark: str) -> None:
 def test_what_does_not_obey_is_killed_after_its_grace(mark: str) -> None:
     with start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.01; done", mark=mark) as program:
         read_line(program)
-        assert process_tree.end(lambda: process_tree.tree(mark, None), 0.1) == []
+        assert termination.terminate(lambda: attempt_processes.find_processes(mark, None), 0.1) == []
         assert program.wait(GIVE_UP_S) == -signal.SIGKILL
 
 
 def test_what_is_stopped_may_obey(mark: str) -> None:
     with start("sh", "-c", "trap 'exit 7' TERM; kill -STOP $$; while :; do sleep 0.01; done", mark=mark) as program:
         os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
-        assert process_tree.end(lambda: process_tree.tree(mark, None), 1000) == []
+        assert termination.terminate(lambda: attempt_processes.find_processes(mark, None), 1000) == []
         assert program.wait(GIVE_UP_S) == 7
 
 
@@ -236,28 +241,26 @@ def test_what_is_started_while_others_end_is_ended_too(mark: str) -> None:
     script = "trap 'sleep 1000 & echo $!; exit' TERM; echo up; while :; do sleep 0.01; done"
     with start("sh", "-c", script, mark=mark) as program:
         read_line(program)
-        assert process_tree.end(lambda: process_tree.tree(mark, None), 1000) == []
+        assert termination.terminate(lambda: attempt_processes.find_processes(mark, None), 1000) == []
         assert not is_running(int(read_line(program)))
 
 
-def test_what_one_look_has_missed_is_ended_all_the_same(mark: str) -> None:
-    looks: list[int] = []
-
-    def find() -> list[process_tree.Entry]:
-        looks.append(1)
-        return process_tree.tree(mark, None) if len(looks) > 1 else []
-
+def test_a_process_that_one_reading_of_the_process_table_missed_is_found(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = process_table.list_processes
+    readings = iter([list[Process], really])
+    monkeypatch.setattr(attempt_processes, "list_processes", lambda: next(readings)())
     with start("sleep", "1000", mark=mark) as program:
-        assert process_tree.end(find, 1000) == []
-        assert program.wait(GIVE_UP_S) == -signal.SIGTERM
+        assert pids(attempt_processes.find_processes(mark, None)) == {program.pid}
 
 
 def test_who_kills_what_is_below_a_shim_may_be_below_it(mark: str) -> None:
     script = (
-        f"import os, sys; sys.path.append({str(Path(process_tree.__file__).parents[2])!r})\n"
-        "import time; from forkjoin.process import process_tree\n"
+        f"import os, sys; sys.path.append({str(Path(process_table.__file__).parents[2])!r})\n"
+        "import time; from forkjoin.process import termination\n"
         "if os.fork() == 0: time.sleep(10); os.kill(os.getppid(), 9)\n"
-        f"print(process_tree.kill_children(os.getppid(), {mark!r}))"
+        f"print(termination.kill_children(os.getppid(), {mark!r}))"
     )
     with start("sh", "-c", f'sleep 1000 & echo $!; {sys.executable} -S -E -c "$0"; echo over; wait', script) as shim:
         sleeper = read_sleeper(shim)
@@ -266,10 +269,10 @@ def test_who_kills_what_is_below_a_shim_may_be_below_it(mark: str) -> None:
 
 
 def test_what_can_not_be_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_tree, "KILL_WAIT_S", 0.05)
-    immortal = Entry(Identity("another boot", 1, 1), 0, 0, "immortal")
-    assert process_tree.end(lambda: [immortal], 0) == [immortal]
+    monkeypatch.setattr(termination, "KILL_WAIT_S", 0.05)
+    immortal = Process(ProcessIdentity("another boot", 1, 1), 0, 0, "immortal")
+    assert termination.terminate(lambda: [immortal], 0) == [immortal]
 
 
 def test_where_nothing_is_nothing_is_ended() -> None:
-    assert process_tree.end(list[Entry], 1000) == []
+    assert termination.terminate(list[Process], 1000) == []

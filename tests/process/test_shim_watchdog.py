@@ -9,13 +9,13 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.core.model import TreeLimits
-from forkjoin.process import attempt_cgroups, shim_control, supervisor
+from forkjoin.process import attempt_cgroups, shim_control, shim_watchdog
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, ended, is_held, is_running, limited, lines, pids, shell, shim_of
 from support.harness import until
 
 TAKES_MEMORY = "python3 -S -c 'taken = bytearray(300_000_000); import time; time.sleep(1000)'"
-STOPPED = "ended after its supervisor, which holds its limits, was stopped time and again"
+STOPPED = "ended after its supervisor, which enforces its limits, was stopped again and again"
 
 
 def is_stopped(pid: int) -> bool:
@@ -25,14 +25,16 @@ def is_stopped(pid: int) -> bool:
 @pytest.fixture
 def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shims that keep no limit."""
-    change_shims(monkeypatch, tmp_path, "def find(*_): return ''\nshim.resource_limits.Watch.find = find")
+    change_shims(
+        monkeypatch, tmp_path, "def find(*_): return ''\nshim.resource_limits.LimitMonitor.find_exceeded = find"
+    )
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cgroup, and a guard without much patience."""
-    monkeypatch.setattr(attempt_cgroups, "find_bases", list)
-    monkeypatch.setattr(supervisor, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
+    monkeypatch.setattr(shim_watchdog, "CHECK_EVERY_S", 0.05)
     monkeypatch.setattr(shim_control, "WAIT_S", 0.3)
 
 
@@ -40,7 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def guarded(local: LocalExecutor, impatient: None) -> AsyncIterator[LocalExecutor]:
     """An executor that is watched."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(local.watch)
+        tasks.start_soon(local.enforce_limits)
         yield local
         tasks.cancel_scope.cancel()
 
@@ -64,14 +66,14 @@ async def test_a_program_that_stops_its_shim_time_and_again_is_ended_with_all_of
 async def test_what_was_stopped_long_ago_is_not_held_against_a_program(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch, within: float, is_told: bool
 ) -> None:
-    monkeypatch.setattr(supervisor, "_STOPS_S", within)
+    monkeypatch.setattr(shim_watchdog, "_STOPS_WINDOW_S", within)
     await local.submit(shell("a1-1", "exec sleep 1000"))
     await until((place.folder / "a1-1" / "started.json").exists)
-    watchman = supervisor.Guard(TreeLimits())
+    watchman = shim_watchdog.ShimWatchdog(TreeLimits())
     for _ in range(3):
         os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
         await until(lambda: is_stopped(shim_of(place, "a1-1")))
-        watchman.look([place.folder / "a1-1"])
+        watchman.check([place.folder / "a1-1"])
     assert (place.folder / "a1-1" / "over").exists() == is_told
 
 
@@ -82,7 +84,7 @@ async def test_a_guard_goes_on_that_no_thread_could_be_started_for(
     async with anyio.create_task_group() as tasks:
         former = threading.stack_size(1 << 46)  # more than there is address space for
         try:
-            tasks.start_soon(local.watch)
+            tasks.start_soon(local.enforce_limits)
             await until(lambda: "can't start new thread" in caplog.text)
         finally:
             threading.stack_size(former)
@@ -122,5 +124,5 @@ async def test_one_that_does_not_heed_keeps_the_others_no_less_to_the_limits_of_
         await local.submit(shell(handle, "sleep 1000 & sleep 1000 & sleep 1000 & echo up; wait"))
         await lines(local, handle, 1)
     (folders["a1-1"] / "over").touch()
-    supervisor.Guard(TreeLimits(processes=3)).look(folders.values())
+    shim_watchdog.ShimWatchdog(TreeLimits(processes=3)).check(folders.values())
     assert "by the limit of 3 processes and threads of all agents together" in (folders["a2-1"] / "over").read_text()
