@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from forkjoin.agents.apply_schedule import ScheduleApplier
 from forkjoin.agents.attach import detach, find_interrupted_attachments
 from forkjoin.agents.lifecycle import run_agent
-from forkjoin.agents.messages import deliver, taker_of
+from forkjoin.agents.messages import deliver_messages, find_message_adapter
 from forkjoin.agents.process_control import ProcessControl
 from forkjoin.agents.remove import finish_removals
 from forkjoin.agents.requests import Expiry
@@ -116,8 +116,8 @@ class Reconciler:
                 follow = partial(self._process_control.apply, agent.number)
                 self._attend(tasks, f"processes of {agent.id}", f"what was asked of {agent.label}", follow)
         for agent in await self.store.messages.agents_in_turn():
-            if taker_of(self.services, agent):
-                tell = partial(deliver, self.services, agent)
+            if find_message_adapter(self.services, agent):
+                tell = partial(deliver_messages, self.services, agent)
                 self._attend(tasks, f"tell {agent.id}", f"what {agent.label} is told", tell)
         for number in [number for number, attachment in self.services.attached.items() if attachment.is_over]:
             leave = partial(detach, self.services, number)

@@ -2,7 +2,7 @@
 
 import pytest
 from forkjoin.agents.finish import final_state
-from forkjoin.agents.wait import divide
+from forkjoin.agents.wait import divide_by_end
 from forkjoin.core.model import Outcome, State, Verify
 from support.agent_records import make_agent
 
@@ -31,13 +31,13 @@ def test_the_final_state_says_why_an_attempt_ended(
 
 
 def test_a_wait_for_any_ends_with_the_first_agent_and_a_wait_for_all_with_the_last() -> None:
-    waited = divide([make_agent(1, state=State.RUNNING), make_agent(2, state=State.FAILED)])
+    waited = divide_by_end([make_agent(1, state=State.RUNNING), make_agent(2, state=State.FAILED)])
     assert [agent.number for agent in waited.finished] == [2]
     assert waited.is_over("any")
     assert not waited.is_over("all")
-    assert divide([make_agent(1, state=State.LOST)]).is_over("all")
+    assert divide_by_end([make_agent(1, state=State.LOST)]).is_over("all")
 
 
 def test_a_wait_for_no_agent_ends_at_once() -> None:
-    assert divide([]).is_over("all")
-    assert divide([]).is_over("any")
+    assert divide_by_end([]).is_over("all")
+    assert divide_by_end([]).is_over("any")

@@ -72,8 +72,10 @@ async def test_the_name_of_candidates_means_all_of_them_until_all_have_ended(nea
     await near.until("a1", state="succeeded")
     for tool, more in (("get_result", {}), ("read_diff", {}), ("set_budget", {"budget_usd": 1.0})):
         refused = await near.refusal(tool, id="fix", **more)
-        assert refused.startswith("The best candidate of fix is not known until a2 (fix-2) have ended. Call wait_agents")
-    assert "not known yet" in await near.refusal("merge_worktree", ids=["fix"])
+        assert refused.startswith(
+            "The best candidate of fix is not known until a2 (fix-2) have ended. Call wait_agents"
+        )
+    assert "is not known until" in await near.refusal("merge_worktree", ids=["fix"])
     assert [row.get("won") for row in (await near.call("get_result", id="a1"))["candidates"]] == [None, None]
     assert [one["id"] for one in (await near.call("list_agents", ids=["fix"]))["agents"]] == ["a1", "a2"]
     stopped = await near.call("stop_agents", ids=["fix"])

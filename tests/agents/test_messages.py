@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from forkjoin.agents.messages import taker_of
+from forkjoin.agents.messages import find_message_adapter
 from forkjoin.app import open_reconciler
 from forkjoin.core.error import RecordsError
 from forkjoin.core.paths import Home
@@ -285,8 +285,13 @@ async def test_what_stands_where_a_worktree_could_not_be_made_is_not_taken_for_o
 async def test_an_agent_whose_program_left_the_settings_gets_no_messages(talking: Lead, reconciler: Reconciler) -> None:
     agent = await up(talking, "hear()")
     record = await reconciler.store.agents.get(1)
-    assert taker_of(reconciler.services, record)
-    assert taker_of(reconciler.services, replace(record, spec=record.spec.model_copy(update={"agent": "gone"}))) is None
+    assert find_message_adapter(reconciler.services, record)
+    assert (
+        find_message_adapter(
+            reconciler.services, replace(record, spec=record.spec.model_copy(update={"agent": "gone"}))
+        )
+        is None
+    )
     await talking.call("stop_agents", ids=[agent])
 
 

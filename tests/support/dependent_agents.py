@@ -23,7 +23,7 @@ async def fork(lead: Lead, *agents: Mapping[str, object], **defaults: object) ->
 @contextmanager
 def falling_once_settled(monkeypatch: pytest.MonkeyPatch) -> Generator[list[str]]:
     """The bases that are settled within, again and again: each time, what follows fails as it does on a full disk."""
-    settle, settled = base_commit.settle_base, list[str]()
+    settle, settled = base_commit.determine_base, list[str]()
 
     async def settle_and_fall(*arguments: object) -> None:
         settled.append((await settle(*arguments)).worktree.base)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """message_agent."""
 
-from forkjoin.agents.messages import Delivery, tell
+from forkjoin.agents.messages import Delivery, send_message
 from forkjoin.core.agent_spec import Text
 
 from forkjoin_tools.tool_call import AgentRow, Id, ToolCall, row_fields
@@ -23,5 +23,5 @@ async def message_agent(call: ToolCall, arguments: Message) -> MessageAnswer:
     A running claude reads it now; any other agent gets it as its next turn; an ended agent is queued again for it.
     Then wait_agents.
     """
-    agent, delivery = await tell(call.services, call.caller, await call.find(arguments.id), arguments.text)
+    agent, delivery = await send_message(call.services, call.caller, await call.find(arguments.id), arguments.text)
     return MessageAnswer(**row_fields(agent), delivery=delivery)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from forkjoin.agents.candidates import best_first
+from forkjoin.agents.candidates import rank_agents
 from forkjoin.authentication import admit
 from forkjoin.core.error import CallerError, GitError, UnknownAgentError
 from forkjoin.core.model import FINAL, Agent, Request, State
@@ -167,7 +167,7 @@ class ToolCall:
                 f"The best candidate of {id_or_name} is not known until {', '.join(live)} have ended. Call wait_agents "
                 f'with ids=["{id_or_name}"] first, or name one of the candidates.'
             )
-        return (await best_first(self.store, found))[0] if len(found) > 1 else found[0]
+        return (await rank_agents(self.store, found))[0] if len(found) > 1 else found[0]
 
     async def find_at(self, id_or_name: str) -> tuple[Agent, str | None]:
         """Find an agent by id or name, with an optional expected commit: a1@1234567.

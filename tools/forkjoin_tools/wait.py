@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated
 
 from forkjoin.agents.budgets import find_budgets
-from forkjoin.agents.wait import Until, Waited, divide, wait
+from forkjoin.agents.wait import Until, WaitResult, divide_by_end, wait
 from forkjoin.core.model import Agent, State, Verify
 from forkjoin.scheduling.budget import BudgetGate, has_used_up_budget
 from pydantic import BaseModel, Field
@@ -62,10 +62,10 @@ async def wait_agents(call: ToolCall, arguments: Wait) -> WaitedFor:
         return found
 
     agents = await call.resolve_agents(find)
-    waited = divide(agents)
+    waited = divide_by_end(agents)
     give_up = time.monotonic() + arguments.timeout_s
 
-    async def ask(left_s: float) -> Waited | None:
+    async def ask(left_s: float) -> WaitResult | None:
         nonlocal waited
         waited = await _wait(call, agents, arguments.until, left_s, give_up)
         return waited if waited.ends(arguments.until) else None
@@ -97,7 +97,7 @@ async def _find_agents(call: ToolCall, ids: list[str] | None) -> tuple[list[Agen
     return await call.store.agents.untold(call.project, call.caller.lead, _MOST_AGENTS, everyone=everyone)
 
 
-async def _wait(call: ToolCall, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> Waited:
+async def _wait(call: ToolCall, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> WaitResult:
     """Wait until there is something to report, or `left_s` have passed.
 
     New requests are put to the person at the client first. What the person answers is not reported.
@@ -117,7 +117,7 @@ async def _wait(call: ToolCall, agents: Sequence[Agent], until: Until, left_s: f
     return waited
 
 
-def _advise_parent(call: ToolCall, waited: Waited) -> list[str]:
+def _advise_parent(call: ToolCall, waited: WaitResult) -> list[str]:
     """Say what a calling agent can do about its own agents whose budget is spent."""
     if call.caller.session.agent is None or not (
         stuck := [one.id for one in waited.pending if one.number in waited.stuck]
@@ -127,7 +127,7 @@ def _advise_parent(call: ToolCall, waited: Waited) -> list[str]:
     return [f"{', '.join(first_lines(stuck))}: waiting won't help, and you can't raise their budget; {advice}"]
 
 
-async def _describe_progress(call: ToolCall, waited: Waited) -> str:
+async def _describe_progress(call: ToolCall, waited: WaitResult) -> str:
     """Return how many agents have ended, and what the first pending ones do."""
     ended, left = len(waited.finished), waited.pending
     doing = [f"{agent.id} {agent.state}: {await last_event(call, agent)}" for agent in left[:_DESCRIBED]]

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from forkjoin.agents.budgets import find_budgets
 from forkjoin.agents.machine_usage import MachineMonitor
-from forkjoin.agents.messages import taker_of
+from forkjoin.agents.messages import find_message_adapter
 from forkjoin.agents.rate_limits import relax_rate_limits
-from forkjoin.agents.retry import words_to_go_on
+from forkjoin.agents.retry import continuation_message
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent, Merge, Result, State
@@ -122,14 +122,14 @@ async def _start(services: Services, agent: Agent) -> Agent:
     if agent.pause.frozen:
         return await services.store.lifecycle.move(agent, State.RUNNING, Noted("goes on"))
     if agent.state is State.PAUSED:
-        agent = await services.store.lifecycle.queue_again(agent, words_to_go_on(agent))
+        agent = await services.store.lifecycle.queue_again(agent, continuation_message(agent))
     return await services.store.lifecycle.move(agent, State.PREPARING, Noted("preparing its worktree"))
 
 
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
     """Ask the agent once to wind up. A second request could start another turn."""
     spent, most = format_usd(agent.money.spent_usd), format_usd(agent.money.reserved_usd)
-    adapter, asked = taker_of(services, agent), False
+    adapter, asked = find_message_adapter(services, agent), False
     try:
         if adapter:
             asked = await services.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.adapters.registry import ADAPTERS
-from forkjoin.agents.messages import tell
+from forkjoin.agents.messages import send_message
 from forkjoin.agents.prepare import workspace_of
 from forkjoin.agents.program_launch import brief_of, variables_of
 from forkjoin.agents.retry import AFTER_PERSON
@@ -164,7 +164,7 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
         return
     if attachment.caller and not agent.stop_asked:
         try:
-            await tell(services, attachment.caller, agent, AFTER_PERSON)
+            await send_message(services, attachment.caller, agent, AFTER_PERSON)
             return
         except CallerError as error:
             await services.store.events.add(agent, [(Noted(f"{PERSON_LEFT}, and changed its work: {error}"), -1)])

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from forkjoin.agents.candidates import best_first
+from forkjoin.agents.candidates import rank_agents
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent, State
 from forkjoin.git import merge_tree
@@ -16,7 +16,7 @@ from forkjoin.workspace.agent_work import find_work_end
 _FILES_NAMED = 10
 
 
-async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agent:
+async def determine_base(services: Services, common_dir: str, agent: Agent) -> Agent:
     """Determine and record the agent's base commit. Return the agent with it.
 
     A base that the lead named is not merged with the work of dependencies. Repeating this is harmless.
@@ -34,7 +34,7 @@ async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agen
 
 async def _named(services: Services, common_dir: str, agent: Agent) -> str:
     """Return the last commit of the base agent, or of the best candidate that has one."""
-    for other in await best_first(services.store, await services.store.agents.get_all(agent.dependencies.base_agents)):
+    for other in await rank_agents(services.store, await services.store.agents.get_all(agent.dependencies.base_agents)):
         tip = await find_work_end(services.store, common_dir, other)
         if tip and await resolve_commit(common_dir, tip):
             return tip
@@ -53,7 +53,7 @@ async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
     succeeded = [number for number in agent.dependencies.after if ended.get(number) is State.SUCCEEDED]
     if agent.dependencies.best_of:
         several = [await services.store.agents.get_all(candidates) for candidates in agent.dependencies.best_of]
-        ranked = [await best_first(services.store, candidates) for candidates in several]
+        ranked = [await rank_agents(services.store, candidates) for candidates in several]
         best = {one.number for one, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
     for other in await services.store.agents.get_all(succeeded):

@@ -13,7 +13,7 @@ from forkjoin.store.store import Store
 MAX_AGENTS_PER_CALL = 250
 
 
-class Entrant(NamedTuple):
+class RequestedAgent(NamedTuple):
     """A requested agent."""
 
     spec: Spec  #: a candidate's has the common name of the candidates
@@ -26,7 +26,7 @@ class Entrant(NamedTuple):
         return f"{self.spec.name}-{self.candidate}" if self.candidate and self.spec.name else self.spec.name
 
 
-def expand(specs: Sequence[Spec]) -> list[Entrant]:
+def expand_candidates(specs: Sequence[Spec]) -> list[RequestedAgent]:
     """Return the agents that specs ask for. Candidates follow one another.
 
     Raises:
@@ -41,19 +41,19 @@ def expand(specs: Sequence[Spec]) -> list[Entrant]:
     return wanted
 
 
-def _expand(spec: Spec) -> list[Entrant]:
+def _expand(spec: Spec) -> list[RequestedAgent]:
     if spec.candidates is None:
         if spec.judge:
             raise CallerError(
                 "judge chooses among candidates, and there are none. Pass `candidates`, too: a number, or a list of "
                 "{agent, model}. To test a single agent, use `verify`. Nothing was spawned."
             )
-        return [Entrant(spec)]
+        return [RequestedAgent(spec)]
     differing = [one.model_dump(exclude_none=True) for one in spec.candidates]
     alone = [spec.model_copy(update={"candidates": None, **told}) for told in differing]
-    return [Entrant(one, n, len(alone)) for n, one in enumerate(alone, 1)]
+    return [RequestedAgent(one, n, len(alone)) for n, one in enumerate(alone, 1)]
 
 
-async def best_first(store: Store, agents: Sequence[Agent]) -> list[Agent]:
+async def rank_agents(store: Store, agents: Sequence[Agent]) -> list[Agent]:
     """Return these candidates in order, the best first."""
     return rank_candidates(agents, await store.results.get_all(agents))

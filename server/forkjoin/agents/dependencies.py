@@ -4,7 +4,7 @@ import graphlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from forkjoin.agents.candidates import Entrant
+from forkjoin.agents.candidates import RequestedAgent
 from forkjoin.core.agent_spec import Spec, number_of
 from forkjoin.core.error import CallerError, UnknownAgentError
 from forkjoin.core.model import FINAL, Agent, Project, State
@@ -25,7 +25,7 @@ class ResolvedDependencies(NamedTuple):
 
 
 async def find_dependencies(
-    store: Store, project: Project, wanted: Sequence[Entrant], commits: Mapping[str | None, str | None]
+    store: Store, project: Project, wanted: Sequence[RequestedAgent], commits: Mapping[str | None, str | None]
 ) -> list[ResolvedDependencies]:
     """Return the dependencies of each requested agent.
 
@@ -53,7 +53,7 @@ async def find_dependencies(
     return found
 
 
-def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
+def _find_new(wanted: Sequence[RequestedAgent]) -> dict[str, Others]:
     """Return the requested agents by name.
 
     The common name of candidates means all of them.
@@ -119,7 +119,7 @@ def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
             )
 
 
-def _check_no_cycle(wanted: Sequence[Entrant], found: Sequence[ResolvedDependencies]) -> None:
+def _check_no_cycle(wanted: Sequence[RequestedAgent], found: Sequence[ResolvedDependencies]) -> None:
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:

@@ -17,7 +17,7 @@ from forkjoin.agents.attempt_outcome import conclude
 from forkjoin.agents.foreign_ref_changes import find_foreign_ref_changes
 from forkjoin.agents.lead_environment import await_environment
 from forkjoin.agents.stop import end_processes
-from forkjoin.agents.verify import Verified, verify
+from forkjoin.agents.verify import VerifyOutcome, verify
 from forkjoin.core.error import ForkjoinError
 from forkjoin.core.model import Agent, Merge, MergeJobState, Outcome, Result, State, Verify
 from forkjoin.git.file_names import printable_list
@@ -32,7 +32,7 @@ from forkjoin.services import Services
 from forkjoin.store.rows import RESTORED
 from forkjoin.workspace import config_tampering
 from forkjoin.workspace.agent_work import commit_uncommitted, find_result_commit, measure_work
-from forkjoin.workspace.shell_command import handles
+from forkjoin.workspace.shell_command import run_handles
 
 #: The maximum length of a summary, in characters.
 SUMMARY_LIMIT = 240
@@ -46,7 +46,7 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
     left = await _commit_work(services, common_dir, agent)
     if concluded.ok and agent.conflict.agent is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
-    verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
+    verified, is_tested = VerifyOutcome(), bool(agent.spec.verify or agent.spec.judge)
     if (
         is_tested
         and concluded.ok
@@ -60,10 +60,10 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
     beyond = await _tidy_refs(services, common_dir, agent)
     result = await _result(services, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
     await services.store.lifecycle.finish(now, result, await _fared(services, now, result))
-    await config_tampering.forget(services, agent)
+    await config_tampering.delete_snapshot(services, agent)
 
 
-async def _verify(services: Services, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
+async def _verify(services: Services, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> VerifyOutcome:
     """Run verify and judge. Add a warning if the worktree is a sparse checkout."""
     place = await find_place(common_dir, Path(agent.worktree.path))
     is_partial = place is not None and await is_sparse(place.folder)
@@ -92,7 +92,7 @@ async def _is_at_rest(services: Services, agent: Agent) -> bool | None:
     return not any(one.requesting_agent == agent.number for one in moving) or None
 
 
-async def give_up(services: Services, agent: Agent, words: str) -> None:
+async def finish_as_failed(services: Services, agent: Agent, words: str) -> None:
     """Record a failed result after an unexpected error.
 
     It includes the agent's work if git can read it.
@@ -106,12 +106,12 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
         if agent.worktree.prepared and (tip := await find_tip(common_dir, agent.ref)):
             work = await measure_work(common_dir, agent, tip)
     with suppress(ForkjoinError, OSError):
-        warnings += await config_tampering.find_warnings(services, agent)
+        warnings += await config_tampering.find_tampering_warnings(services, agent)
     told = tuple(warnings)
     result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
     unknown = Merge.UNMERGED if agent.timing.started else Merge.NOTHING
     await services.store.lifecycle.finish(agent, result, await _fared(services, agent, result) if work else unknown)
-    await config_tampering.forget(services, agent)
+    await config_tampering.delete_snapshot(services, agent)
 
 
 async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
@@ -130,7 +130,7 @@ async def _commit_work(services: Services, common_dir: str, agent: Agent) -> aut
     Once verify or judge has begun, nothing is committed: the files may be theirs.
     """
     kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
-    tests = [await services.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
+    tests = [await services.executor.outcome(handle) for handle in run_handles(agent.handle, *kinds)]
     if any(test.kind != "not_started" for test in tests):
         return autocommit.Left(await find_tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
@@ -153,7 +153,7 @@ class _Ended(NamedTuple):
     outcome: Outcome
     concluded: Conclusion
     left: autocommit.Left
-    verified: Verified
+    verified: VerifyOutcome
     beyond: list[str]  #: warnings about other branches
 
 
@@ -165,7 +165,7 @@ async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _En
     warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
     warnings += await _warn_of_unsaved(common_dir, agent)
     warnings += await _warn(services, agent, outcome, has_work=bool(work["commits"]))
-    warnings += [*await config_tampering.find_warnings(services, agent), *await find_warnings(common_dir)]
+    warnings += [*await config_tampering.find_tampering_warnings(services, agent), *await find_warnings(common_dir)]
     failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
     return Result(
         attempt=agent.attempt,
@@ -201,7 +201,7 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
             return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
 
 
-def _summarize(concluded: Conclusion, adapter: Adapter, verified: Verified) -> str:
+def _summarize(concluded: Conclusion, adapter: Adapter, verified: VerifyOutcome) -> str:
     """Return one line about the attempt.
 
     It is the error, if there is one. Else it is the beginning of the last message, or a command's last line.

@@ -10,16 +10,16 @@ from forkjoin.adapters.contract import Adapter, Retry
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.attach import end_person_program
 from forkjoin.agents.attempt_outcome import conclude
-from forkjoin.agents.finish import finish, give_up
+from forkjoin.agents.finish import finish, finish_as_failed
 from forkjoin.agents.foreign_ref_changes import record_refs
 from forkjoin.agents.lead_environment import await_environment
-from forkjoin.agents.machine_usage import note_peak
-from forkjoin.agents.messages import deliver
+from forkjoin.agents.machine_usage import record_peak_memory
+from forkjoin.agents.messages import deliver_messages
 from forkjoin.agents.output_reader import read_output
 from forkjoin.agents.prepare import prepare
 from forkjoin.agents.program_launch import attempt_spec
 from forkjoin.agents.rate_limits import record_rate_limit
-from forkjoin.agents.retry import rest_after
+from forkjoin.agents.retry import pause_after
 from forkjoin.agents.setup_and_teardown import set_up
 from forkjoin.agents.stop import end_processes
 from forkjoin.core import daemon_log
@@ -69,7 +69,7 @@ async def _step(services: Services, agent: Agent) -> Agent:
 async def _prepare(services: Services, agent: Agent) -> Agent:
     await end_person_program(services, agent)  # of a person whom an earlier daemon had attached
     agent = await prepare(services, agent)
-    await config_tampering.begin(services, agent)
+    await config_tampering.take_snapshot(services, agent)
     environment = await await_environment(services, agent)
     if environment is None or not await set_up(services, agent, environment):
         return await services.store.lifecycle.move(agent, State.FINISHING, Noted("stopped before it started"))
@@ -83,16 +83,16 @@ async def _run(services: Services, agent: Agent) -> Agent:
     adapter = _adapter(services, agent)
     await read_output(services, adapter, agent)
     outcome = await _outcome(services, agent)
-    await deliver(services, agent)  # marks messages that an earlier daemon sent as sent
-    await note_peak(services, agent, outcome)
+    await deliver_messages(services, agent)  # marks messages that an earlier daemon sent as sent
+    await record_peak_memory(services, agent, outcome)
     concluded = await conclude(services, adapter, agent, outcome)
     if concluded.retry is Retry.WHEN_TAKEN:
         await record_rate_limit(services, agent, RateLimited(concluded.error or str(outcome)))
     if concluded.retry is Retry.WHEN_FUNDED:
         await services.store.budgets.count_reserved_as_spent(agent)
-    rest = rest_after(services, agent, concluded)
+    rest = pause_after(services, agent, concluded)
     if rest:  # changes before the next attempt are not blamed on the agent
-        await config_tampering.find_warnings(services, agent)
+        await config_tampering.find_tampering_warnings(services, agent)
     how = f"{rest.why}; another attempt follows" if rest else str(outcome)
     done = concluded.ok or outcome.kind == "timed_out"
     return await services.store.lifecycle.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
@@ -117,4 +117,4 @@ async def _end_as_failed(services: Services, agent: Agent, error: Exception) -> 
     if agent.state in (*RUNS, State.PAUSED):
         agent = await services.store.lifecycle.move(agent, State.FINISHING)
     if agent.state not in FINAL:
-        await give_up(services, agent, words_of(error))
+        await finish_as_failed(services, agent, words_of(error))

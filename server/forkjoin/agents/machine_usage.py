@@ -65,7 +65,7 @@ class MachineMonitor:
         )
 
 
-async def note_peak(services: Services, agent: Agent, outcome: Outcome) -> None:
+async def record_peak_memory(services: Services, agent: Agent, outcome: Outcome) -> None:
     """Record the peak memory of an attempt for its kind of agent.
 
     Attempts that were ended early don't count.

@@ -27,7 +27,7 @@ _WORDS = 200
 Delivery = Literal["now", "next_turn"]
 
 
-async def tell(services: Services, caller: Caller, agent: Agent, text: str) -> tuple[Agent, Delivery]:
+async def send_message(services: Services, caller: Caller, agent: Agent, text: str) -> tuple[Agent, Delivery]:
     """Record a message to an agent, and send it at once if the program can take it.
 
     Returns:
@@ -39,7 +39,7 @@ async def tell(services: Services, caller: Caller, agent: Agent, text: str) -> t
     before = await services.store.calls.answer_to(caller.call)
     number = before["mail"] if before else await _record(services, caller, agent, text)
     try:
-        await deliver(services, await services.store.agents.get(agent.number))
+        await deliver_messages(services, await services.store.agents.get(agent.number))
     except (ForkjoinError, OSError) as error:  # it is recorded, and the reconciler tries again
         log.warning("%s gets a message later: %s", agent.label, words_of(error))
     sent = await services.store.messages.was_sent(number)
@@ -74,7 +74,7 @@ async def _check_not_reverted(services: Services, agent: Agent) -> None:
             )
 
 
-async def deliver(services: Services, agent: Agent) -> None:
+async def deliver_messages(services: Services, agent: Agent) -> None:
     """Send the waiting messages to an agent's running program, if it can take them.
 
     Repeating it is harmless.
@@ -82,7 +82,7 @@ async def deliver(services: Services, agent: Agent) -> None:
     Raises:
         OSError: The disk is full. The messages keep waiting.
     """
-    adapter = taker_of(services, agent)
+    adapter = find_message_adapter(services, agent)
     if adapter is None or not (agent.under_way and agent.state in (*RUNS, State.PAUSED)):
         return
     for message in await services.store.messages.waiting(agent):
@@ -94,7 +94,7 @@ async def deliver(services: Services, agent: Agent) -> None:
             await services.store.events.add(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])
 
 
-def taker_of(services: Services, agent: Agent) -> Adapter | None:
+def find_message_adapter(services: Services, agent: Agent) -> Adapter | None:
     """Return the agent's adapter if its running program takes messages.
 
     Otherwise return `None`.

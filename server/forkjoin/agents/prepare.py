@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from forkjoin.agents.base_commit import settle_base
+from forkjoin.agents.base_commit import determine_base
 from forkjoin.core.error import CallerError, ForkjoinError
 from forkjoin.core.model import Agent
 from forkjoin.core.redaction import ISSUED
@@ -39,7 +39,7 @@ async def prepare(services: Services, agent: Agent) -> Agent:
     if agent.attempt > 1 and agent.worktree.prepared and is_folder(path):
         await autocommit.mend(project.common_dir, path, agent.worktree.branch)
         return agent
-    agent = await settle_base(services, project.common_dir, agent)
+    agent = await determine_base(services, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
     like = Path(agent.worktree.checkout) if agent.worktree.checkout and agent.spec.sparse else None
     branch = await worktree.make(project.common_dir, path, agent.worktree.branch, agent.worktree.base, owner, like=like)

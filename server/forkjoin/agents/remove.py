@@ -246,7 +246,7 @@ async def _delete(services: Services, common_dir: str, agent: Agent) -> str | No
         await worktree.remove(common_dir, Path(agent.worktree.path))
         if not repository_is_gone and not (agent.removing and await _is_checked_out(common_dir, agent)):
             await worktree.retire_branch(common_dir, agent.worktree.branch, tip)
-    await config_tampering.forget_rules(services, agent)
+    await config_tampering.delete_ignore_rules(services, agent)
     await services.store.agents.update(agent, removed=time.time())  # last, so that an interrupted removal is finished
     return kept_as
 

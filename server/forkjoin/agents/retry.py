@@ -17,7 +17,7 @@ _SPENT = "what it may spend is spent; set_budget gives it more"
 _WHY_LIMIT = 200
 
 
-def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause | None:
+def pause_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause | None:
     """Return the pause after an attempt, or `None` if no other attempt follows."""
     why = " ".join((concluded.error or "").split())[:_WHY_LIMIT]
     match concluded.retry:
@@ -44,7 +44,7 @@ AFTER_PERSON = (
 )
 
 
-def words_to_go_on(agent: Agent) -> str:
+def continuation_message(agent: Agent) -> str:
     """Return the message that asks an agent to continue after an interrupted attempt."""
     if agent.pause.why in (PERSON_ATTACHED, PERSON_LEFT):
         return AFTER_PERSON

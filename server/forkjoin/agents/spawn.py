@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from forkjoin.adapters.registry import ADAPTERS
-from forkjoin.agents.candidates import Entrant, expand
+from forkjoin.agents.candidates import RequestedAgent, expand_candidates
 from forkjoin.agents.dependencies import ResolvedDependencies, find_dependencies
 from forkjoin.agents.nested_spawns import check_grant, split_budget
 from forkjoin.core.agent_spec import Permissions, Spec, slug
@@ -49,7 +49,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     if (before := await store.calls.answer_to(caller.call)) is not None:
         return SpawnOutcome([await store.agents.get(number) for number in before["agents"]], None)
     checkout = await read_checkout(caller.session.folder, check_dirty=True)
-    wanted = expand(specs)
+    wanted = expand_candidates(specs)
     _check_specs(checkout, services, wanted)
     parent = caller.session.agent
     if parent:
@@ -99,7 +99,7 @@ def _with_budget(spec: Spec, by_default: float | None, *, converses: bool) -> Sp
 def _new_agent(
     caller: Caller,
     checkout: Checkout,
-    wanted: Entrant,
+    wanted: RequestedAgent,
     base: str,
     account: str,
     recipe: Recipe,
@@ -128,7 +128,7 @@ def _new_agent(
     )
 
 
-def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[Entrant]) -> None:
+def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[RequestedAgent]) -> None:
     """Raise a CallerError if the agents can't be spawned from this checkout."""
     if not wanted:
         raise CallerError("agents is empty. Pass at least one agent with a task.")

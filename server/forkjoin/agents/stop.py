@@ -80,5 +80,5 @@ async def end_processes(services: Services, agent: Agent, handles: Sequence[str]
 
 
 async def _all_handles(services: Services, agent: Agent) -> list[str]:
-    judging = shell_command.handles(agent.handle, "judge") if agent.spec.judge else []
+    judging = shell_command.run_handles(agent.handle, "judge") if agent.spec.judge else []
     return [agent.handle, *command_handles(agent.handle, await services.store.projects.recipe(agent)), *judging]

@@ -16,7 +16,7 @@ from forkjoin.workspace.shell_command import CommandRun
 _WORDS = 400
 
 
-class Verified(NamedTuple):
+class VerifyOutcome(NamedTuple):
     """The outcome of verify and judge, with the end of verify's output."""
 
     verdict: Verify = Verify.NONE
@@ -25,23 +25,23 @@ class Verified(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-async def verify(services: Services, agent: Agent, environment: Mapping[str, str]) -> Verified:
+async def verify(services: Services, agent: Agent, environment: Mapping[str, str]) -> VerifyOutcome:
     """Run the agent's verify command and, unless it fails, the judge.
 
     The last line of the judge's stdout is the score. Its exit code is ignored, since `grep -c` exits 1 if it prints 0.
     """
     if not is_folder(Path(agent.worktree.path)):  # the agent may have replaced it, for example by a symlink
-        return Verified(Verify.FAILED, "the agent removed its worktree")
+        return VerifyOutcome(Verify.FAILED, "the agent removed its worktree")
     workspace, minutes = await workspace_of(services, agent, environment), services.settings.limits.verify_minutes
     verdict, words = Verify.NONE, ""
     if agent.spec.verify:
         outcome, printed = await workspace.run("verify", agent.spec.verify, minutes)
         verdict, words = Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip()
     if agent.spec.judge is None or verdict is Verify.FAILED:
-        return Verified(verdict, words)
+        return VerifyOutcome(verdict, words)
     ran = await workspace.run("judge", agent.spec.judge, minutes, apart=True)
     score = _score(ran)
-    return Verified(
+    return VerifyOutcome(
         verdict, words, score, () if score is not None else (await _warn_of_missing_score(services, agent, ran),)
     )
 

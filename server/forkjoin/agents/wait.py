@@ -15,7 +15,7 @@ FindStuck = Callable[[Sequence[Agent]], Awaitable[Set[int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Waited:
+class WaitResult:
     """The states of the awaited agents, in the order asked for."""
 
     finished: list[Agent]
@@ -43,7 +43,7 @@ async def wait(
     timeout_s: float,
     find_stuck: FindStuck | None = None,
     find_news: FindNews | None = None,
-) -> Waited:
+) -> WaitResult:
     """Wait until all (or any) of the agents have ended.
 
     The wait also ends when a new request arrives, or the time is over.
@@ -53,11 +53,11 @@ async def wait(
         find_stuck: Finds agents that can't continue. The wait ends if all pending agents are such.
         find_news: Finds new requests.
     """
-    waited = divide(agents)
+    waited = divide_by_end(agents)
 
-    async def look() -> Waited | None:
+    async def look() -> WaitResult | None:
         nonlocal waited
-        waited = divide(await store.agents.get_all(agent.number for agent in agents))
+        waited = divide_by_end(await store.agents.get_all(agent.number for agent in agents))
         if find_news:
             asked = await store.requests.open_of([agent.number for agent in waited.pending])
             news = dict.fromkeys(await find_news(asked))
@@ -70,6 +70,6 @@ async def wait(
     return waited
 
 
-def divide(agents: Sequence[Agent]) -> Waited:
+def divide_by_end(agents: Sequence[Agent]) -> WaitResult:
     """Return the agents divided into finished and pending ones, in the order given."""
-    return Waited([a for a in agents if a.state in FINAL], [a for a in agents if a.state not in FINAL])
+    return WaitResult([a for a in agents if a.state in FINAL], [a for a in agents if a.state not in FINAL])

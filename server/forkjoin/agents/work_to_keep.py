@@ -34,7 +34,7 @@ async def find_uncommittable(
 ) -> list[UnsavedWork]:
     """Return the files in the worktree that git can't commit or doesn't see."""
     top = Path(agent.worktree.path)
-    found = await find_unseen(common_dir, top, await config_tampering.find_rules(services, agent))
+    found = await find_unseen(common_dir, top, await config_tampering.find_ignore_rules(services, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
     uncommittable = [UnsavedWork(name, what, (top / name,)) for name, what in found.items()]
     return [one for one in uncommittable if not await to_thread.run_sync(is_gone, one.folders[0])]

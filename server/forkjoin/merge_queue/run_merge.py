@@ -57,7 +57,7 @@ class MergeRunner:
         context = MergeContext(self._services, job, common_dir, environment, await self._store.projects.recipe(job))
         try:
             if context.verify:  # verify runs the agents' code
-                await config_tampering.begin(self._services, job)
+                await config_tampering.take_snapshot(self._services, job)
             report = await _run(context)
         except Exception as error:
             if self._should_retry(job, error):
@@ -67,10 +67,10 @@ class MergeRunner:
             report = MergeReport(short_name(job.target), None, error=_describe_error(job, error))
         if report:
             await forget_runs(context)
-            warnings = await config_tampering.find_warnings(self._services, job)
+            warnings = await config_tampering.find_tampering_warnings(self._services, job)
             note = " ".join(filter(None, (report.note, *warnings))) or None
             await self._record(context, replace(report, note=note))
-            await config_tampering.forget(self._services, job)
+            await config_tampering.delete_snapshot(self._services, job)
             self._failures.pop(job.number, None)
 
     def _should_retry(self, job: MergeJob, error: Exception) -> bool:

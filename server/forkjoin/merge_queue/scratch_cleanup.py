@@ -19,7 +19,7 @@ from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.merge_queue.scratch import PREFIX, end_runs, list_runs, scratch_path, scratch_workspace
 from forkjoin.services import Services
 from forkjoin.store.scratch_worktrees import ScratchWorktree
-from forkjoin.workspace.shell_command import handles
+from forkjoin.workspace.shell_command import run_handles
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ async def _is_target_gone(services: Services, scratch: ScratchWorktree) -> bool:
 async def _remove(services: Services, scratch: ScratchWorktree) -> None:
     """Tear down and remove a retired scratch worktree, then delete its record."""
     common_dir = (await services.store.projects.get(scratch.project)).common_dir
-    teardown = handles(f"t{scratch.number}", "teardown")
+    teardown = run_handles(f"t{scratch.number}", "teardown")
     await end_runs(services, set(await list_runs(services, scratch.number)).difference(teardown))
     if await _tear_down(services, scratch, common_dir):
         await worktree.remove(common_dir, scratch_path(services.home, scratch.number))

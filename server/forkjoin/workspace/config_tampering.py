@@ -33,7 +33,7 @@ _KEPT = 100
 _RULES = 1024 * 1024
 
 
-async def begin(services: Services, whose: Agent | MergeJob) -> None:
+async def take_snapshot(services: Services, whose: Agent | MergeJob) -> None:
     """Take the snapshot for this attempt or merge, unless there is one."""
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
@@ -45,7 +45,7 @@ async def begin(services: Services, whose: Agent | MergeJob) -> None:
         await _note_rules(file, common_dir, Path(whose.worktree.path))
 
 
-async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str]:
+async def find_tampering_warnings(services: Services, whose: Agent | MergeJob) -> list[str]:
     """Return a warning for each change since the snapshot.
 
     Changes during earlier attempts without a result are included.
@@ -68,7 +68,7 @@ async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str
     return [*told, damage] if damage else told
 
 
-async def forget(services: Services, whose: Agent | MergeJob) -> None:
+async def delete_snapshot(services: Services, whose: Agent | MergeJob) -> None:
     """Delete the snapshot and the changes, once a result or an answer names them."""
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     await to_thread.run_sync(lambda: _file(services, common_dir, whose).unlink(missing_ok=True))
@@ -97,7 +97,7 @@ def _read_kept(file: Path) -> str | None:
     return None
 
 
-async def find_rules(services: Services, agent: Agent) -> bytes | None:
+async def find_ignore_rules(services: Services, agent: Agent) -> bytes | None:
     """Return the worktree's trusted ignore rules, or `None` if unknown.
 
     They apply in addition to .gitignore.
@@ -117,7 +117,7 @@ async def find_rules(services: Services, agent: Agent) -> bytes | None:
     return b"\n".join(rules) + b"\n"
 
 
-async def forget_rules(services: Services, agent: Agent) -> None:
+async def delete_ignore_rules(services: Services, agent: Agent) -> None:
     """Delete the saved ignore rules of a worktree, once it is removed."""
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     file = _file(services, common_dir, agent).with_suffix(".ignore")

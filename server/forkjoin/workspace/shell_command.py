@@ -30,7 +30,7 @@ class CommandRun(NamedTuple):
     printed: str
 
 
-def handles(handle: str, *kinds: str) -> list[str]:
+def run_handles(handle: str, *kinds: str) -> list[str]:
     """Return the handles of the first and second runs of these kinds of commands."""
     return [name for kind in kinds for name in (f"{handle}-{kind}", f"{handle}-{kind}-2")]
 
@@ -58,7 +58,7 @@ class Shell:
         Raises:
             OSError: The machine has no free resources now. The command may be run again.
         """
-        first, second = handles(self.handle, kind)
+        first, second = run_handles(self.handle, kind)
         spec = AttemptSpec(
             handle=first,
             argv=("/bin/sh", "-c", command, "sh", *words),

@@ -16,7 +16,7 @@ from forkjoin.git.worktrees.files_shared_from_checkout import COPY, share
 from forkjoin.git.worktrees.worktree_folder import Place, find_place
 from forkjoin.process.environment import compose
 from forkjoin.services import Services
-from forkjoin.workspace.shell_command import CommandRun, Shell, handles
+from forkjoin.workspace.shell_command import CommandRun, Shell, run_handles
 
 #: The number of characters of a teardown's output that a warning includes.
 _OUTPUT_LIMIT = 400
@@ -115,7 +115,7 @@ def _slug(home: str, handle: str) -> str:
 
 def command_handles(handle: str, recipe: Recipe) -> list[str]:
     """Return the handles of all commands that may run before a teardown."""
-    return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
+    return run_handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
 
 
 def find_account(services: Services, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:

@@ -354,7 +354,7 @@ class World:
         )
         if program.concluded.retry is Retry.WHEN_FUNDED:
             _done(self._services.store.budgets.count_reserved_as_spent(agent))
-        pause = retry.rest_after(self._services, agent, program.concluded)
+        pause = retry.pause_after(self._services, agent, program.concluded)
         _done(self._services.store.lifecycle.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
 
     def _finish(self, agent: Agent) -> None:
