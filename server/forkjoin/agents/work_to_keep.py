@@ -6,7 +6,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.agents.removal_checks import refuse_removal
-from forkjoin.core.error import CallerError, GitError
+from forkjoin.core.error import CallerError, GitError, reason_of
 from forkjoin.core.model import Agent
 from forkjoin.core.regular_file import is_gone
 from forkjoin.git import folder_archive, kept_refs
@@ -57,7 +57,7 @@ async def find_unsaved(
         try:
             found = await unsaved_work.find_unsaved_work(common_dir, Path(agent.worktree.path), agent.worktree.base)
         except (GitError, PermissionError) as error:
-            why = error.last_line if isinstance(error, GitError) else str(error)
+            why = reason_of(error)
             raise refuse_removal(agent, f"git can't tell what is in its worktree: {why}") from error
         found += uncommittable.get(agent.number, ())
         if found and not discard:
@@ -78,7 +78,7 @@ async def keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWor
     try:
         ref = await unsaved_work.archive_unsaved(common_dir, Path(agent.worktree.path), found, agent.slug)
     except (GitError, CallerError) as error:
-        why = error.last_line if isinstance(error, GitError) else str(error)
+        why = reason_of(error)
         raise refuse_removal(agent, f"{printable_list([str(one) for one in found])}: {why}") from error
     names = printable_list([str(one) for one in found])
     command = folder_archive.restore_command(common_dir, ref, Path(agent.worktree.path).parent)

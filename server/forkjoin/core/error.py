@@ -68,6 +68,11 @@ def words_of(error: Exception) -> str:
     return str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
 
 
+def reason_of(error: Exception) -> str:
+    """Return the last line that git wrote to stderr, or the text of any other error."""
+    return error.last_line if isinstance(error, GitError) else str(error)
+
+
 class UnknownAgentError(CallerError):
     def __init__(self, asked: str, known: Iterable[str]) -> None:
         names = ", ".join(known)

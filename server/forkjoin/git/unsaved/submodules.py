@@ -1,262 +1,245 @@
-"""Submodules: their commits are copied to the checkout before a branch lands.
+"""Copying of submodule commits into the user's repository before a branch is merged.
 
-A linked worktree has git folders of its own for its submodules, within its git folder, and these go with it. So the
-commit is copied to `modules/` of the repository, where `git submodule update` finds it in the user's checkout, and kept
-there under refs/forkjoin/kept/. A submodule that the checkout does not have yet gets its git folder there.
+A linked worktree has its own git folders for its submodules. They are inside its git folder, and are deleted with it.
+So each submodule commit that a branch names is copied to `modules/` in the repository's git folder, where
+`git submodule update` finds it in the user's checkout. A ref under refs/forkjoin/kept/ keeps it there. If the checkout
+has no git folder of the submodule yet, it is created there.
 """
 
-import contextlib
-import os
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.core.error import GitError
+from forkjoin.core.error import GitError, reason_of
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.changed_paths import SUBMODULE, PathChange, parse_raw_diff
 from forkjoin.git.file_names import printable, split_names
-from forkjoin.git.git_folder import common_dir_path, follow_git_link
+from forkjoin.git.git_folder import common_dir_path
 from forkjoin.git.objects import sync_objects
 from forkjoin.git.refs import update_refs
+from forkjoin.git.unsaved.submodule_folders import (
+    RepositoryFolders,
+    find_copies,
+    find_main_and_worktrees,
+    find_name_problem,
+    find_submodule_folders,
+)
 from forkjoin.git.unsaved.unpushed_commits import Tips, find_tips, list_unsaved_commits
 from forkjoin.git.unsaved.untrusted_repository_reader import (
+    RepositoryReader,
     UnreadableError,
-    UntrustedRepository,
     open_untrusted,
     write_config,
 )
-from forkjoin.git.worktrees.nested_repositories import Nested, is_within
+from forkjoin.git.worktrees.nested_repositories import Nested
 from forkjoin.git.worktrees.staging import EMPTY_TREES
-from forkjoin.git.worktrees.worktree_folder import git_folders
 
-#: Bytes of a list of the commits at which a shallow history ends.
-_LIMIT = 1024 * 1024
-_PATHS = ("-z", "--get-regexp", r"^submodule\..*\.path$")
-
-
-@dataclass(frozen=True, slots=True)
-class _Home:
-    """A repository whose submodules are looked for: its git folder, and where its files are."""
-
-    folder: Path
-    tree: Path | None
-    is_deleted_with_worktree: bool = False  #: whether it goes with a worktree
+#: Bytes that are read of the list of commits at which a shallow history ends.
+_SHALLOW_LIMIT = 1024 * 1024
+_LIST_PATHS = ("-z", "--get-regexp", r"^submodule\..*\.path$")
 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """What is to be kept for whom."""
+    """Options of `save_submodule_commits`."""
 
-    slug: str  #: of the agent
-    dry_run: bool = False  #: only see whether the commits are there
-    checkout: str | None = None  #: where the target is checked out, if it is
+    slug: str  #: of the agent; part of the names of kept refs
+    dry_run: bool = False  #: whether to check only that the commits exist
+    checkout: str | None = None  #: the worktree in which the target is checked out, if there is one
 
 
 async def save_submodule_commits(
-    common_dir: str, tip: str, changes: Sequence[PathChange], keeping: SaveOptions
+    common_dir: str, tip: str, changes: Sequence[PathChange], options: SaveOptions
 ) -> str | None:
-    """Copy submodule commits to the repository's own submodules, or say why not.
+    """Copy the commits of changed submodules to the repository. Return `None`, or a reason if that is impossible.
 
-    Those of a linked worktree that the target is checked out in get them, too: git looks for them nowhere else there.
+    If the target is checked out in a linked worktree, the commits are also copied there: git looks for them nowhere
+    else.
 
     Args:
-        tip: A commit whose .gitmodules tells what the submodules are called.
+        common_dir: The common git folder of the repository.
+        tip: A commit with the .gitmodules that names the submodules.
+        changes: The submodules that the branch adds or changes.
+        options: What to do exactly.
     """
     names = await _read_names(common_dir, tip, {})
-    own, others = await to_thread.run_sync(_find_homes, common_dir)
+    main, worktrees = await to_thread.run_sync(find_main_and_worktrees, common_dir)
     try:
-        why = await _secure(own, others, names, changes, keeping)
-        linked = next((one for one in others if keeping.checkout and one.tree == Path(keeping.checkout)), None)
-        if why or linked is None:
-            return why
-        there = [own, *(one for one in others if one != linked)]
-        return await _secure(linked, there, names, changes, keeping)
+        problem = await _save_all(main, worktrees, names, changes, options)
+        target = next((one for one in worktrees if options.checkout and one.tree == Path(options.checkout)), None)
+        if problem or target is None:
+            return problem
+        others = [main, *(one for one in worktrees if one != target)]
+        return await _save_all(target, others, names, changes, options)
     except (UnreadableError, GitError, OSError) as error:
-        why = error.last_line if isinstance(error, GitError) else str(error)
-        return f"the commits of its submodules can't be brought to the repository: {why[:300]}"
-
-
-def _find_homes(common_dir: str) -> tuple[_Home, list[_Home]]:
-    top = Path(common_dir)
-    tree = top.parent if top.name == ".git" else None
-    return _Home(top, tree), [
-        _Home(folder, where, is_deleted_with_worktree=True) for where, folder in git_folders(common_dir)
-    ]
+        return f"the commits of its submodules can't be copied to the repository: {reason_of(error)[:300]}"
 
 
 async def _read_names(where: Path | str, commit: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """The submodules' names by their paths, as a commit has them; empty where it has none, or git can't read them."""
-    asked = ("config", f"--blob={commit}:.gitmodules", *_PATHS)
-    _, out, _ = await git.run(where, *asked, extra=extra)
+    """Return the submodules' names by path, from a commit's .gitmodules. Return an empty dict if git can't read it."""
+    arguments = ("config", f"--blob={commit}:.gitmodules", *_LIST_PATHS)
+    _, out, _ = await git.run(where, *arguments, extra=extra)
     rows = (row.partition("\n") for row in split_names(out.decode(errors="surrogateescape")))
     return {path: key.removeprefix("submodule.").removesuffix(".path") for key, _, path in rows}
 
 
-async def _secure(
-    own: _Home, others: Sequence[_Home], names: Mapping[str, str], changes: Sequence[PathChange], keeping: SaveOptions
+async def _save_all(
+    owner: RepositoryFolders,
+    others: Sequence[RepositoryFolders],
+    names: Mapping[str, str],
+    changes: Sequence[PathChange],
+    options: SaveOptions,
 ) -> str | None:
+    """Copy submodule commits to the git folders that `owner` has of its submodules. Return the first problem."""
     for change in changes:
         name = names.get(change.path, change.path)
-        if why := await to_thread.run_sync(_why_refused, own.folder, name):
-            return f"its submodule {printable(change.path)} is called {printable(name)}, {why}"
-        if why := await _secure_one(own, others, name, change, keeping):
-            return why
+        if problem := await to_thread.run_sync(find_name_problem, owner.git_dir, name):
+            return f"its submodule {printable(change.path)} is called {printable(name)}, {problem}"
+        if problem := await _save_one(owner, others, name, change, options):
+            return problem
     return None
 
 
-async def _secure_one(
-    own: _Home, others: Sequence[_Home], name: str, change: PathChange, keeping: SaveOptions
+async def _save_one(
+    owner: RepositoryFolders,
+    others: Sequence[RepositoryFolders],
+    name: str,
+    change: PathChange,
+    options: SaveOptions,
 ) -> str | None:
-    """See that one submodule has its commit, and those that it names in turn."""
+    """Copy one submodule's commit to `owner`'s git folder of it, and so the commits of its own submodules."""
     path, commit = change.path, change.new[1]
-    module = await to_thread.run_sync(_find_own, own, name, path)
-    there = await to_thread.run_sync(lambda: list(_find_others(others, name, path)))
-    has = module is not None and await _has(module, commit, [module])
-    holder = None if has else await _find_holder(there, commit)
-    if not has and holder is None:
+    folders = await to_thread.run_sync(find_submodule_folders, owner, name, path)
+    module = folders[0] if folders else None
+    copies = await to_thread.run_sync(lambda: list(find_copies(others, name, path)))
+    has_commit = module is not None and await _has_commit(module, commit, [module])
+    source = None if has_commit else await _find_source(copies, commit)
+    if not has_commit and source is None:
         return (
             f"commit {commit[:10]} of its submodule {printable(path)} is in no repository here; fetch it in the "
             "submodule (git submodule update --init, git fetch), or point the branch at one that is here"
         )
-    if keeping.dry_run:
+    if options.dry_run:
         return None
-    tree = own.tree / path if own.tree else None
+    tree = owner.tree / path if owner.tree else None
     if module:
-        return await _bring(holder, _Home(module, tree), there, change, keeping)
-    assert holder
-    with tempfile.TemporaryDirectory(prefix="forkjoin-", dir=own.folder) as folder:
+        return await _copy_and_keep(source, RepositoryFolders(module, tree), copies, change, options)
+    assert source
+    with tempfile.TemporaryDirectory(prefix="forkjoin-", dir=owner.git_dir) as folder:
         made = Path(folder, "module")
-        await to_thread.run_sync(_make, made, common_dir_path(holder.folder))
-        why = await _bring(holder, _Home(made, tree), there, change, keeping)
-        if why is None:
+        await to_thread.run_sync(_make_git_folder, made, common_dir_path(source.git_dir))
+        problem = await _copy_and_keep(source, RepositoryFolders(made, tree), copies, change, options)
+        if problem is None:
             await sync_objects(str(made))
-            await to_thread.run_sync(_put, made, own.folder / "modules" / name)
-    return why
+            await to_thread.run_sync(_move, made, owner.git_dir / "modules" / name)
+    return problem
 
 
-# -- where they are
-
-
-def _why_refused(folder: Path, name: str) -> str | None:
-    """Why a submodule's name leads astray, if it does; git refuses such names, too."""
-    parts = re.split(r"[/\\]", name)
-    if not name or name.startswith("/") or ".." in parts or "\0" in name:
-        return "which leads out of the git folder"
-    where = folder
-    for part in ("modules", *parts):
-        where /= part
-        if where.is_symlink():
-            return "where a symlink stands in the git folder"
-    above = (folder.joinpath("modules", *parts[:n]) for n in range(1, len(parts)))
-    return "which is within another one's git folder" if any((one / "HEAD").exists() for one in above) else None
-
-
-def _find_own(own: _Home, name: str, path: str) -> Path | None:
-    """The git folder that the checkout has for a submodule: in `modules/`, or, as older ones are, within its files."""
-    inside = own.tree / path / ".git" if own.tree else None
-    likely = [own.folder / "modules" / name, *([inside] if inside and not inside.is_symlink() else [])]
-    return next((one for one in likely if (one / "HEAD").is_file()), None)
-
-
-def _find_others(homes: Sequence[_Home], name: str, path: str) -> Iterator[_Home]:
-    """Other git folders of a submodule, in worktrees."""
-    for home in homes:
-        folder = None
-        with contextlib.suppress(PermissionError):  # what another user has there is no help
-            folder = follow_git_link(home.tree / path / ".git") if home.tree else None
-        if home.tree and folder:
-            tops = (os.path.realpath(top) for top in (home.folder, home.tree))
-            within = any(is_within(os.path.realpath(folder), top) for top in tops)
-            yield _Home(folder, home.tree / path, is_deleted_with_worktree=home.is_deleted_with_worktree and within)
-        if (home.folder / "modules" / name / "HEAD").is_file():
-            yield _Home(home.folder / "modules" / name, None, home.is_deleted_with_worktree)
-
-
-async def _find_holder(homes: Sequence[_Home], commit: str) -> _Home | None:
-    for home in homes:
-        if await _has(home.folder, commit):
-            return home
+async def _find_source(copies: Sequence[RepositoryFolders], commit: str) -> RepositoryFolders | None:
+    """Return the first copy of a submodule that has a commit."""
+    for copy in copies:
+        if await _has_commit(copy.git_dir, commit):
+            return copy
     return None
 
 
-async def _has(folder: Path, commit: str, also: Sequence[Path] = ()) -> bool:
+async def _has_commit(git_dir: Path, commit: str, alternates: Sequence[Path] = ()) -> bool:
     try:
-        async with open_untrusted(folder, common_dir_path(folder), also) as lens:
-            return await lens.has(commit)
+        async with open_untrusted(git_dir, common_dir_path(git_dir), alternates) as reader:
+            return await reader.has_commit(commit)
     except UnreadableError:
         return False
 
 
-# -- bringing them over
+# -- copying
 
 
-def _make(made: Path, like: Path) -> None:
-    """Make an empty git folder, as git makes one for a submodule."""
+def _make_git_folder(made: Path, like: Path) -> None:
+    """Make an empty git folder as git makes it for a submodule, with the object format of `like`."""
     for folder in (made, made / "objects" / "pack", made / "objects" / "info", made / "refs" / "heads"):
         folder.mkdir(parents=True, exist_ok=True)
     (made / "HEAD").write_text("ref: refs/heads/main\n")
-    if shallow := read_regular(like / "shallow", _LIMIT):
+    if shallow := read_regular(like / "shallow", _SHALLOW_LIMIT):
         (made / "shallow").write_bytes(shallow)
     write_config(made, like)
 
 
-def _put(made: Path, module: Path) -> None:
-    module.parent.mkdir(parents=True, exist_ok=True)
-    made.rename(module)
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
 
 
-async def _bring(
-    holder: _Home | None, module: _Home, there: Sequence[_Home], change: PathChange, keeping: SaveOptions
+async def _copy_and_keep(
+    source: RepositoryFolders | None,
+    module: RepositoryFolders,
+    copies: Sequence[RepositoryFolders],
+    change: PathChange,
+    options: SaveOptions,
 ) -> str | None:
-    """Copy what a submodule is moved to, unless it is there, and keep it; so with the submodules that it names."""
+    """Copy a submodule's commit and keep it by a ref. Do the same for the submodules that the commit names.
+
+    Args:
+        source: The copy that has the commit, or `None` if `module` has it already.
+        module: The git folder that gets the commit.
+        copies: All copies of the submodule.
+        change: The change of the submodule.
+        options: What to do exactly.
+
+    Returns: the first problem, or `None`.
+    """
     commits = [change.new[1]]
-    if holder:
-        commits += await _copy(holder, module.folder, change.new[1])
-    async with open_untrusted(module.folder, module.folder, [module.folder]) as lens:
-        if holder:  # all that they need came along
-            await lens.git("rev-list", "--objects", "--quiet", *commits, "--not", "--all")
-        lines = [f"update refs/forkjoin/kept/{keeping.slug}-{one[:12]} {one}" for one in commits]
-        await update_refs(lens.folder, lines, "forkjoin: kept", extra=lens.environment)
-        inner = await _find_inner(lens, change)
-        names = await _read_names(lens.folder, change.new[1], lens.environment) if inner else {}
-    return await _secure(module, there, names, inner, keeping)
+    if source:
+        commits += await _copy_commit(source, module.git_dir, change.new[1])
+    async with open_untrusted(module.git_dir, module.git_dir, [module.git_dir]) as reader:
+        if source:  # check that no object is missing
+            await reader.output("rev-list", "--objects", "--quiet", *commits, "--not", "--all")
+        lines = [f"update refs/forkjoin/kept/{options.slug}-{commit[:12]} {commit}" for commit in commits]
+        await update_refs(reader.folder, lines, "forkjoin: kept", extra=reader.environment)
+        inner = await _find_inner_changes(reader, change)
+        names = await _read_names(reader.folder, change.new[1], reader.environment) if inner else {}
+    return await _save_all(module, copies, names, inner, options)
 
 
-async def _copy(holder: _Home, module: Path, commit: str) -> list[str]:
-    """Copy a commit with its dependencies to a submodule. Return the other new tips."""
-    async with open_untrusted(holder.folder, common_dir_path(holder.folder), [module]) as source:
-        nested = Nested("", holder.folder, common_dir_path(holder.folder), None, is_deleted_with_worktree=True)
-        tips = await find_tips(source, nested) if holder.is_deleted_with_worktree else Tips(frozenset(), frozenset())
-        made = tips.own.intersection(await list_unsaved_commits(source, tips.own, tips.elsewhere))
-        ends = (await source.git("merge-base", "--independent", commit, *sorted(made))).split()
-        more = [one for one in ends if one != commit]
-        await _copy_pack(source, module, [commit, *more])
-    return more
+async def _copy_commit(source: RepositoryFolders, module: Path, commit: str) -> list[str]:
+    """Copy a commit with its history to a submodule. Return the other tips that were copied.
+
+    If the source will be deleted, everything that was committed only there is copied too.
+    """
+    common = common_dir_path(source.git_dir)
+    async with open_untrusted(source.git_dir, common, [module]) as reader:
+        nested = Nested("", source.git_dir, common, None, is_deleted_with_worktree=True)
+        is_deleted = source.is_deleted_with_worktree
+        tips = await find_tips(reader, nested) if is_deleted else Tips(frozenset(), frozenset())
+        unsaved = tips.only_here.intersection(await list_unsaved_commits(reader, tips.only_here, tips.saved))
+        ends = (await reader.output("merge-base", "--independent", commit, *sorted(unsaved))).split()
+        others = [tip for tip in ends if tip != commit]
+        await _copy_pack(reader, module, [commit, *others])
+    return others
 
 
-async def _copy_pack(source: UntrustedRepository, module: Path, commits: Sequence[str]) -> None:
-    """Copy missing objects to a submodule as one pack, and check each object."""
+async def _copy_pack(source: RepositoryReader, module: Path, commits: Sequence[str]) -> None:
+    """Copy the objects that a submodule lacks as one pack. index-pack checks each object."""
     async with open_untrusted(module, module) as target:
-        there = (await target.git("for-each-ref", "--format=%(objectname)")).split()
-        wanted = "".join([*(f"{one}\n" for one in commits), *(f"^{one}\n" for one in there)])
+        existing = (await target.output("for-each-ref", "--format=%(objectname)")).split()
+        revisions = "".join([*(f"{commit}\n" for commit in commits), *(f"^{commit}\n" for commit in existing)])
         with tempfile.TemporaryDirectory(prefix="forkjoin-", dir=module) as folder:
-            form = ("-q", "--revs", "--non-empty", "--delta-base-offset", f"{folder}/pack")
-            made = await source.git("-c", "pack.useBitmaps=false", "pack-objects", *form, stdin=wanted.encode())
-            for one in made.split():
-                pack, index = Path(folder, f"pack-{one}.pack"), Path(folder, "checked.idx")
-                await target.git("index-pack", "-o", str(index), str(pack))
-                await to_thread.run_sync(_put, pack, module / "objects" / "pack" / pack.name)
-                await to_thread.run_sync(_put, index, module / "objects" / "pack" / f"pack-{one}.idx")
+            options = ("-q", "--revs", "--non-empty", "--delta-base-offset", f"{folder}/pack")
+            arguments = ("-c", "pack.useBitmaps=false", "pack-objects", *options)
+            packs = await source.output(*arguments, stdin=revisions.encode())
+            for name in packs.split():
+                pack, index = Path(folder, f"pack-{name}.pack"), Path(folder, "checked.idx")
+                await target.output("index-pack", "-o", str(index), str(pack))
+                await to_thread.run_sync(_move, pack, module / "objects" / "pack" / pack.name)
+                await to_thread.run_sync(_move, index, module / "objects" / "pack" / f"pack-{name}.idx")
 
 
-async def _find_inner(lens: UntrustedRepository, change: PathChange) -> list[PathChange]:
-    """The submodules that a submodule's own change adds or moves."""
-    is_moved = change.old[0] == SUBMODULE and await lens.has(change.old[1])
-    old = change.old[1] if is_moved else EMPTY_TREES[lens.id_length]
-    listing = await lens.git("diff-tree", "-r", "-z", "--raw", "--no-renames", old, change.new[1])
-    return [one for one in parse_raw_diff(listing) if one.new[0] == SUBMODULE]
+async def _find_inner_changes(reader: RepositoryReader, change: PathChange) -> list[PathChange]:
+    """Return the submodules that a submodule's change adds or changes."""
+    has_old = change.old[0] == SUBMODULE and await reader.has_commit(change.old[1])
+    old = change.old[1] if has_old else EMPTY_TREES[reader.id_length]
+    listing = await reader.output("diff-tree", "-r", "-z", "--raw", "--no-renames", old, change.new[1])
+    return [inner for inner in parse_raw_diff(listing) if inner.new[0] == SUBMODULE]

@@ -1,7 +1,7 @@
-"""Commits made in a repository, told from fetched commits by refs and logs.
+"""Commits of a nested repository that no lasting repository has, found by its refs and logs.
 
-What a remote-tracking ref has is elsewhere, and so is what was fetched, or cloned. A commit that only a log knows
-counts if the log says that it was made there; one that was amended since does not.
+Commits of a remote-tracking ref, and commits that were fetched or cloned, are saved elsewhere. A commit that only a log
+knows counts as made here if the log says so, unless it was amended since.
 """
 
 import os
@@ -15,21 +15,21 @@ from anyio import to_thread
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.unsaved.remotes import Remotes
-from forkjoin.git.unsaved.untrusted_repository_reader import UnreadableError, UntrustedRepository
+from forkjoin.git.unsaved.untrusted_repository_reader import RepositoryReader, UnreadableError
 from forkjoin.git.worktrees.nested_repositories import Nested
 from forkjoin.git.worktrees.release_branches import STASHES
 
-#: Bytes of a log, or of a list of commits, that are read.
-_LIMIT = 32 * 1024 * 1024
-#: How many commits are counted.
+#: Bytes that are read of a log or a list of commits.
+_FILE_LIMIT = 32 * 1024 * 1024
+#: The number of commits that are listed at most.
 COMMIT_LIMIT = 2_000
-#: The refs that each worktree has of its own (git-worktree(1)).
+#: Folders of refs that each worktree has for itself (git-worktree(1)).
 WORKTREE_REFS = ("refs/bisect/", "refs/rewritten/", "refs/worktree/")
 
 _ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
-#: What a log says of commits that were there before (git-reflog(1)); what is committed or stashed has words of people.
-_BROUGHT = re.compile(
+_LOG_LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
+#: Log messages for commits that existed before (git-reflog(1)). The messages of commits and stashes are free text.
+_EXISTED_BEFORE = re.compile(
     rb"clone|fetch|checkout|reset|branch|switch|update by push"
     rb"|rebase.*\((?:start|abort)\)|(?!commit|WIP on |On ).*: (?:[Ff]ast-forward|storing head)$"
 )
@@ -37,52 +37,54 @@ _BROUGHT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tips:
-    """Commits by which the history of a repository is known."""
+    """Commits from which all history of a repository is reachable."""
 
-    own: frozenset[str]  #: those that nothing keeps once the repository has gone
-    elsewhere: frozenset[str]
+    only_here: frozenset[str]  #: tips that nothing else is known to keep
+    saved: frozenset[str]  #: tips that stay reachable when the agent's worktree is gone
 
 
-async def find_tips(lens: UntrustedRepository, nested: Nested, remotes: Remotes | None = None) -> Tips:
-    """Find where the commits of a repository end.
+async def find_tips(reader: RepositoryReader, nested: Nested, remotes: Remotes | None = None) -> Tips:
+    """Find the tips of a repository.
 
     Args:
-        lens: A lens on the repository.
+        reader: A reader of the repository.
         nested: The repository.
-        remotes: Tells which remotes stay; without it, all count as staying.
+        remotes: Its remotes. By default all remotes count as lasting.
 
     Raises:
-        UnreadableError: A file there is larger than any honest one, or no regular file.
-        GitError: git can't tell.
+        UnreadableError: A file is too large.
+        GitError: git can't read the refs.
     """
-    listing = await lens.git("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)")
+    listing = await reader.output("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)")
     refs = {ref: (peeled or object_) for ref, object_, peeled in (line.split(" ") for line in listing.splitlines())}
     logs = await to_thread.run_sync(_read_logs, nested, remotes)
     heads = set(await to_thread.run_sync(_read_heads, nested))
-    if await to_thread.run_sync((nested.common / "reftable").is_dir):  # there no file says
-        heads |= await _ask_table(lens)
-    private = {ref for ref in refs if lens.is_linked and ref.startswith(WORKTREE_REFS)}
+    if await to_thread.run_sync((nested.common / "reftable").is_dir):  # HEAD and its log are not in files there
+        heads |= await _ask_for_head(reader)
+    private = {ref for ref in refs if reader.is_linked and ref.startswith(WORKTREE_REFS)}
     if not nested.is_deleted_with_worktree:
-        own = heads | logs.made | {refs[ref] for ref in private}
-        return Tips(frozenset(own), frozenset(refs[ref] for ref in refs.keys() - private))
-    brought = {ref for ref, tip in refs.items() if _is_brought(ref, tip, logs, remotes)}
-    elsewhere = {refs[ref] for ref in brought} | logs.came | await to_thread.run_sync(_read_fetched, nested, remotes)
-    own = {tip for ref, tip in refs.items() if ref not in brought}
-    return Tips(frozenset(own | heads | logs.made), frozenset(elsewhere))
+        only_here = heads | logs.made_here | {refs[ref] for ref in private}
+        return Tips(frozenset(only_here), frozenset(refs[ref] for ref in refs.keys() - private))
+    remote = {ref for ref, tip in refs.items() if _is_from_remote(ref, tip, logs, remotes)}
+    fetched = await to_thread.run_sync(_read_fetched, nested, remotes)
+    only_here = {tip for ref, tip in refs.items() if ref not in remote} | heads | logs.made_here
+    return Tips(frozenset(only_here), frozenset({refs[ref] for ref in remote} | logs.cloned | fetched))
 
 
-async def list_unsaved_commits(lens: UntrustedRepository, own: Iterable[str], elsewhere: Iterable[str]) -> list[str]:
-    """Return the commits that `own` has and `elsewhere` has not, newest first; at most COMMIT_LIMIT."""
-    wanted = "".join(f"{one}\n" for one in sorted(own)) + "".join(f"^{one}\n" for one in sorted(elsewhere))
-    asked = ("rev-list", "--ignore-missing", f"--max-count={COMMIT_LIMIT}", "--stdin")
-    return (await lens.git(*asked, stdin=wanted.encode())).split() if any(own) else []
+async def list_unsaved_commits(reader: RepositoryReader, only_here: Iterable[str], saved: Iterable[str]) -> list[str]:
+    """Return the newest COMMIT_LIMIT commits reachable from `only_here` and not from `saved`, newest first."""
+    stdin = "".join(f"{tip}\n" for tip in sorted(only_here)) + "".join(f"^{tip}\n" for tip in sorted(saved))
+    arguments = ("rev-list", "--ignore-missing", f"--max-count={COMMIT_LIMIT}", "--stdin")
+    return (await reader.output(*arguments, stdin=stdin.encode())).split() if any(only_here) else []
 
 
-def _is_brought(ref: str, tip: str, logs: "_Logs", remotes: Remotes | None) -> bool:
-    """Whether a ref is that of a remote that stays, or a tag that came with a clone."""
-    if remotes and not ref.startswith(remotes.refs):
+def _is_from_remote(ref: str, tip: str, logs: "_Logs", remotes: Remotes | None) -> bool:
+    """Return whether a ref belongs to a lasting remote, or is a tag that came with a clone."""
+    if remotes and not ref.startswith(remotes.lasting_refs):
         return False
-    return ref.startswith("refs/remotes/") or (ref.startswith("refs/tags/") and logs.there and tip not in logs.made)
+    if ref.startswith("refs/remotes/"):
+        return True
+    return ref.startswith("refs/tags/") and logs.has_lines and tip not in logs.made_here
 
 
 # -- what files say
@@ -90,9 +92,11 @@ def _is_brought(ref: str, tip: str, logs: "_Logs", remotes: Remotes | None) -> b
 
 @dataclass(frozen=True, slots=True)
 class _Logs:
-    there: bool
-    made: frozenset[str]
-    came: frozenset[str]
+    """What the logs of a repository say of its commits."""
+
+    has_lines: bool
+    made_here: frozenset[str]
+    cloned: frozenset[str]  #: from a lasting remote
 
 
 def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
@@ -102,63 +106,63 @@ def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
         files += [file for file in walk_files(top) if not file.is_relative_to(top / "refs" / "remotes")]
         files += nested.common.glob("worktrees/*/logs/HEAD")
     lines = [line for file in dict.fromkeys(files) for line in _read(file).splitlines()]
-    made, amended, came = set[bytes](), set[bytes](), set[bytes]()
-    for old, new, why in (found.groups() for found in map(_LINE.fullmatch, lines) if found):
-        if why.startswith(b"commit (amend)"):
+    made, amended, cloned = set[bytes](), set[bytes](), set[bytes]()
+    for old, new, message in (match.groups() for match in map(_LOG_LINE.fullmatch, lines) if match):
+        if message.startswith(b"commit (amend)"):
             amended.add(old)
-        if why.startswith(b"clone") and _stays(why.removeprefix(b"clone: from "), remotes):
-            came.add(new)
-        if not _BROUGHT.match(why):
+        if message.startswith(b"clone") and _is_lasting(message.removeprefix(b"clone: from "), remotes):
+            cloned.add(new)
+        if not _EXISTED_BEFORE.match(message):
             made.add(new)
-    return _Logs(bool(lines), _ids(made - amended), _ids(came))
+    return _Logs(bool(lines), _decode_ids(made - amended), _decode_ids(cloned))
 
 
-async def _ask_table(lens: UntrustedRepository) -> set[str]:
-    """The commit at HEAD, and those that its log says were made there, of a repository with reftables."""
-    asked = ("log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
-    _, out, _ = await git.run(lens.folder, *asked, extra=lens.environment)
+async def _ask_for_head(reader: RepositoryReader) -> set[str]:
+    """Return the commit at HEAD, and those that HEAD's log says were made here. For a repository with reftables."""
+    arguments = ("log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
+    _, out, _ = await git.run(reader.folder, *arguments, extra=reader.environment)
     lines = [line.partition(b"\t")[::2] for line in out.splitlines()]
-    made = [new for number, (new, why) in enumerate(lines) if number == 0 or not _BROUGHT.match(why)]
-    return set(_ids(one for one in made if _ID.fullmatch(one)))
+    made = [new for n, (new, message) in enumerate(lines) if n == 0 or not _EXISTED_BEFORE.match(message)]
+    return set(_decode_ids(commit for commit in made if _ID.fullmatch(commit)))
 
 
 def walk_files(top: Path) -> Iterator[Path]:
-    """Find the logs, or the refs, below a folder."""
+    """Yield all files below a folder. Blocks."""
     for above, _, names in os.walk(top):
         yield from (Path(above, name) for name in names)
 
 
 def _read_heads(nested: Nested) -> frozenset[str]:
-    """The commits of detached HEADs, of stashes for an operation, and of its worktrees' own refs."""
+    """Return the commits of detached HEADs, of stashes made by an operation, and of worktrees' own refs."""
     if not nested.is_deleted_with_worktree and not os.path.lexists(nested.folder / "commondir"):
-        return frozenset()  # HEAD stays, too
+        return frozenset()  # HEAD is not deleted either
     linked = [*nested.common.glob("worktrees/*")] if nested.is_deleted_with_worktree else [nested.folder]
     files = [folder / name for folder in {nested.folder, *linked} for name in ("HEAD", *STASHES)]
     files += [file for folder in linked for file in walk_files(folder / "refs")]
     lines = [_read(file).strip() for file in files]
-    return _ids(line for line in lines if _ID.fullmatch(line))
+    return _decode_ids(line for line in lines if _ID.fullmatch(line))
 
 
 def _read_fetched(nested: Nested, remotes: Remotes | None) -> frozenset[str]:
-    """The commits that were fetched last, and those at which a shallow history ends."""
+    """Return the commits of the last fetch, and those at which a shallow history ends."""
     rows = (line.rpartition(b"\t") for line in _read(nested.folder / "FETCH_HEAD").splitlines())
-    lines = [first for first, _, last in rows if _stays(last.rpartition(b" of ")[2], remotes)]
-    if remotes is None or remotes.refs:
+    lines = [first for first, _, last in rows if _is_lasting(last.rpartition(b" of ")[2], remotes)]
+    if remotes is None or remotes.lasting_refs:
         lines += _read(nested.common / "shallow").splitlines()
-    found = map(_ID.match, lines)
-    return _ids(one[0] for one in found if one)
+    return _decode_ids(match[0] for match in map(_ID.match, lines) if match)
 
 
-def _stays(url: bytes, remotes: Remotes | None) -> bool:
-    return remotes is None or remotes.outlives(os.fsdecode(url))
+def _is_lasting(url: bytes, remotes: Remotes | None) -> bool:
+    return remotes is None or remotes.is_lasting(os.fsdecode(url))
 
 
-def _ids(found: Iterable[bytes]) -> frozenset[str]:
-    return frozenset(one.decode() for one in found if one.strip(b"0"))
+def _decode_ids(ids: Iterable[bytes]) -> frozenset[str]:
+    """Return object ids as text, without the id of zeros that logs have for "no commit"."""
+    return frozenset(object_id.decode() for object_id in ids if object_id.strip(b"0"))
 
 
 def _read(file: Path) -> bytes:
-    data = read_regular(file, _LIMIT) or b""
-    if len(data) == _LIMIT:
+    data = read_regular(file, _FILE_LIMIT) or b""
+    if len(data) == _FILE_LIMIT:
         raise UnreadableError(f"{file} is too large")
     return data

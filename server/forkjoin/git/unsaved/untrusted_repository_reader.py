@@ -1,8 +1,9 @@
-"""A lens: our own git folder for reading a repository that nobody trusts.
+"""Reading a repository that nobody trusts, without obeying its configuration.
 
-The lens links to the objects and refs of that repository and to nothing else. git so obeys no setting, hook, filter,
-replacement or alternate of it (gitrepository-layout(5)). Where a pipe, a device or a symlink stands among the objects
-or refs, the repository counts as unreadable: git would wait there, or be led elsewhere.
+The reader makes a temporary git folder that links to the objects and refs of the repository and to nothing else. So
+git uses none of its settings, hooks, filters, replacements or alternates (gitrepository-layout(5)). If there is a named
+pipe, a device or a symlink among the objects or refs, the repository counts as unreadable: git would block on it, or
+be led elsewhere.
 """
 
 import os
@@ -20,70 +21,75 @@ from forkjoin.core.regular_file import read_line, read_regular
 from forkjoin.git import git
 from forkjoin.git.file_names import printable
 from forkjoin.git.git_config import GIT_CONFIG
+from forkjoin.git.git_folder import walk_strictly
+from forkjoin.git.objects import quote_alternate
 
-#: Bytes that are read of a configuration; a longer one is an attack.
-_CONFIGURATION = 1024 * 1024
-#: From how many others a repository may borrow objects.
-_ALTERNATES = 20
+#: Bytes that are read of a configuration or a list of alternates. A longer file is an attack.
+_FILE_LIMIT = 1024 * 1024
+#: The number of repositories from which one may borrow objects.
+_MAX_ALTERNATES = 20
 _SHA256 = re.compile(rb"objectformat\s*=\s*\"?sha256", re.IGNORECASE)
 
 
 class UnreadableError(ForkjoinError):
-    """The repository can't be read safely."""
+    """A repository can't be read safely. The message gives the reason."""
 
 
-class UntrustedRepository:
-    """Reads one repository."""
+class RepositoryReader:
+    """A reader of one untrusted repository, made by `open_untrusted`."""
 
-    def __init__(self, made: Path, folder: Path, also: Sequence[Path]) -> None:
-        quoted = (str(one / "objects").replace("\\", "\\\\").replace('"', '\\"') for one in also)
-        self.folder = folder
-        self.is_linked = folder != made  #: whether it has the refs that are a worktree's alone, too
-        self.id_length = 64 if _SHA256.search((made / "config").read_bytes()) else 40
+    def __init__(self, made: Path, folder: Path, alternates: Sequence[Path]) -> None:
+        self.folder = folder  #: the temporary git folder in which git is called
+        self.is_linked = folder != made  #: whether it also has the refs of one linked worktree
+        self.id_length = 64 if _SHA256.search((made / "config").read_bytes()) else 40  #: hex digits of an object id
+        quoted = (quote_alternate(str(git_dir / "objects")) for git_dir in alternates)
         self.environment = {
             "GIT_DIR": str(folder),
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_ATTR_NOSYSTEM": "1",
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(f'"{one}"' for one in quoted),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(quoted),
         }
 
-    async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
-        """Return git's stdout, asked in the lens."""
+    async def output(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Run git in the repository as `git.output` does. Return its stdout."""
         return await git.output(self.folder, *arguments, stdin=stdin, extra=self.environment)
 
-    async def has(self, commit: str) -> bool:
+    async def has_commit(self, commit: str) -> bool:
+        """Return whether the repository, or one of its alternates, has a commit."""
         code, _, _ = await git.run(self.folder, "cat-file", "-e", f"{commit}^{{commit}}", extra=self.environment)
         return code == 0
 
 
 @asynccontextmanager
-async def open_untrusted(folder: Path, common: Path, also: Sequence[Path] = ()) -> AsyncGenerator[UntrustedRepository]:
-    """Look into a repository.
+async def open_untrusted(
+    folder: Path, common: Path, alternates: Sequence[Path] = ()
+) -> AsyncGenerator[RepositoryReader]:
+    """Open a reader of an untrusted repository.
 
     Args:
         folder: The git folder with HEAD and the index.
-        common: The git folder with the objects and refs; the same one except for a linked worktree.
-        also: Git folders whose objects are read, too, by their own settings.
+        common: The git folder with the objects and refs. It differs from `folder` for a linked worktree only.
+        alternates: Git folders whose objects are read too.
 
     Raises:
-        UnreadableError: The repository holds what can't be read safely.
+        UnreadableError: The repository can't be read safely.
     """
     made = Path(await to_thread.run_sync(lambda: os.path.realpath(tempfile.mkdtemp(prefix="forkjoin-"))))
     try:
         try:
-            inner = await to_thread.run_sync(_make, made, folder, common)
+            inner = await to_thread.run_sync(_fill, made, folder, common)
         except OSError as error:
             raise UnreadableError(str(error)) from error
-        yield UntrustedRepository(made, inner, also)
+        yield RepositoryReader(made, inner, alternates)
     finally:
         GIT_CONFIG.forget(made)
         with CancelScope(shield=True):
             await to_thread.run_sync(shutil.rmtree, made)
 
 
-def _make(made: Path, folder: Path, common: Path) -> Path:
-    """Make a lens. Return the folder in it that stands for `folder`."""
+def _fill(made: Path, folder: Path, common: Path) -> Path:
+    """Fill a temporary git folder with links and copies. Return the folder in it that stands for `folder`."""
     head = read_line(folder / "HEAD")
     if head is None:
         raise UnreadableError("it has no HEAD")
@@ -94,7 +100,7 @@ def _make(made: Path, folder: Path, common: Path) -> Path:
     write_config(made, common, is_reftable=reftable.is_dir())
     (made / "objects").mkdir()
     for entry in os.scandir(common / "objects"):
-        if entry.name != "info":  # where alternates are named, and a commit graph that need not be true
+        if entry.name != "info":  # it names alternates, and may have a forged commit graph
             (made / "objects" / entry.name).symlink_to(Path(entry.path).absolute())
     (made / "refs").symlink_to((common / "refs").absolute())
     if reftable.is_dir():
@@ -103,14 +109,14 @@ def _make(made: Path, folder: Path, common: Path) -> Path:
     _copy(common / "packed-refs", made / "packed-refs")
     _copy(common / "shallow", made / "shallow")
     _copy(common / "info" / "exclude", made / "info" / "exclude")
-    inner = _make_linked(made, folder) if os.path.lexists(folder / "commondir") and reftable.is_dir() else made
+    inner = _link_worktree(made, folder) if os.path.lexists(folder / "commondir") and reftable.is_dir() else made
     for index in (folder / "index", *folder.glob("sharedindex.*")):
         _copy(index, inner / index.name)
     return inner
 
 
-def _make_linked(made: Path, folder: Path) -> Path:
-    """Link to the table with HEAD and the refs that are a worktree's alone, as git finds it (git-worktree(1))."""
+def _link_worktree(made: Path, folder: Path) -> Path:
+    """Make a worktree's git folder that links to the reftable with its HEAD and its own refs (git-worktree(1))."""
     inner = made / "worktrees" / "one"
     inner.mkdir(parents=True)
     (inner / "commondir").write_text("../..\n")
@@ -121,62 +127,58 @@ def _make_linked(made: Path, folder: Path) -> Path:
 
 
 def find_alternates(common: Path, trusted: str) -> list[Path]:
-    """Find the git folders from which a repository borrows objects (gitrepository-layout(5)), and those from theirs.
+    """Find the git folders from which a repository borrows objects (gitrepository-layout(5)), directly or not. Blocks.
 
     Args:
-        common: The git folder of the repository.
-        trusted: A git folder that is not looked into.
+        common: The common git folder of the repository.
+        trusted: The real path of a git folder whose own alternates are not read.
 
     Raises:
         UnreadableError: One of them can't be read safely.
     """
     found: dict[Path, None] = {}
-    asked = [] if os.path.realpath(common) == trusted else [common]
-    while asked:
-        objects = asked.pop() / "objects"
+    waiting = [] if os.path.realpath(common) == trusted else [common]
+    while waiting:
+        objects = waiting.pop() / "objects"
         try:
-            listing = read_regular(objects / "info" / "alternates", _CONFIGURATION) or b""
+            listing = read_regular(objects / "info" / "alternates", _FILE_LIMIT) or b""
             lines = [line for line in listing.splitlines() if line and not line.startswith(b"#")]
             lent = {Path(os.path.realpath(objects / os.fsdecode(line))) for line in lines} - found.keys()
-            if len(found) + len(lent) > _ALTERNATES or any(one.name != "objects" for one in lent):
-                raise UnreadableError("it borrows objects from too many places, or odd ones")
-            others = [one for one in sorted(lent) if one.parent != Path(trusted)]
-            for one in others:
-                _check(one)
+            if len(found) + len(lent) > _MAX_ALTERNATES or any(folder.name != "objects" for folder in lent):
+                raise UnreadableError("it borrows objects from too many folders, or from one not called objects")
+            untrusted = [folder for folder in sorted(lent) if folder.parent != Path(trusted)]
+            for folder in untrusted:
+                _check(folder)
         except OSError as error:
             raise UnreadableError(str(error)) from error
         found |= dict.fromkeys(lent)
-        asked += [one.parent for one in others]
-    return [one.parent for one in found]
+        waiting += [folder.parent for folder in untrusted]
+    return [folder.parent for folder in found]
 
 
 def write_config(made: Path, like: Path, *, is_reftable: bool = False) -> None:
-    """Write the configuration of a git folder whose objects have the form of those in `like`."""
-    settings = read_regular(like / "config", _CONFIGURATION) or b""
-    format_ = "sha256" if _SHA256.search(settings) else "sha1"
+    """Write the configuration of a new git folder, with the object format of another one. Blocks."""
+    config = read_regular(like / "config", _FILE_LIMIT) or b""
+    object_format = "sha256" if _SHA256.search(config) else "sha1"
     refs = "\trefStorage = reftable\n" if is_reftable else ""
     (made / "config").write_text(
         "[core]\n\trepositoryFormatVersion = 1\n\tbare = false\n\tlogAllRefUpdates = true\n"
-        f"[extensions]\n\tobjectFormat = {format_}\n{refs}"
+        f"[extensions]\n\tobjectFormat = {object_format}\n{refs}"
     )
 
 
 def _check(top: Path) -> None:
-    """Raise an UnreadableError unless `top` is a folder of folders and regular files alone."""
+    """Raise an UnreadableError unless `top` is a folder that contains folders and regular files only."""
     if top.is_symlink() or not top.is_dir():
         raise UnreadableError(f"{printable(str(top))} is no folder")
-    for above, folders, names in os.walk(top, onerror=_fail):
+    for above, folders, names in walk_strictly(top):
         for entry in (Path(above, name) for name in (*folders, *names)):
             if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
                 raise UnreadableError(f"{printable(str(entry))} is neither a folder nor a file")
 
 
-def _fail(error: OSError) -> None:
-    raise error
-
-
 def _copy(source: Path, target: Path) -> None:
-    """Copy a regular file with its times, which an index needs, if the file exists."""
+    """Copy a regular file if it exists. Its times are copied too, because git compares an index with them."""
     if os.path.lexists(source):
         if source.is_symlink() or not source.is_file():
             raise UnreadableError(f"{printable(str(source))} is no file")

@@ -1,0 +1,80 @@
+"""Git folders of submodules: in the repository itself, in its checkout, and in other worktrees."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.git.git_folder import follow_git_link
+from forkjoin.git.worktrees.nested_repositories import is_within
+from forkjoin.git.worktrees.worktree_folder import git_folders
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryFolders:
+    """A repository or worktree that has submodules, or one of these submodules."""
+
+    git_dir: Path
+    tree: Path | None  #: the folder with its files, if known
+    is_deleted_with_worktree: bool = False  #: whether the git folder is deleted with a worktree
+
+
+def find_main_and_worktrees(common_dir: str) -> tuple[RepositoryFolders, list[RepositoryFolders]]:
+    """Return the folders of a repository, and of its linked worktrees. Blocks."""
+    top = Path(common_dir)
+    main = RepositoryFolders(top, top.parent if top.name == ".git" else None)
+    linked = [
+        RepositoryFolders(git_dir, tree, is_deleted_with_worktree=True) for tree, git_dir in git_folders(common_dir)
+    ]
+    return main, linked
+
+
+def find_name_problem(git_dir: Path, name: str) -> str | None:
+    """Say why a submodule's name leads to an unsafe folder, or return `None`. git refuses such names too. Blocks."""
+    parts = re.split(r"[/\\]", name)
+    if not name or name.startswith("/") or ".." in parts or "\0" in name:
+        return "which leads out of the git folder"
+    folder = git_dir
+    for part in ("modules", *parts):
+        folder /= part
+        if folder.is_symlink():
+            return "where a symlink stands in the git folder"
+    above = [git_dir.joinpath("modules", *parts[:n]) for n in range(1, len(parts))]
+    return "which is within another one's git folder" if any((one / "HEAD").exists() for one in above) else None
+
+
+def find_submodule_folders(owner: RepositoryFolders, name: str, path: str) -> list[Path]:
+    """Return the git folders that a repository may have of its submodule. Blocks.
+
+    They are in `modules/`, or, as old versions of git made them, among the submodule's files.
+
+    Args:
+        owner: The repository with the submodule.
+        name: The submodule's name.
+        path: The submodule's path in the owner's files.
+    """
+    inside = owner.tree / path / ".git" if owner.tree else None
+    candidates = [owner.git_dir / "modules" / name, *([inside] if inside and not inside.is_symlink() else [])]
+    return [folder for folder in candidates if (folder / "HEAD").is_file()]
+
+
+def find_copies(owners: Sequence[RepositoryFolders], name: str, path: str) -> Iterator[RepositoryFolders]:
+    """Yield the git folders of a submodule in several worktrees. Blocks.
+
+    Args:
+        owners: The worktrees.
+        name: The submodule's name.
+        path: The submodule's path in the worktrees' files.
+    """
+    for owner in owners:
+        git_dir = None
+        with contextlib.suppress(PermissionError):  # another user's folder is of no use
+            git_dir = follow_git_link(owner.tree / path / ".git") if owner.tree else None
+        if owner.tree and git_dir:
+            tops = (os.path.realpath(top) for top in (owner.git_dir, owner.tree))
+            is_inside = any(is_within(os.path.realpath(git_dir), top) for top in tops)
+            yield RepositoryFolders(git_dir, owner.tree / path, owner.is_deleted_with_worktree and is_inside)
+        for folder in find_submodule_folders(RepositoryFolders(owner.git_dir, None), name, path):
+            yield RepositoryFolders(folder, None, owner.is_deleted_with_worktree)
