@@ -44,7 +44,9 @@ SHARED_NAMES = {
     "a command or a tool, and the operation that it calls": ("attach", "budget", "spawn", "stop", "undo", "wait"),
 }
 #: Short modules that stay apart from their single importer, by the reason.
-SHORT_MODULES_KEPT: dict[str, tuple[str, ...]] = {}
+SHORT_MODULES_KEPT: dict[str, tuple[str, ...]] = {
+    "one module for each family of tools": ("tools/forkjoin_tools/messages.py",),
+}
 
 
 class Finding(NamedTuple):

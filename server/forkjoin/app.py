@@ -60,7 +60,7 @@ def run_daemon() -> int:
 
 async def serve(home: Home) -> None:
     """Open the services, carry on what is under way, and let connections in."""
-    from forkjoin_tools.mcp_server import serve as serve_tools
+    from forkjoin_tools.mcp_server import serve_mcp
 
     from forkjoin.authentication import authenticate
     from forkjoin.git.git_version import require_version
@@ -69,7 +69,7 @@ async def serve(home: Home) -> None:
     await require_version()
     async with open_reconciler(home) as reconciler, socket_server.bind(home) as listener:
         server = socket_server.SocketServer(
-            partial(serve_tools, reconciler),
+            partial(serve_mcp, reconciler),
             partial(authenticate, reconciler.services),
             reconciler.services.executor.find_owner,
         )

@@ -21,7 +21,7 @@ from forkjoin.core.paths import Home, find_home
 from forkjoin.core.session import Session
 from forkjoin.reconciler import Reconciler
 from forkjoin.transport import socket_server
-from forkjoin_tools.mcp_server import serve
+from forkjoin_tools.mcp_server import serve_mcp
 from support.harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_reconciler_in_memory
 
 from adversary.actions import make_task
@@ -130,7 +130,7 @@ async def _open_door(reconciler: Reconciler, home: Home) -> AsyncGenerator[None]
     """Let agents' programs connect to this process, as to a daemon."""
     async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
         door = socket_server.SocketServer(
-            partial(serve, reconciler),
+            partial(serve_mcp, reconciler),
             partial(authenticate, reconciler.services),
             reconciler.services.executor.find_owner,
         )

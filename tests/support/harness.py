@@ -22,7 +22,7 @@ from forkjoin.core.paths import Home
 from forkjoin.core.session import Hello, Session
 from forkjoin.reconciler import Reconciler
 from forkjoin.version import PROTOCOL, __version__
-from forkjoin_tools.mcp_server import serve
+from forkjoin_tools.mcp_server import serve_mcp
 from mcp import Client
 from mcp.client._transport import TransportStreams
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -292,7 +292,7 @@ async def _in_memory(reconciler: Reconciler, session: Session) -> AsyncGenerator
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pass_on)
-        tasks.start_soon(serve, reconciler, session, incoming, outgoing)
+        tasks.start_soon(serve_mcp, reconciler, session, incoming, outgoing)
         async with from_server, to_server:
             yield from_server, to_server
         tasks.cancel_scope.cancel()

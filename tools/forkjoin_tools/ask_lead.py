@@ -45,7 +45,7 @@ async def ask_lead(call: ToolCall, arguments: AskLead) -> Answer:
     counts. Most often it is better to decide yourself, and to say so in your report.
     """
     fallback = arguments.default or _UNANSWERED
-    request = await _ask(call, "question", arguments.question, fallback, arguments.timeout_minutes)
+    request = await _ask_and_wait(call, "question", arguments.question, fallback, arguments.timeout_minutes)
     if not request.said:
         raise CallerError(f"Your question was {request.outcome}.")
     return Answer(answer=request.said, answered_by=request.answered_by or "nobody")
@@ -69,15 +69,15 @@ async def approve(call: ToolCall, arguments: Approve) -> CallToolResult:
     tool_use = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
     safe = call.services.environments.redact(tool_use)  # before it is cut, since half a secret isn't recognized
     try:
-        request = await _ask(call, "permission", _cut_middle(safe), "deny", None)
+        request = await _ask_and_wait(call, "permission", _cut_middle(safe), "deny", None)
     except CallerError as error:
-        return _text({"behavior": "deny", "message": str(error)})
+        return _decision_result({"behavior": "deny", "message": str(error)})
     if request.said == "allow":  # the program keeps its own input, which may be too large for a reply
-        return _text({"behavior": "allow", "updatedInput": {}})
-    return _text({"behavior": "deny", "message": f"That was {request.outcome}"})
+        return _decision_result({"behavior": "allow", "updatedInput": {}})
+    return _decision_result({"behavior": "deny", "message": f"That was {request.outcome}"})
 
 
-async def _ask(call: ToolCall, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
+async def _ask_and_wait(call: ToolCall, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
     """Record a request without secrets, and return it once it is closed."""
     agent = await call.calling_agent()
     redact = call.services.environments.redact
@@ -85,12 +85,12 @@ async def _ask(call: ToolCall, kind: RequestKind, text: str, fallback: str, minu
     new = NewRequest(kind, redact(text), redact(fallback), seconds)
 
     async def wait(find_closed: FindClosed) -> Request | None:
-        return await call.reply_wait.wait([agent], find_closed, _describe_progress)
+        return await call.reply_wait.wait([agent], find_closed, _describe_wait)
 
     return await ask(call.store, agent.number, call.caller.call, new, wait, call.is_cancelled)
 
 
-async def _describe_progress() -> str:
+async def _describe_wait() -> str:
     return "waiting for an answer"
 
 
@@ -100,5 +100,5 @@ def _cut_middle(text: str) -> str:
     return f"{text[:half]} [cut: {more} more characters] {text[-half:]}" if more > 0 else text
 
 
-def _text(decision: dict[str, Any]) -> CallToolResult:
+def _decision_result(decision: dict[str, Any]) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=json.dumps(decision, ensure_ascii=False))])

@@ -42,7 +42,7 @@ async def set_budget(call: ToolCall, arguments: SetBudget) -> AgentBudget:
             f"more than that. Nothing was changed. A person can change the grant: "
             f"forkjoin budget --lead {agent.as_lead}"
         )
-    await _check(call, agent, own_usd)
+    await _check_agent_budget(call, agent, own_usd)
     await call.store.agents.update(agent, budget_usd=own_usd)
     return AgentBudget(
         **row_fields(agent), budget_usd=arguments.budget_usd, spent_usd=agent.money.spent_usd + spent_usd
@@ -57,7 +57,7 @@ async def _find_granted(call: ToolCall, agent: Agent) -> tuple[float, float]:
     return next(((one.limit_usd or 0.0, one.spent_usd) for one in known if one.lead == agent.as_lead), (0.0, 0.0))
 
 
-async def _check(call: ToolCall, agent: Agent, budget_usd: float) -> None:
+async def _check_agent_budget(call: ToolCall, agent: Agent, budget_usd: float) -> None:
     """Raise `CallerError` if the agent can't have this budget now."""
     if agent.state in FINAL:
         raise CallerError(f"{agent.label} has ended ({agent.state}), so it has no budget to set. Nothing was changed.")

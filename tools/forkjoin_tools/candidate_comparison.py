@@ -33,12 +33,14 @@ async def compare(call: ToolCall, agent: Agent) -> list[CandidateRow]:
     results = await call.store.results.get_all(agents)
     ranked = rank_candidates(agents, results)
     winner = find_winner(ranked)
-    rows = [_row(call, one, results.get(one.number), won=one is winner) for one in ranked if call.may_see(one)]
+    rows = [
+        _candidate_row(call, one, results.get(one.number), won=one is winner) for one in ranked if call.may_see(one)
+    ]
     same = [name for name in ("agent", "model", "verify") if len({getattr(row, name) for row in rows}) == 1]
     return [row.model_copy(update=dict.fromkeys(same)) for row in rows]
 
 
-def _row(call: ToolCall, agent: Agent, result: Result | None, *, won: bool) -> CandidateRow:
+def _candidate_row(call: ToolCall, agent: Agent, result: Result | None, *, won: bool) -> CandidateRow:
     return CandidateRow(
         id=agent.id,
         agent=call.program_of(agent),

@@ -11,7 +11,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel
 
 from forkjoin_tools.reply_size import one_line
-from forkjoin_tools.requests import answer
+from forkjoin_tools.requests import record_answer
 from forkjoin_tools.tool_call import PERSON, ToolCall
 
 #: Seconds that the person has to answer before the lead gets the requests. The requests stay open after that.
@@ -61,7 +61,7 @@ async def _show_form(call: ToolCall, request: Request) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
             tasks.start_soon(call.reply_wait.report_repeatedly, f"waiting for the person to answer {request.id}")
-            await _ask(call, request)
+            await _elicit_answer(call, request)
             tasks.cancel_scope.cancel()
     except* (MCPError, ValueError, ForkjoinError):
         pass  # refused, invalid or late answer; or the records can't be written now
@@ -72,7 +72,7 @@ async def _is_closed(call: ToolCall, request: Request) -> bool | None:
     return (now is None or now.closed is not None) or None  # `until` waits while this is `None`
 
 
-async def _ask(call: ToolCall, request: Request) -> None:
+async def _elicit_answer(call: ToolCall, request: Request) -> None:
     """Ask the person, and record the answer if there is one."""
     asker = await call.store.agents.get(request.agent)
     schema: type[_Answer | _Decision] = _Answer if request.kind == "question" else _Decision
@@ -81,9 +81,9 @@ async def _ask(call: ToolCall, request: Request) -> None:
     form: Any = await call.elicit(f"{asker.label} {verb}: (its own words stand after >)\n{quoted}", schema)
     match getattr(form, "data", None):
         case _Answer(answer=said) if said.strip():
-            await answer(call, request, said, "", PERSON, _NO_CALL)
+            await record_answer(call, request, said, "", PERSON, _NO_CALL)
         case _Decision(decision=said, reason=reason):
-            await answer(call, request, said, reason, PERSON, _NO_CALL)
+            await record_answer(call, request, said, reason, PERSON, _NO_CALL)
         case _:
             pass
 

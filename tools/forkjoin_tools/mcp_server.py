@@ -23,14 +23,13 @@ from mcp_types import Resource, ResourceTemplate
 
 from forkjoin_tools import (
     ask_lead,
-    attach,
     budget,
+    command_line_tools,
     merge,
     messages,
     progress_and_findings,
     requests,
     results,
-    session_summary,
     spawn,
     status,
     stop_and_remove,
@@ -100,7 +99,7 @@ READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and
 _COMMAND_LINE_READERS = READERS - {tool.name for tool in _LEADS_ONLY}
 
 
-async def serve(
+async def serve_mcp(
     reconciler: Reconciler,
     session: Session,
     incoming: ReadStream[SessionMessage | Exception],
@@ -180,7 +179,9 @@ class _LeadServer(MCPServer[Any]):
 class _PersonServer(_LeadServer):
     """The server for a person's command line, with further tools that no lead gets."""
 
-    offered = TOOLS | {tool.name: tool for tool in (budget.budget, attach.attach, session_summary.summarize_session)}
+    offered = TOOLS | {
+        tool.name: tool for tool in (budget.budget, command_line_tools.attach, command_line_tools.summarize_session)
+    }
     extensions = ()
 
 

@@ -103,25 +103,25 @@ def _supports_tasks(ctx: McpRequest) -> bool:
 
 
 async def _get(ctx: McpRequest, params: TaskParams) -> JsonObject:
-    call, deferred = await _find(ctx, params.task_id)
+    call, deferred = await _find_task(ctx, params.task_id)
     return await read_task(ctx, call, deferred, Deferral(deferred))
 
 
 async def _update(ctx: McpRequest, params: UpdateParams) -> JsonObject:
-    await _find(ctx, params.task_id)  # no task ever asks for input
+    await _find_task(ctx, params.task_id)  # no task ever asks for input
     return {}
 
 
 async def _cancel(ctx: McpRequest, params: TaskParams) -> JsonObject:
     """Cancel a wait. A merge goes on, and the client still gets its answer."""
-    call, deferred = await _find(ctx, params.task_id)
+    call, deferred = await _find_task(ctx, params.task_id)
     about = _TOOLS[deferred.tool].annotations
     if about and about.read_only_hint:
         await call.store.mcp_tasks.cancel(deferred.id)
     return {}
 
 
-async def _find(ctx: McpRequest, task: str) -> tuple[ToolCall, McpTask]:
+async def _find_task(ctx: McpRequest, task: str) -> tuple[ToolCall, McpTask]:
     """Return the call that asks, and the task in the caller's project.
 
     Raises:

@@ -118,7 +118,7 @@ async def merge_worktree(call: ToolCall, arguments: MergeWorktree) -> MergeAnswe
     unverified = "No verify was run." if report.merged and not (job.verify or job.dry_run) else None
     notes = report.note, unverified, note, *await find_config_warnings(call.caller.project.common_dir)
     for files, characters in ((30, 2_000), (5, 300), (1, 60)):
-        answer = _to_answer(report, files, characters, " ".join(filter(None, notes)) or None)
+        answer = _to_merge_answer(report, files, characters, " ".join(filter(None, notes)) or None)
         if json_size(answer) <= REPLY_BYTES:
             break
     return answer
@@ -142,7 +142,7 @@ async def _find_reviewed(call: ToolCall, ids: Sequence[str]) -> list[Agent]:
 async def _wait_for_report(call: ToolCall, agents: Sequence[Agent], job: MergeJob) -> MergeReport:
     """Return the report of a merge or undo once it is done."""
     report = await call.reply_wait.wait(
-        agents, partial(wait_for_report, call.store, job), lambda: _describe_progress(call, job)
+        agents, partial(wait_for_report, call.store, job), lambda: _describe_merge_progress(call, job)
     )
     assert report
     return report
@@ -185,7 +185,7 @@ def _find_own_target(parent: Agent, arguments: MergeWorktree) -> str:
     return parent.worktree.branch
 
 
-async def _describe_progress(call: ToolCall, job: MergeJob) -> str:
+async def _describe_merge_progress(call: ToolCall, job: MergeJob) -> str:
     """Say what a merge waits for, or that it is under way."""
     if await lacks_environment(call.services, job):
         return "waits for its lead's environment, which was lost when the machine or daemon restarted"
@@ -200,7 +200,7 @@ async def _describe_progress(call: ToolCall, job: MergeJob) -> str:
     return call.reconciler.trouble.get(key) or (waits if before else f"merging {len(job.agents)} agent(s) into {into}")
 
 
-def _to_answer(report: MergeReport, files: int, characters: int, note: str | None) -> MergeAnswer:
+def _to_merge_answer(report: MergeReport, files: int, characters: int, note: str | None) -> MergeAnswer:
     """Return the result of a merge, shortened.
 
     Args:

@@ -7,7 +7,7 @@ from forkjoin_tools.tool_call import AgentRow, Id, ToolCall, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
 
-class Message(Arguments):
+class MessageAgent(Arguments):
     id: Id
     text: Text
 
@@ -17,7 +17,7 @@ class MessageAnswer(AgentRow):
 
 
 @tool()
-async def message_agent(call: ToolCall, arguments: Message) -> MessageAnswer:
+async def message_agent(call: ToolCall, arguments: MessageAgent) -> MessageAnswer:
     """Send an agent a message in its conversation.
 
     A running claude reads it now; any other agent gets it as its next turn; an ended agent is queued again for it.

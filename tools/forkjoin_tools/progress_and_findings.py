@@ -24,7 +24,7 @@ class Report(Arguments):
 async def report_progress(call: ToolCall, arguments: Report) -> str:
     """Tell your lead in one line where you stand, whenever a step is done."""
     await _check_below_limit(call)
-    await _note(call, arguments.text)
+    await _record_report(call, arguments.text)
     return "Noted."
 
 
@@ -38,7 +38,7 @@ async def share_finding(call: ToolCall, arguments: Report) -> str:
         await _check_below_limit(call)
         text = call.services.environments.redact(arguments.text)
         await call.store.findings.add(await call.calling_agent(), text, call.caller.call)
-        await _note(call, f"found: {text}")
+        await _record_report(call, f"found: {text}")
     return "Shared."
 
 
@@ -64,6 +64,6 @@ async def _check_below_limit(call: ToolCall) -> None:
         raise CallerError(f"You have sent {_MOST_REPORTS} reports, which is the limit. Go on with your task.")
 
 
-async def _note(call: ToolCall, text: str) -> None:
+async def _record_report(call: ToolCall, text: str) -> None:
     event = with_text(Reported(text), call.services.environments.redact)
     await call.store.events.add(await call.calling_agent(), [(event, -1)])

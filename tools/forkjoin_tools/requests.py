@@ -67,18 +67,22 @@ class ListRequests(Arguments):
     request_id: str | None = None
 
 
-class Requests(BaseModel):
+class RequestList(BaseModel):
     requests: list[RequestRow]
     more: int | None = None
 
 
 @tool(reads_only=True)
-async def list_requests(call: ToolCall, arguments: ListRequests) -> Requests:
+async def list_requests(call: ToolCall, arguments: ListRequests) -> RequestList:
     """List what agents ask you and wait for, or one request in full.
 
     Next: answer_request.
     """
-    found = await call.open_requests() if arguments.request_id is None else [await _find(call, arguments.request_id)]
+    found = (
+        await call.open_requests()
+        if arguments.request_id is None
+        else [await _find_request(call, arguments.request_id)]
+    )
     if arguments.request_id and found[0].closed is not None:
         raise CallerError(f"{found[0].id} is closed: it was {found[0].outcome}")
     length = _FULL_LENGTH
@@ -86,7 +90,7 @@ async def list_requests(call: ToolCall, arguments: ListRequests) -> Requests:
     while len(told := fit_rows(rows, REPLY_BYTES // 2)) < len(rows) and length > _EXCERPT_LENGTH:
         length = max(_EXCERPT_LENGTH, length // 2)
         rows = request_rows(found, length)
-    return Requests(requests=told, more=len(found) - len(told) or None)
+    return RequestList(requests=told, more=len(found) - len(told) or None)
 
 
 class AnswerRequest(Arguments):
@@ -109,7 +113,7 @@ async def answer_request(call: ToolCall, arguments: AnswerRequest) -> Answered:
 
     The agent then continues. The first answer counts.
     """
-    request = await _find(call, arguments.request_id)
+    request = await _find_request(call, arguments.request_id)
     said = arguments.decision if request.kind == "permission" else arguments.answer
     if said is None or None not in (arguments.answer, arguments.decision):
         right = "decision (allow or deny), and maybe reason" if request.kind == "permission" else "answer"
@@ -117,11 +121,11 @@ async def answer_request(call: ToolCall, arguments: AnswerRequest) -> Answered:
             f"{request.id} is a {request.kind}: pass only {right}. Its text: {_cut(request, _EXCERPT_LENGTH)}"
         )
     if await call.store.calls.answer_to(call.caller.call) is None:
-        await answer(call, request, said, arguments.reason or "", call.caller_name, call.caller.call)
+        await record_answer(call, request, said, arguments.reason or "", call.caller_name, call.caller.call)
     return Answered(request_id=request.id, id=f"a{request.agent}", kind=request.kind, said=said)
 
 
-async def answer(call: ToolCall, request: Request, said: str, reason: str, by: str, source: Call) -> None:
+async def record_answer(call: ToolCall, request: Request, said: str, reason: str, by: str, source: Call) -> None:
     """Record the answer to a request, without secrets.
 
     Args:
@@ -135,7 +139,7 @@ async def answer(call: ToolCall, request: Request, said: str, reason: str, by: s
     await call.store.requests.answer(request, redact(said)[:ANSWER], redact(reason)[:ANSWER], by, source)
 
 
-async def _find(call: ToolCall, request_id: str) -> Request:
+async def _find_request(call: ToolCall, request_id: str) -> Request:
     number = _ID.fullmatch(request_id)
     found = await call.store.requests.find(call.project, int(number[1])) if number else None
     if found is None or not call.may_see(await call.store.agents.get(found.agent)):

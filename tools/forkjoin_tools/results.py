@@ -76,7 +76,7 @@ async def get_result(call: ToolCall, arguments: GetResult) -> AgentResult:
         raise CallerError(f"{agent.label} has not ended: it is {agent.state}. Call wait_agents first.")
     if agent.state in FINAL:
         call.mark_reported_when_written([agent])
-        if moved := await _find_moved(call, agent):
+        if moved := await _find_branch_move(call, agent):
             name = f"In read_diff and merge_worktree, {moved.name} names the branch as it is now."
             note = f"{str(moved).capitalize()}. {name}"
             result = replace(result, warnings=(note, *result.warnings))
@@ -87,13 +87,13 @@ async def get_result(call: ToolCall, arguments: GetResult) -> AgentResult:
     cut = _keep_end if call.is_command_agent(agent) else _keep_beginning
     candidates = await compare(call, agent) or None
     while True:
-        answer = _to_answer(agent, result, length, cut).model_copy(update={"candidates": candidates})
+        answer = _to_agent_result(agent, result, length, cut).model_copy(update={"candidates": candidates})
         if json_size(answer) <= REPLY_BYTES or length <= _LEAST:
             return answer
         length //= 2
 
 
-def _to_answer(agent: Agent, result: Result, length: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
+def _to_agent_result(agent: Agent, result: Result, length: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
     """Return a result with shortened texts.
 
     `length` is the maximum for the output, and half of it for other long texts.
@@ -106,9 +106,9 @@ def _to_answer(agent: Agent, result: Result, length: int, cut: Callable[[str, in
             "merge": agent.merge,
             "output": cut(result.output, length, agent),
             "commits": result.commits if length == _FULL else result.commits[:10],
-            "verify_output": _shorten(result.verify_output, length // 2) or None,
+            "verify_output": _keep_text_end(result.verify_output, length // 2) or None,
             "peak_memory_mb": (result.peak_memory_bytes or 0) // 1_000_000 or None if length == _FULL else None,
-            "error": result.error and _shorten(result.error, length // 2),
+            "error": result.error and _keep_text_end(result.error, length // 2),
             "warnings": [warning[:500] for warning in result.warnings[:20]],
         }
     )
@@ -134,7 +134,7 @@ def _cut_mark(more: int, agent: Agent) -> str:
     return f"[cut: {more} more characters; read_log({agent.id!r}, raw=true) has all]"
 
 
-def _shorten(text: str, length: int) -> str:
+def _keep_text_end(text: str, length: int) -> str:
     """Return the end of a text, where commands say what went wrong."""
     return text if len(text) <= length else f"[…] {text[-length:]}"
 
@@ -175,7 +175,7 @@ async def _read_events(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
         text += line
         after = event.number
     last = await call.store.events.last_number(agent.number)
-    return _page(text, after, more=after < last, live=agent.state not in FINAL)
+    return _mark_page(text, after, more=after < last, live=agent.state not in FINAL)
 
 
 def _line(event: Recorded) -> str:
@@ -194,20 +194,20 @@ async def _read_raw(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
         whole = fit_end(page.data, cut=page.start > 0)
         lines = b"".join(whole.splitlines(keepends=True)[-arguments.tail :])
         text = _without_cut_secrets(call, page.data.removesuffix(lines), lines, b"")
-        return _page(text, page.size, more=False, live=live)
+        return _mark_page(text, page.size, more=False, live=live)
     page = await executor.read_output(handle, arguments.offset, arguments.limit + _CONTEXT)
     start = min(page.start, page.size)
     data, more = _fit_page(page.data[: arguments.limit], page.size - start)
     if not page.size and not live:
         errors = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
         words = fit_end(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
-        return _page(_text(words), 0, more=False, live=False, note="[stderr]\n" if words else "")
+        return _mark_page(_decode(words), 0, more=False, live=False, note="[stderr]\n" if words else "")
     dropped = start - arguments.offset
     note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
     before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
     known = before.data if before.start + len(before.data) == start else b""
     text = _without_cut_secrets(call, known, data, page.data[len(data) :])
-    return _page(text, start + len(data), more=more, live=live, note=note)
+    return _mark_page(text, start + len(data), more=more, live=live, note=note)
 
 
 def _without_cut_secrets(call: ToolCall, before: bytes, page: bytes, after: bytes) -> str:
@@ -215,11 +215,11 @@ def _without_cut_secrets(call: ToolCall, before: bytes, page: bytes, after: byte
 
     `before` and `after` are the texts around the page.
     """
-    around = _text(before[-_CONTEXT:]), _text(page), _text(after[:_CONTEXT])
+    around = _decode(before[-_CONTEXT:]), _decode(page), _decode(after[:_CONTEXT])
     return call.services.environments.redact_edges(*around)
 
 
-def _text(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
@@ -236,7 +236,7 @@ def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
     return page, len(page) < size
 
 
-def _page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
+def _mark_page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
     """Return a page between a note and a mark that says where the next page begins.
 
     The page can't forge the mark.
@@ -274,7 +274,7 @@ async def read_diff(call: ToolCall, arguments: ReadDiff) -> str:
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")
     data = await _diff(call, agent, commit, arguments.path, stat=arguments.stat)
-    moved = None if commit or agent.state not in FINAL else await _find_moved(call, agent)
+    moved = None if commit or agent.state not in FINAL else await _find_branch_move(call, agent)
     note = f"[{moved}; below is its work until then; {moved.name} names the branch as it is now]\n" if moved else ""
     if not data:
         where = f" in {arguments.path}" if arguments.path else ""
@@ -282,10 +282,10 @@ async def read_diff(call: ToolCall, arguments: ReadDiff) -> str:
     start = min(arguments.offset, len(data))
     page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
     text = _without_cut_secrets(call, data[:start], page, data[start + len(page) :])
-    return _page(text, start + len(page), more=more, live=False, note=note)
+    return _mark_page(text, start + len(page), more=more, live=False, note=note)
 
 
-async def _find_moved(call: ToolCall, agent: Agent) -> BranchMove | None:
+async def _find_branch_move(call: ToolCall, agent: Agent) -> BranchMove | None:
     """Return how an agent's branch moved since its end, or `None` if git can't tell."""
     with suppress(GitError, OSError):
         return await find_branch_move(call.store, call.caller.project.common_dir, agent)

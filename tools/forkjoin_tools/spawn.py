@@ -78,7 +78,7 @@ async def spawn_agents(call: ToolCall, arguments: ManyAgents) -> SpawnedAll:
     spawn_agent lists rarer fields (model, candidates, limits, permissions), valid here too. If one entry is invalid,
     none starts. Next: wait_agents.
     """
-    specs = [_complete(arguments, item, n) for n, item in enumerate(arguments.agents)]
+    specs = [_complete_entry(arguments, item, n) for n, item in enumerate(arguments.agents)]
     return await _spawn(call, specs, keep=not arguments.dry_run)
 
 
@@ -93,7 +93,7 @@ async def spawn_agent(call: ToolCall, arguments: OneAgent) -> SpawnedOne:
     return SpawnedOne(**all_.agents[0].model_dump(), candidates=several, note=all_.note)
 
 
-def _complete(defaults: ManyAgents, item: _Entry, number: int) -> Spec:
+def _complete_entry(defaults: ManyAgents, item: _Entry, number: int) -> Spec:
     """Return the spec of an entry, with missing fields taken from the defaults.
 
     A default `after` or `base` that names the entry itself is left out.

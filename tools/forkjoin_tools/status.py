@@ -70,11 +70,11 @@ async def list_agents(call: ToolCall, arguments: ListAgents) -> Listing:
 
     Returns state, branch and merge outcome. To wait, use wait_agents.
     """
-    found, counts = await (_named_page(call, arguments) if arguments.ids is not None else _page(call, arguments))
+    found, counts = await (_named_page(call, arguments) if arguments.ids is not None else _next_page(call, arguments))
     shown = found[: arguments.limit]
     tasks = await call.store.agents.task_beginnings(agent.number for agent in shown)
     most_bytes = REPLY_BYTES // 2 if call.caller.session.is_command_line else _PAGE_BYTES
-    page = fit_rows([await _row(call, agent, tasks.get(agent.number, "")) for agent in shown], most_bytes)
+    page = fit_rows([await _listed_row(call, agent, tasks.get(agent.number, "")) for agent in shown], most_bytes)
     return Listing(
         agents=page,
         counts=counts,
@@ -83,7 +83,7 @@ async def list_agents(call: ToolCall, arguments: ListAgents) -> Listing:
     )
 
 
-async def _page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent], dict[State, int]]:
+async def _next_page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent], dict[State, int]]:
     """Return the next page of agents plus one, and the number of all by state."""
     found = await call.store.agents.page(
         call.project,
@@ -123,7 +123,7 @@ def _last_shown(arguments: ListAgents) -> int | None:
     return last
 
 
-async def _row(call: ToolCall, agent: Agent, task: str) -> Listed:
+async def _listed_row(call: ToolCall, agent: Agent, task: str) -> Listed:
     since = agent.timing.started or agent.timing.created
     until = agent.timing.ended if agent.timing.ended and agent.state in FINAL else time.time()
     return Listed(
@@ -160,12 +160,12 @@ async def last_event(call: ToolCall, agent: Agent) -> str:
     return (
         call.reconciler.schedule.waiting.get(agent.number)
         or call.reconciler.trouble.get(agent.id)
-        or await _last_line(call, agent)
+        or await _last_printed_line(call, agent)
         or agent.last_event
     )
 
 
-async def _last_line(call: ToolCall, agent: Agent) -> str:
+async def _last_printed_line(call: ToolCall, agent: Agent) -> str:
     """Return the last line that a running command, or a worktree's setup, printed.
 
     Neither makes events.
@@ -185,7 +185,7 @@ async def _last_line(call: ToolCall, agent: Agent) -> str:
 # -- get_status
 
 
-class Status(BaseModel):
+class StatusReport(BaseModel):
     version: str
     running: int
     queued: int
@@ -202,7 +202,7 @@ class Status(BaseModel):
 
 
 @tool(reads_only=True)
-async def get_status(call: ToolCall, arguments: Arguments) -> Status:  # noqa: ARG001
+async def get_status(call: ToolCall, arguments: Arguments) -> StatusReport:  # noqa: ARG001
     """Report on forkjoin itself, across all projects.
 
     Returns what runs, what waits and why, and any trouble.
@@ -212,7 +212,7 @@ async def get_status(call: ToolCall, arguments: Arguments) -> Status:  # noqa: A
     states = Counter(
         State.QUEUED if agent.number in call.services.waiting_for_environment else agent.state for agent in live
     )
-    return Status(
+    return StatusReport(
         version=__version__,
         running=sum(states[state] for state in ACTIVE),
         queued=states[State.QUEUED],

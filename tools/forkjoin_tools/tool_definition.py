@@ -132,7 +132,7 @@ def tool(
             name=name or function.__name__,
             title=None,
             description=" ".join((function.__doc__ or "").split()),
-            parameters=cast("dict[str, Any]", _shorten(model.model_json_schema())),
+            parameters=cast("dict[str, Any]", _shorten_schema(model.model_json_schema())),
             fn_metadata=FuncMetadata(arg_model=model, output_model=None if result in (str, CallToolResult) else result),
             is_async=True,
             context_kwarg=None,
@@ -152,21 +152,21 @@ def tool(
 _LIMITS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxItems", "maxLength"})
 
 
-def _shorten(schema: Json, definitions: dict[str, Json] | None = None) -> Json:
+def _shorten_schema(schema: Json, definitions: dict[str, Json] | None = None) -> Json:
     """Return a schema without what tells a model little.
 
     That is: titles, limits, our own docstrings, `null` as an alternative, and falsy defaults. References are inlined.
     """
     if isinstance(schema, list):
-        return [_shorten(item, definitions) for item in schema]
+        return [_shorten_schema(item, definitions) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if definitions is None:
         definitions = cast("dict[str, Json]", schema.pop("$defs", {}))
     if isinstance(reference := schema.get("$ref"), str):
-        return _shorten(definitions[reference.rpartition("/")[2]], definitions)
+        return _shorten_schema(definitions[reference.rpartition("/")[2]], definitions)
     kept = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
-    short = {key: _shorten(value, definitions) for key, value in kept.items() if key not in _LIMITS}
+    short = {key: _shorten_schema(value, definitions) for key, value in kept.items() if key not in _LIMITS}
     if "properties" in short or ("enum" in short and "default" not in short):
         short.pop("description", None)  # a class's docstring
     if not short.get("default", True):

@@ -67,11 +67,11 @@ async def wait_agents(call: ToolCall, arguments: Wait) -> WaitedFor:
 
     async def ask(left_s: float) -> WaitResult | None:
         nonlocal waited
-        waited = await _wait(call, agents, arguments.until, left_s, give_up)
+        waited = await _wait_or_elicit(call, agents, arguments.until, left_s, give_up)
         return waited if waited.ends(arguments.until) else None
 
     with call.without_slot(agents):
-        await call.reply_wait.wait(agents, ask, lambda: _describe_progress(call, waited), arguments.timeout_s)
+        await call.reply_wait.wait(agents, ask, lambda: _describe_wait_progress(call, waited), arguments.timeout_s)
     finished = fit_rows(await _ended_rows(call, waited.finished[:_MOST_AGENTS]), _ENDED_BYTES)
     pending = fit_rows([AgentRow.model_validate(agent) for agent in waited.pending[:_MOST_AGENTS]], _PENDING_BYTES)
     requests = fit_rows(request_rows(waited.requests, unreported=waited.news), _REQUESTS_BYTES)
@@ -97,7 +97,9 @@ async def _find_agents(call: ToolCall, ids: list[str] | None) -> tuple[list[Agen
     return await call.store.agents.untold(call.project, call.caller.lead, _MOST_AGENTS, everyone=everyone)
 
 
-async def _wait(call: ToolCall, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> WaitResult:
+async def _wait_or_elicit(
+    call: ToolCall, agents: Sequence[Agent], until: Until, left_s: float, give_up: float
+) -> WaitResult:
     """Wait until there is something to report, or `left_s` have passed.
 
     New requests are put to the person at the client first. What the person answers is not reported.
@@ -127,7 +129,7 @@ def _advise_parent(call: ToolCall, waited: WaitResult) -> list[str]:
     return [f"{', '.join(first_lines(stuck))}: waiting won't help, and you can't raise their budget; {advice}"]
 
 
-async def _describe_progress(call: ToolCall, waited: WaitResult) -> str:
+async def _describe_wait_progress(call: ToolCall, waited: WaitResult) -> str:
     """Return how many agents have ended, and what the first pending ones do."""
     ended, left = len(waited.finished), waited.pending
     doing = [f"{agent.id} {agent.state}: {await last_event(call, agent)}" for agent in left[:_DESCRIBED]]

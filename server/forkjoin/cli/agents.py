@@ -139,20 +139,20 @@ def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str,
 
     Returns also the number of agents left out. A `limit` of 0 means all.
     """
-    rows, counts = _list(client, limit, **chosen)
+    rows, counts = _read_pages(client, limit, **chosen)
     total = sum(counts.values())
     if 0 < len(rows) < total:
-        live, _ = _list(client, limit, state=[state for state in State if state not in FINAL], **chosen)
+        live, _ = _read_pages(client, limit, state=[state for state in State if state not in FINAL], **chosen)
         rows += [one for one in live if int(one["id"][1:]) < int(rows[-1]["id"][1:])]
     return rows, total - len(rows)
 
 
 def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
     """Return the agents on all pages of list_agents."""
-    return _list(client, 0, **chosen)[0]
+    return _read_pages(client, 0, **chosen)[0]
 
 
-def _list(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def _read_pages(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Read list_agents page by page, up to `limit` agents (0: all).
 
     Returns also the number of all agents by state.

@@ -55,7 +55,7 @@ def attach(
     with Client() as client:
         print_text(f"{id}: pausing its program …", err=True)
         going = client.call("attach", id=id)
-        code = _converse(client, going)
+        code = _run_program(client, going)
     print_text(f"{going['id']}  {going['name']}  detached. See forkjoin ps for how it goes on", err=True)
     if code:
         raise typer.Exit(code)
@@ -73,7 +73,7 @@ def _open_window(agent: str) -> None:
         raise CallerError("tmux failed. Leave --tmux out to use this terminal")
 
 
-def _converse(client: Client, going: dict[str, Any]) -> int:
+def _run_program(client: Client, going: dict[str, Any]) -> int:
     """Run the agent's program on this terminal. Return its exit code."""
     modes = termios.tcgetattr(sys.stdin)
     environment = {
@@ -90,7 +90,7 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, partial(_interrupt, program))
     daemon, trouble = client.daemon, ""
     try:
-        while (code := _wait(program)) is None:
+        while (code := _poll_exit_code(program)) is None:
             try:
                 client.call("list_agents", ids=[going["id"]])
                 trouble = "" if client.daemon is daemon else _INTERRUPTED
@@ -120,7 +120,7 @@ def _interrupt(program: "subprocess.Popen[bytes]", *_: object) -> None:
         raise KeyboardInterrupt
 
 
-def _wait(program: "subprocess.Popen[bytes]") -> int | None:
+def _poll_exit_code(program: "subprocess.Popen[bytes]") -> int | None:
     """Wait a second for the program. Return its exit code, or `None` if it still runs."""
     try:
         return program.wait(_RESERVE_S)

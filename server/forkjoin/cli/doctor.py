@@ -61,7 +61,7 @@ def status(json: AsJson = False) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """The result of one check. `remedy` says what to do if it is not ok."""
 
     what: str
@@ -89,57 +89,57 @@ def doctor(json: AsJson = False) -> None:
             )
             for f in findings
         ]
-        formatting.console().print(formatting.table(("what", "", "found"), rows))
+        formatting.console().print(formatting.make_table(("what", "", "found"), rows))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
-def examine(home: Home) -> Iterator[Finding]:
+def examine(home: Home) -> Iterator[CheckResult]:
     """Check everything that forkjoin needs."""
-    yield Finding("system", sys.platform == "linux", sys.platform, "only Linux is supported")
-    yield _git()
-    yield (folder := _folder(home))
+    yield CheckResult("system", sys.platform == "linux", sys.platform, "only Linux is supported")
+    yield _check_git()
+    yield (folder := _check_home(home))
     if folder.ok:
-        yield from _records(home)
+        yield from _check_records(home)
     try:
         settings = read_settings(home.config_file)
-        yield Finding(
+        yield CheckResult(
             "settings", True, f"{home.config_file}{'' if home.config_file.exists() else ' (missing: defaults)'}"
         )
     except CallerError as error:
         settings = Settings()
-        yield Finding("settings", False, str(error), "correct the file, then run: forkjoin daemon stop")
+        yield CheckResult("settings", False, str(error), "correct the file, then run: forkjoin daemon stop")
     for name, program in settings.programs().items():
-        yield _program(name, program, needed=name == settings.default_agent)
+        yield _check_program(name, program, needed=name == settings.default_agent)
     daemon = _daemon_pid(home) or "self"
     bases = cgroup_root.find_cgroup_roots(daemon)
-    yield _limits(settings.on(capacity.find_memory(daemon)).limits, bases)
+    yield _check_limits(settings.on(capacity.find_memory(daemon)).limits, bases)
     escape = "not available: a process that clears its environment and outlives its shim is not found by a stop"
-    yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
-    yield _daemon(home)
-    yield _repository()
+    yield CheckResult("cgroup", True, "; ".join(map(str, bases)) or escape)
+    yield _check_daemon(home)
+    yield _check_repository()
     if folder.ok:
-        yield from _trust(home)
-        yield from _shared_config(home)
+        yield from _check_trust(home)
+        yield from _check_shared_config(home)
 
 
-def _shared_config(home: Home) -> Iterator[Finding]:
+def _check_shared_config(home: Home) -> Iterator[CheckResult]:
     """Check the git configuration and hooks that the user and all agents share."""
     with suppress(ForkjoinError):  # other checks report it
         if fault := find_fault(home):
-            yield Finding("shared config", False, *fault)
+            yield CheckResult("shared config", False, *fault)
 
 
-def _trust(home: Home) -> Iterator[Finding]:
+def _check_trust(home: Home) -> Iterator[CheckResult]:
     """Check whether the current repository has anything that needs trust."""
     try:
         new = find_untrusted(home)
     except ForkjoinError as error:
-        yield Finding("trust", False, str(error), "correct it: no agent can be spawned here until then")
+        yield CheckResult("trust", False, str(error), "correct it: no agent can be spawned here until then")
     else:
         if new is not None:
             found = ", ".join(new) or "nothing new to execute"
-            yield Finding("trust", not new, found, "forkjoin trust")
+            yield CheckResult("trust", not new, found, "forkjoin trust")
 
 
 def _first_line(*argv: str) -> str | None:
@@ -159,22 +159,22 @@ def _first_line(*argv: str) -> str | None:
     return (done.stdout.splitlines() or [""])[0].strip() if done.returncode == 0 else None
 
 
-def _git() -> Finding:
+def _check_git() -> CheckResult:
     found = _first_line("git", "version")
     version = tuple(map(int, re.findall(r"\d+", found or "")[:2]))
-    return Finding("git", version >= OLDEST_GIT, found or "not found", "install git 2.38 or newer")
+    return CheckResult("git", version >= OLDEST_GIT, found or "not found", "install git 2.38 or newer")
 
 
-def _folder(home: Home) -> Finding:
+def _check_home(home: Home) -> CheckResult:
     try:
         home.make()
     except OSError as error:
-        return Finding("home", False, str(error), "set FORKJOIN_HOME to a folder of your own")
+        return CheckResult("home", False, str(error), "set FORKJOIN_HOME to a folder of your own")
     ok = os.access(home.state, os.W_OK)
-    return Finding("home", ok, str(home.state), "make it writable, or set FORKJOIN_HOME")
+    return CheckResult("home", ok, str(home.state), "make it writable, or set FORKJOIN_HOME")
 
 
-def _records(home: Home) -> Iterator[Finding]:
+def _check_records(home: Home) -> Iterator[CheckResult]:
     """Check the whole database for damage, and its disk for space."""
     file = home.records
     try:
@@ -185,22 +185,22 @@ def _records(home: Home) -> Iterator[Finding]:
     remedy = (
         "run forkjoin daemon stop, then any command: the damaged file is kept, and its readable records are recovered"
     )
-    yield Finding("records", damage is None, damage or size, remedy)
+    yield CheckResult("records", damage is None, damage or size, remedy)
     for line in find_trouble(file):
         found, _, remedy = line.rpartition("; ")
-        yield Finding("records", False, found, remedy)
+        yield CheckResult("records", False, found, remedy)
 
 
-def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
+def _check_program(name: str, program: AgentProgram, *, needed: bool) -> CheckResult:
     path = shutil.which(program.command[0])
     if path is None:
         remedy = "install it, or set its path under [agents] in config.toml"
-        return Finding(f"agent {name}", not needed, f"{program.command[0]} is not in PATH", remedy)
+        return CheckResult(f"agent {name}", not needed, f"{program.command[0]} is not in PATH", remedy)
     version = _first_line(path, "--version") if program.kind == "claude" else None
-    return Finding(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
+    return CheckResult(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
 
 
-def _limits(limits: Limits, bases: Sequence[cgroup_root.CgroupRoot]) -> Finding:
+def _check_limits(limits: Limits, bases: Sequence[cgroup_root.CgroupRoot]) -> CheckResult:
     """Report the limits, and what enforces them."""
     most = f"max_running {limits.max_running or 'from cores and free memory'}"
     memory, processes = limits.per_agent.memory, limits.per_agent.processes
@@ -209,7 +209,7 @@ def _limits(limits: Limits, bases: Sequence[cgroup_root.CgroupRoot]) -> Finding:
         f"{what} by {next((f'cgroup v{base.version}' for base in bases if controller in base.controllers), otherwise)}"
         for controller, what, otherwise in _LIMITERS
     ]
-    return Finding("limits", True, f"{most}; {each}; enforced: {', '.join(held)}")
+    return CheckResult("limits", True, f"{most}; {each}; enforced: {', '.join(held)}")
 
 
 def _daemon_pid(home: Home) -> str | None:
@@ -221,23 +221,27 @@ def _daemon_pid(home: Home) -> str | None:
         return str(peer_of(found)[0])
 
 
-def _daemon(home: Home) -> Finding:
+def _check_daemon(home: Home) -> CheckResult:
     found = try_connect(home)
     if found is None:
-        return Finding("daemon", True, "not running; it starts when needed")
+        return CheckResult("daemon", True, "not running; it starts when needed")
     found.close()
     try:
         with Client() as client:
-            return Finding("daemon", True, f"running, pid {client.daemon['pid']}, version {client.daemon['version']}")
+            return CheckResult(
+                "daemon", True, f"running, pid {client.daemon['pid']}, version {client.daemon['version']}"
+            )
     except (DaemonError, CallerError) as error:
-        return Finding("daemon", False, str(error), "see forkjoin daemon logs")
+        return CheckResult("daemon", False, str(error), "see forkjoin daemon logs")
 
 
-def _repository() -> Finding:
+def _check_repository() -> CheckResult:
     top = _first_line("git", "rev-parse", "--show-toplevel") or _first_line(
         "git", "rev-parse", "--absolute-git-dir"
     )  # for a bare repository
     if top is None:
-        return Finding("repository", True, f"{Path.cwd()} is in no repository; start your lead in one")
+        return CheckResult("repository", True, f"{Path.cwd()} is in no repository; start your lead in one")
     head = _first_line("git", "rev-parse", "--verify", "--quiet", "HEAD")
-    return Finding("repository", head is not None, top if head else f"{top} has no commit", "commit something first")
+    return CheckResult(
+        "repository", head is not None, top if head else f"{top} has no commit", "commit something first"
+    )

@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = True) -> Table:
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = True) -> Table:
     """Return a table whose last column takes the remaining width, wrapped or cut.
 
     Cells are rich markup, so text from outside must be made `plain` before.
@@ -99,7 +99,7 @@ def candidates_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def _table_of(fields: Sequence[str], rows: Sequence[dict[str, Any]], *, wrap: bool) -> Table:
     cells = [[_cell(field, row[field]) if field in row else "" for field in fields] for row in rows]
-    return table([_TITLES.get(field, field) for field in fields], cells, wrap=wrap)
+    return make_table([_TITLES.get(field, field) for field in fields], cells, wrap=wrap)
 
 
 def _cell(field: str, value: Any) -> str:

@@ -24,17 +24,17 @@ def install(scope: Scope = "user", yes: Yes = False) -> None:
 
     Prints also the configuration for other clients.
     """
-    _run(["claude", "mcp", "add", "--scope", scope, "forkjoin", "--", *_RELAY], yes=yes)
+    _show_and_run(["claude", "mcp", "add", "--scope", scope, "forkjoin", "--", *_RELAY], yes=yes)
     print_text("Configuration for other clients:")
     print_json({"mcpServers": {"forkjoin": {"type": "stdio", "command": _RELAY[0], "args": [*_RELAY[1:]]}}})
 
 
 def uninstall(scope: Scope = "user", yes: Yes = False) -> None:
     """Remove forkjoin from Claude Code. Agents, worktrees and records stay."""
-    _run(["claude", "mcp", "remove", "--scope", scope, "forkjoin"], yes=yes)
+    _show_and_run(["claude", "mcp", "remove", "--scope", scope, "forkjoin"], yes=yes)
 
 
-def _run(argv: list[str], *, yes: bool) -> None:
+def _show_and_run(argv: list[str], *, yes: bool) -> None:
     """Print a command, and run it if the person agrees."""
     import shlex
 

@@ -42,7 +42,7 @@ def trust(
     home.make()
     if restore:
         return restore_all(home, show=show, yes=yes)
-    found = anyio.run(_find, home)
+    found = anyio.run(_find_wanted, home)
     records, common_dir = Trust(home.trust), found.checkout.common_dir
     if revoke:
         records.write(common_dir, Trusted())
@@ -50,7 +50,7 @@ def trust(
         return None
     known = records.read(common_dir) or Trusted()
     if keep:
-        return _keep(records, common_dir, known)
+        return _keep_using_last(records, common_dir, known)
     changed = anyio.run(find_changed, home, common_dir)
     fresh = _show(found, changed, known)
     if show or not fresh:
@@ -63,7 +63,7 @@ def trust(
     return None
 
 
-def _keep(records: Trust, common_dir: str, known: Trusted) -> None:
+def _keep_using_last(records: Trust, common_dir: str, known: Trusted) -> None:
     """Use the forkjoin.toml that was trusted last."""
     if known.last is None:
         raise CallerError("no forkjoin.toml was trusted here before. Review this one with: forkjoin trust")
@@ -97,7 +97,7 @@ def find_untrusted(home: Home) -> Sequence[str] | None:
         ForkjoinError: forkjoin.toml or the git configuration can't be read.
     """
     try:
-        found = anyio.run(_find, home)
+        found = anyio.run(_find_wanted, home)
     except NoRepositoryError:
         return None
     # Git configuration that exists when a project is first used counts as trusted.
@@ -147,7 +147,7 @@ class _Found:
         return [text for text, trusted in self.list(known) if not trusted]
 
 
-async def _find(home: Home) -> _Found:
+async def _find_wanted(home: Home) -> _Found:
     checkout = await read_checkout(Path.cwd())
     if checkout.top and Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         raise CallerError("this is an agent's worktree. Run forkjoin trust in your own checkout")

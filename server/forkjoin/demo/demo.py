@@ -42,12 +42,12 @@ def play(folder: Path, agent: str) -> None:
         out.print(f"A sample repository is in [bold]{repository}[/]. Five agents ({agent}) get a task each:\n")
         anyio.run(_play, home, repository, out)
     except KeyboardInterrupt:
-        _remove(folder, home)
+        _remove_demo(folder, home)
         raise
     _print_next_steps(home, repository, out)
 
 
-def _remove(folder: Path, home: Path) -> None:
+def _remove_demo(folder: Path, home: Path) -> None:
     """End the demo's agents and daemon, and remove its folder.
 
     Another ^C is ignored meanwhile.
@@ -77,7 +77,9 @@ async def _play(home: Path, repository: Path, out: Console) -> None:
         out.print("\nThey have ended. Now their branches are tested together and merged:\n")
         merged = await _call_tool(lead, "merge_worktree", ids=[one["id"] for one in ended], verify=VERIFY)
         out.print(
-            formatting.table(("id", "name", "state", "on main?", "why"), [_outcome_row(one, merged) for one in ended])
+            formatting.make_table(
+                ("id", "name", "state", "on main?", "why"), [_outcome_row(one, merged) for one in ended]
+            )
         )
 
 

@@ -54,12 +54,12 @@ def make_repository(folder: Path) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    _git(folder, "init", "--quiet", "--initial-branch=main")
-    _git(folder, "add", "--all")
-    _git(folder, "commit", "--quiet", "--message", "A tiny calculator")
+    _run_git(folder, "init", "--quiet", "--initial-branch=main")
+    _run_git(folder, "add", "--all")
+    _run_git(folder, "commit", "--quiet", "--message", "A tiny calculator")
 
 
-def _git(folder: Path, *arguments: str) -> None:
+def _run_git(folder: Path, *arguments: str) -> None:
     author = ("-c", "user.name=forkjoin demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgSign=false")
     argv = ["git", "-C", str(folder), *author, *arguments]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, env=safe_environment())

@@ -153,7 +153,7 @@ def connect(home: Home) -> socket.socket:
     found = try_connect(home)
     if found is None:
         with _lock(home):
-            found = try_connect(home) or _start(home)  # the lock prevents two daemons
+            found = try_connect(home) or _start_daemon(home)  # the lock prevents two daemons
     return found
 
 
@@ -164,7 +164,7 @@ def _replace_daemon(home: Home, connection: socket.socket) -> None:
     """
     with _lock(home):
         end_daemon(connection)
-        (try_connect(home) or _start(home)).close()
+        (try_connect(home) or _start_daemon(home)).close()
 
 
 def try_connect(home: Home) -> socket.socket | None:
@@ -192,7 +192,7 @@ def _lock(home: Home) -> Generator[None]:
         os.close(lock)
 
 
-def _start(home: Home) -> socket.socket:
+def _start_daemon(home: Home) -> socket.socket:
     """Start a daemon and connect to it.
 
     Starts another if this one is killed, or ends because the previous daemon still holds the lock.
@@ -296,7 +296,7 @@ def say_hello(connection: socket.socket, kind: str, relay: str, folder: str | No
     try:
         connection.settimeout(START_S)  # don't wait forever for a daemon that hangs
         connection.sendall(line, socket.MSG_NOSIGNAL)
-        answer: dict[str, Any] = json.loads(_read_line(connection))
+        answer: dict[str, Any] = json.loads(_receive_line(connection))
         connection.settimeout(None)
     except TimeoutError as error:
         message = "the daemon hangs. End it with `forkjoin daemon stop --now` (agents go on), and call again"
@@ -311,7 +311,7 @@ def _working_directory() -> str:
         return "/"
 
 
-def _read_line(connection: socket.socket) -> bytes:
+def _receive_line(connection: socket.socket) -> bytes:
     """Read one line byte by byte, so that no byte after it is read."""
     line = b""
     while not line.endswith(b"\n"):

@@ -214,7 +214,7 @@ class Conversation:
 
         An answer to a request of an earlier daemon must not be.
         """
-        message = _parse(line)
+        message = _parse_line(line)
         method = message.get("method")
         key = _key(message)
         if method == "initialize":
@@ -239,7 +239,7 @@ class Conversation:
 
         Return whether it is an answer that the client has already.
         """
-        message = _parse(line)
+        message = _parse_line(line)
         key = _key(message)
         is_answer = bool(key) and "method" not in message
         if key and not is_answer:
@@ -254,7 +254,7 @@ class Conversation:
         return False
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse_line(line: bytes) -> dict[str, Any]:
     """Return the message in a line, or an empty dict for an invalid line.
 
     The daemon reports invalid lines.

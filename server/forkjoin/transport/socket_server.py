@@ -131,7 +131,7 @@ class SocketServer:
                 refused = f"forkjoin failed ({words_of(error)}). See forkjoin daemon logs"
             else:
                 await _answer_hello(stream, ok=True)
-                await _converse(stream, lines, session, quota, self._serve)
+                await _exchange_messages(stream, lines, session, quota, self._serve)
                 return
         with self._limits.count_before_hello():
             await _refuse(stream, refused)
@@ -264,21 +264,21 @@ async def _refuse(stream: SocketStream, why: str) -> None:
             await stream.receive()
 
 
-async def _converse(
+async def _exchange_messages(
     stream: SocketStream, lines: _LineReader, session: Session, quota: ConnectionQuota, serve: Serve
 ) -> None:
     """Pass messages between the socket and `serve` until the client disconnects."""
     to_serve, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_write, stream, session, quota, from_serve)
-        tasks.start_soon(_read, lines, session, quota, to_serve, outgoing.clone())
+        tasks.start_soon(_send_messages, stream, session, quota, from_serve)
+        tasks.start_soon(_receive_messages, lines, session, quota, to_serve, outgoing.clone())
         async with incoming, outgoing:
             await serve(session, incoming, outgoing)
         tasks.cancel_scope.cancel()
 
 
-async def _read(
+async def _receive_messages(
     lines: _LineReader,
     session: Session,
     quota: ConnectionQuota,
@@ -289,7 +289,7 @@ async def _read(
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # the client is gone
             while True:
                 line = await lines.next()
-                message = _parse(line, quota.line_limit)
+                message = _parse_message(line, quota.line_limit)
                 if isinstance(message, SessionMessage):
                     message = quota.begin_request(message.message, len(line or b"")) or message
                 if isinstance(message, SessionMessage):
@@ -299,7 +299,7 @@ async def _read(
         session.closed = True
 
 
-def _parse(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCError | None:
+def _parse_message(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCError | None:
     """Return the message in a line, or `None` for a blank line.
 
     Returns an error response for an invalid line.
@@ -322,7 +322,7 @@ def _parse(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCErro
     return error_response(request_id, types.INVALID_REQUEST, "the message is not a JSON-RPC 2.0 message")
 
 
-async def _write(
+async def _send_messages(
     stream: SocketStream,
     session: Session,
     quota: ConnectionQuota,
@@ -334,7 +334,7 @@ async def _write(
             if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
                 quota.end_request(message.id)
             if isinstance(message, types.JSONRPCError):
-                _shorten(message.error)
+                _shorten_error(message.error)
             data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
             try:
                 await stream.send(data)
@@ -358,7 +358,7 @@ def _reply_key(message: types.JSONRPCMessage) -> str | int | None:
     return None
 
 
-def _shorten(error: types.ErrorData) -> None:
+def _shorten_error(error: types.ErrorData) -> None:
     """Shorten an error that repeats a part of the request, which may have megabytes."""
     error.message = error.message[:_ERROR_LENGTH]
     if error.data is not None and len(json.dumps(error.data, default=str)) > _ERROR_LENGTH:
