@@ -1,4 +1,4 @@
-"""forkjoin attach, at a terminal, as a person has it."""
+"""forkjoin attach, on a pseudo-terminal."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
 
 @pytest.fixture
 async def agent(home: Home, lead: Lead) -> str:
-    """The id of an agent that is in the midst of its turn."""
+    """Return the id of an agent in the middle of its turn."""
     (agent,) = await lead.spawn(TASK, agent="talker")
     await lead.until(agent, last_event="up")
     return agent
@@ -41,7 +41,7 @@ def attached(where: Path, *arguments: str, prompt: str = "person>") -> Generator
         yield terminal
 
 
-async def test_they_are_in_its_conversation_and_worktree_and_it_goes_on_when_they_leave(
+async def test_an_attached_person_is_in_the_agents_conversation_and_worktree_and_it_goes_on_afterwards(
     agent: str, lead: Lead, repository: Path, tmp_path: Path
 ) -> None:
     with attached(repository, agent) as terminal:
@@ -92,13 +92,16 @@ async def test_an_interrupt_ends_a_command_that_waits_for_a_daemon_where_its_pro
 
 
 async def waits(command: psutil.Process) -> bool:
-    """Whether it waits for one thing, which is an answer: at its program it looks again and again."""
+    """Return whether the command waits for the daemon's answer.
+
+    While it waits for its program it wakes up every second.
+    """
     before = command.num_ctx_switches()
     await anyio.sleep(1)
     return command.num_ctx_switches() == before
 
 
-async def test_where_its_command_is_killed_nothing_of_it_stays_and_the_agent_goes_on(
+async def test_when_the_attach_command_is_killed_its_program_ends_and_the_agent_goes_on(
     agent: str, lead: Lead, repository: Path
 ) -> None:
     shell = ("sh", "-c", f"{sys.executable} -m forkjoin attach {agent}; sleep 1000")  # which the terminal stays with
@@ -141,14 +144,14 @@ async def test_trouble_with_the_daemon_ends_nothing_and_a_signal_is_told_as_a_sh
     assert b"forkjoin lost the reservation" in terminal.printed
 
 
-def test_without_a_terminal_it_is_refused(home: Home, repository: Path) -> None:
+def test_attach_without_a_terminal_is_refused(home: Home, repository: Path) -> None:
     refused = forkjoin(repository, "attach", "a1", check=False)
     assert refused.returncode == 1
     assert "needs a person at a terminal" in refused.stderr
 
 
 @pytest.mark.parametrize("variable", ["FORKJOIN_TOKEN", "CLAUDECODE"])
-async def test_from_a_program_it_is_refused_on_a_terminal_too(
+async def test_attach_by_a_program_is_refused_even_on_a_terminal(
     repository: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "1")
@@ -156,7 +159,7 @@ async def test_from_a_program_it_is_refused_on_a_terminal_too(
         await until(lambda: b"needs a person at a terminal" in terminal.printed)
 
 
-async def test_in_a_window_of_tmux_what_refuses_it_stays_to_be_read(
+async def test_a_tmux_window_stays_open_when_attach_is_refused(
     home: Home, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmux := tmp_path / "tmux").write_text(f'#!/bin/sh\nprintf "%s " "$@" > {tmp_path}/asked\nshift 3\nexec "$@"\n')

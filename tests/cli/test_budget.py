@@ -1,4 +1,4 @@
-"""forkjoin budget, as a person types it."""
+"""forkjoin budget."""
 
 import json
 from pathlib import Path
@@ -37,13 +37,15 @@ def test_a_person_overrides_the_settings_and_goes_back_to_them(repository: Path,
         (("5", "--agent", "a1"), "No agent 'a1'"),
     ],
 )
-def test_what_is_wrong_is_said(repository: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_a_wrong_budget_is_refused_with_the_right_form(
+    repository: Path, arguments: tuple[str, ...], words: str
+) -> None:
     done = forkjoin(repository, "budget", *arguments, check=False)
     assert done.returncode == 1
     assert words in done.stderr
 
 
-def test_a_lead_that_calls_it_raises_nothing(repository: Path) -> None:
+def test_a_lead_can_not_raise_its_own_budget(repository: Path) -> None:
     done = forkjoin(repository, "budget", "100", check=False, env={"CLAUDECODE": "1"})
     assert (done.returncode, done.stdout) == (1, "")
     assert "A person can, in a terminal of their own" in done.stderr

@@ -1,4 +1,4 @@
-"""forkjoin demo: its story, told by the repository that it leaves."""
+"""forkjoin demo: what it prints, and the repository that it leaves."""
 
 import re
 import shutil
@@ -39,7 +39,9 @@ def test_an_unknown_demo_agent_is_refused(tmp_path: Path) -> None:
     assert (done.returncode, "is unknown. Use scripted or claude" in done.stderr) == (1, True)
 
 
-def test_an_interrupted_demo_ends_all_that_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_demo_removes_its_agents_daemon_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with running(tmp_path, "demo") as process:
         assert process.stdout
@@ -55,9 +57,7 @@ def test_an_interrupted_demo_ends_all_that_it_began(tmp_path: Path, monkeypatch:
     assert list(tmp_path.glob("forkjoin-demo-*")) == []
 
 
-def test_the_demo_leaves_a_repository_alone_that_git_was_told_of(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_ignores_git_dir(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
     (tmp_path / "calc").mkdir()
     make_repository(tmp_path / "calc")

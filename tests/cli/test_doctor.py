@@ -1,4 +1,4 @@
-"""forkjoin doctor and status name what is wrong with the records, with what to do; doctor tells of the limits, too."""
+"""forkjoin doctor and status."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,14 @@ from support.harness import forkjoin, git
 from support.records import damage
 
 
-def test_it_is_told_what_holds_which_limit(repository: Path, home: Home) -> None:
+def test_doctor_reports_what_enforces_each_limit(repository: Path, home: Home) -> None:
     (told,) = [finding for finding in _all(repository) if finding["what"] == "limits"]
     held = {name: f"cgroup v{base.version}" for base in cgroup_root.find_cgroup_roots() for name in base.controllers}
     memory, processes = held.get("memory", "the watchdog"), held.get("pids", "the watchdog")
     assert f"2048 processes; enforced: memory by {memory}, processes by {processes}, processors by " in told["found"]
 
 
-def test_the_limits_that_are_told_are_the_daemon_s_whatever_is_around_who_asks(
+def test_doctor_reports_the_limits_of_the_daemon_instead_of_its_own(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "memory.max").write_text("2000000000\n")
@@ -39,7 +39,7 @@ def test_the_limits_that_are_told_are_the_daemon_s_whatever_is_around_who_asks(
     assert "per agent 1 GB memory" in told.found
 
 
-def test_what_makes_spawns_be_refused_is_a_fault_and_a_bare_repository_is_none(
+def test_doctor_reports_why_spawns_are_refused_and_accepts_a_bare_repository(
     repository: Path, home: Home, tmp_path: Path
 ) -> None:
     (repository / "forkjoin.toml").write_text("nonsense")
@@ -59,7 +59,7 @@ def _findings(where: Path) -> list[dict[str, Any]]:
     return [finding for finding in _all(where) if finding["what"] == "records"]
 
 
-def test_damaged_records_are_found_and_told_of_until_their_copy_is_removed(repository: Path, home: Home) -> None:
+def test_damaged_records_are_reported_until_their_copy_is_removed(repository: Path, home: Home) -> None:
     forkjoin(repository, "ps")
     forkjoin(repository, "daemon", "stop")
     assert [finding["ok"] for finding in _findings(repository)] == [True]

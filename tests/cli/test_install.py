@@ -1,4 +1,4 @@
-"""Registering with Claude Code: its own command is shown first, and run once the person ask_yes_no."""
+"""forkjoin install and uninstall."""
 
 import json
 import os
@@ -13,7 +13,10 @@ RELAY = f"{sys.executable} -P -E -m forkjoin mcp"
 
 @pytest.fixture
 def claude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A claude that notes what it is asked, and answers with the exit code in the file beside that."""
+    """Return the folder of a fake claude.
+
+    It appends its arguments to the file `asked`, and exits with the code in the file `exit`.
+    """
     folder = tmp_path / "claude"
     folder.mkdir()
     program = folder / "claude"
@@ -24,7 +27,7 @@ def claude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_it_is_registered_and_taken_out_again_by_claudes_own_command(claude: Path, tmp_path: Path) -> None:
+def test_forkjoin_is_registered_and_removed_by_claudes_own_command(claude: Path, tmp_path: Path) -> None:
     told = forkjoin(tmp_path, "install", "--yes").stdout
     assert told.startswith(f"claude mcp add --scope user forkjoin -- {RELAY}\n")
     server = json.loads(told.partition("other clients:\n")[2])["mcpServers"]["forkjoin"]
@@ -41,13 +44,13 @@ def test_nothing_is_run_that_the_person_does_not_want(claude: Path, tmp_path: Pa
     assert not (claude / "asked").exists()
 
 
-def test_where_nobody_can_be_asked_it_is_said_how_to_do_without(claude: Path, tmp_path: Path) -> None:
+def test_install_without_a_terminal_names_the_option_that_does_not_ask(claude: Path, tmp_path: Path) -> None:
     done = forkjoin(tmp_path, "install", check=False)
     assert (done.returncode, "--yes" in done.stderr) == (1, True)
     assert not (claude / "asked").exists()
 
 
-def test_a_claude_that_refuses_is_told_of_and_none_at_all_too(
+def test_install_reports_a_failing_claude_and_a_missing_one(
     claude: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (claude / "exit").write_text("7")

@@ -1,4 +1,4 @@
-"""^C in any command: exit 130, no traceback, nothing stopped; and commands whose daemon goes away."""
+"""^C in any command, wrong command lines, and commands whose daemon ends."""
 
 import fcntl
 import json
@@ -44,7 +44,7 @@ def _daemon_pid(home: Home) -> int:
 
 
 def _until_it_asks(process: "subprocess.Popen[str]") -> None:
-    """Return once the command is connected, and waits for an answer."""
+    """Wait until the command is connected and waits for an answer."""
 
     def asks() -> bool:
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -58,7 +58,7 @@ def _until_it_asks(process: "subprocess.Popen[str]") -> None:
 
 
 def _interrupt(process: "subprocess.Popen[str]") -> str:
-    """What it says to that."""
+    """Send ^C, and return what the command prints to stderr."""
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=GIVE_UP_S)
     assert process.returncode == 130, words
@@ -105,7 +105,7 @@ def test_an_interrupt_while_tasks_are_typed_spawns_nothing(repository: Path, hom
 
 
 def _nothing_unread(pipe: IO[str]) -> bool:
-    """Whether all that is in a pipe has been read."""
+    """Return whether a pipe is empty."""
     return not int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
 
 
@@ -149,7 +149,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("command", "code", "says"), WRONG, ids=lambda value: str(value)[:20])
-def test_wrong_input_is_told_in_words(
+def test_wrong_input_gets_an_error_message(
     repository: Path, home: Home, command: tuple[str, ...], code: int, says: str
 ) -> None:
     done = forkjoin(repository, *command, check=False)

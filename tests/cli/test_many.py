@@ -1,4 +1,4 @@
-"""The command line where there is more than one answer holds: hundreds of agents, long logs, too large a message."""
+"""The command line with more data than fits one reply: hundreds of agents, long logs, a message that is too large."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from support.harness import forkjoin, limit
 
 @pytest.fixture
 def queued(repository: Path, home: Home) -> list[str]:
-    """Names of more agents than one answer tells of; all but one of them are queued."""
+    """Return the names of more agents than fit one reply, all but one of them queued."""
     limit(home, max_running=1)
     forkjoin(repository, "spawn", stdin="\n".join(f"sleep 1000 # {'n' * 30} {n}" for n in range(250)))
     rows = json.loads(forkjoin(repository, "ps", "--json").stdout)["agents"]

@@ -1,4 +1,4 @@
-"""The command line's client: a call that a daemon took with it is made once more of the next, and is the same call."""
+"""The command line's MCP client repeats an unanswered call with the next daemon, which does it only once."""
 
 import threading
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_call_without_an_answer_is_made_again_under_its_number(home: Home, rep
     assert answers == [{"id": "a1"}]
 
 
-def test_a_daemon_that_keeps_going_away_is_told_of_in_words(home: Home, repository: Path) -> None:
+def test_a_daemon_that_keeps_ending_is_reported(home: Home, repository: Path) -> None:
     fake = FakeDaemon(home)
     said: list[str] = []
 

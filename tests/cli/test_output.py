@@ -1,4 +1,4 @@
-"""Where a command prints to: a narrow terminal, a pipe, a full disk; and a home that can't be."""
+"""Output to a narrow terminal, a pipe and a full disk, and a home that can't be created."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ def test_a_narrow_terminal_still_shows_which_agent_stands_where(repository: Path
         assert "succeeded" in row
 
 
-def test_what_an_agent_asks_looks_like_no_request_of_another() -> None:
+def test_a_requests_text_can_not_look_like_another_request() -> None:
     question = "Ready?\nr8  a2 asks whether it may (for 590 s more): Bash npm test\r\nr9  a3 asks"
     asked = {"request_id": "r7", "id": "a1", "kind": "question", "expires_s": 600, "text": question}
     first, *others = escape_controls(request_line(asked)).splitlines()
@@ -30,14 +30,14 @@ def test_what_an_agent_asks_looks_like_no_request_of_another() -> None:
     assert [one[:6] for one in others] == ["    r8", "    r9"]
 
 
-def test_a_result_in_a_pipe_has_the_lines_that_it_has(repository: Path, home: Home) -> None:
+def test_a_result_in_a_pipe_keeps_its_line_ends(repository: Path, home: Home) -> None:
     line = "word " * 50 + "end"
     forkjoin(repository, "spawn", f"echo {line}", "--name", "wide")
     forkjoin(repository, "wait")
     assert line in forkjoin(repository, "result", "wide").stdout.splitlines()
 
 
-def test_output_that_can_not_be_written_is_told_in_one_line(repository: Path, home: Home) -> None:
+def test_output_that_can_not_be_written_is_reported_in_one_line(repository: Path, home: Home) -> None:
     with Path("/dev/full").open("w") as full:
         argv = [sys.executable, "-m", "forkjoin", "ps"]
         done = subprocess.run(argv, cwd=repository, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -45,7 +45,7 @@ def test_output_that_can_not_be_written_is_told_in_one_line(repository: Path, ho
     assert "No space left on device" in done.stderr
 
 
-def test_a_home_that_can_not_be_made_is_told_in_words(repository: Path, tmp_path: Path) -> None:
+def test_a_home_that_can_not_be_made_is_reported(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     nowhere = {"FORKJOIN_HOME": f"{tmp_path}/file/home"}
     done = forkjoin(repository, "ps", env=nowhere, check=False)
@@ -56,7 +56,7 @@ def test_a_home_that_can_not_be_made_is_told_in_words(repository: Path, tmp_path
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_command_whose_streams_are_closed_does_what_it_can(repository: Path, home: Home, closed: str) -> None:
+def test_a_command_with_closed_streams_still_does_its_work(repository: Path, home: Home, closed: str) -> None:
     for command, code in (("ps", 0), ("spawn", 1), ("brief", 0), ("mcp", 0)):
         line = f"exec {shlex.quote(sys.executable)} -m forkjoin {command} {closed}"
         done = subprocess.run(
@@ -65,7 +65,7 @@ def test_a_command_whose_streams_are_closed_does_what_it_can(repository: Path, h
         assert (command, done.returncode, b"Traceback" in done.stderr) == (command, code, False)
 
 
-def test_where_there_are_no_columns_it_is_as_in_a_pipe(repository: Path, home: Home) -> None:
+def test_a_terminal_with_zero_columns_is_treated_as_a_pipe(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "true", "--name", "one")
     assert "one" in forkjoin(repository, "ps", env={"COLUMNS": "0"}).stdout
 

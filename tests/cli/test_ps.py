@@ -1,4 +1,4 @@
-"""The list of agents at a terminal."""
+"""forkjoin ps on a terminal."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a session is told at its start."""
+"""forkjoin brief, which a session reads at its start."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ from forkjoin.core.paths import Home
 from support.harness import forkjoin
 
 
-def test_it_tells_who_runs_first_then_who_is_not_merged_or_failed_and_nobody_else(home: Home, repository: Path) -> None:
+def test_the_session_summary_lists_running_agents_first_then_unmerged_and_failed_ones(
+    home: Home, repository: Path
+) -> None:
     assert forkjoin(repository, "brief").stdout == ""
     forkjoin(repository, "spawn", "echo x > x.txt  # a task", "--name", "one")
     forkjoin(repository, "spawn", "true", "--name", "two")
@@ -28,14 +30,16 @@ def test_it_tells_who_runs_first_then_who_is_not_merged_or_failed_and_nobody_els
     assert forkjoin(repository, "brief").stdout == ""
 
 
-def test_outside_a_repository_and_for_an_agent_it_is_silent(home: Home, repository: Path, tmp_path: Path) -> None:
+def test_the_session_summary_is_empty_outside_a_repository_and_for_an_agent(
+    home: Home, repository: Path, tmp_path: Path
+) -> None:
     assert forkjoin(tmp_path, "brief").stdout == ""
     assert not file_lock.is_held(home.daemon_lock)
     forkjoin(repository, "spawn", "echo x > x.txt")
     assert forkjoin(repository, "brief", env={"FORKJOIN_TOKEN": "x"}).stdout == ""
 
 
-def test_where_no_daemon_can_come_up_it_is_silent(home: Home, repository: Path) -> None:
+def test_the_session_summary_is_empty_if_no_daemon_can_start(home: Home, repository: Path) -> None:
     home.config_file.write_text("no settings")
     done = forkjoin(repository, "brief")
     assert (done.stdout, done.stderr) == ("", "")

@@ -1,4 +1,4 @@
-"""Nothing that an agent printed reaches the terminal as a command to it."""
+"""No control character that an agent printed reaches the terminal."""
 
 import os
 import pty
@@ -33,26 +33,26 @@ COMMANDS = [
 
 @given(st.text())
 @fuzzed(200)
-def test_what_is_visible_holds_line_ends_tabs_and_what_can_be_printed(text: str) -> None:
+def test_escaped_text_contains_only_line_ends_tabs_and_printable_characters(text: str) -> None:
     shown = escape_controls(text)
     assert [letter for letter in shown if ord(letter) < 32 and letter not in "\n\t"] == []
     assert not set(shown) & {"\x7f", "\x9b", "\u202e", "\u2066"}
     shown.encode()
 
 
-def test_what_needs_no_change_has_none() -> None:
+def test_text_without_control_characters_is_not_changed() -> None:
     text = "plain, ünïcödé, 🙂, tab\tand\nline"
     assert (escape_controls(text), escape_controls("a\r\nb")) == (text, "a\nb")
 
 
 def _obeyed(output: bytes) -> set[str]:
-    """What of the hostile text came through; the terminal's own colours are let pass."""
+    """Return the control characters of the hostile text in some output, except colours."""
     text = output.decode()
     return {part for part in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\x08", "\x7f", "\u202e") if part in text}
 
 
 def _in_terminal(where: Path, *arguments: str) -> bytes:
-    """What a command prints to a terminal."""
+    """Return what a command prints to a terminal."""
     leader, follower = pty.openpty()
     argv = [sys.executable, "-m", "forkjoin", *arguments]
     with subprocess.Popen(argv, cwd=where, stdin=follower, stdout=follower, stderr=follower):
@@ -69,7 +69,7 @@ def _in_terminal(where: Path, *arguments: str) -> bytes:
 
 @pytest.fixture
 def hostile(repository: Path, home: Home, tmp_path: Path) -> Path:
-    """A repository in which an agent has printed and written hostile text, and failed in it."""
+    """Return a repository in which an agent printed and wrote hostile text and failed."""
     (tmp_path / "hostile").write_bytes(f"{HOSTILE}\n".encode())
     task = f"cat {tmp_path}/hostile; cat {tmp_path}/hostile >&2; cat {tmp_path}/hostile > shown.txt; exit 3"
     forkjoin(repository, "spawn", task, "--name", "hostile")
@@ -77,7 +77,7 @@ def hostile(repository: Path, home: Home, tmp_path: Path) -> Path:
     return repository
 
 
-def test_no_command_passes_on_what_a_terminal_would_obey(hostile: Path) -> None:
+def test_no_command_prints_control_characters_of_agents_on_a_terminal(hostile: Path) -> None:
     for command in COMMANDS:
         done = forkjoin(hostile, *command, check=False)
         assert _obeyed((done.stdout + done.stderr).encode()) == set(), command

@@ -1,4 +1,4 @@
-"""forkjoin trust: what a repository wants executed is run only after a person has said so, for exactly that."""
+"""forkjoin trust: a repository's commands run only after a person allowed exactly these."""
 
 import json
 import os
@@ -101,7 +101,7 @@ LOST: dict[Callable[[Path], None], str] = {
 
 
 @pytest.mark.parametrize("change", LOST)
-async def test_once_what_was_trusted_has_changed_nothing_is_merged_or_spawned_without_a_word_of_verify(
+async def test_after_a_change_of_trusted_configuration_merges_and_spawns_must_name_a_verify(
     repository: Path, home: Home, ran: Path, change: Callable[[Path], None]
 ) -> None:
     commit(repository, {"forkjoin.toml": VERIFY.format(ran)})
@@ -129,7 +129,7 @@ async def test_once_what_was_trusted_has_changed_nothing_is_merged_or_spawned_wi
         assert runs(ran) == (4 if change is append_a_comment else 3)
 
 
-async def test_going_back_to_what_was_trusted_before_there_was_a_verify_is_refused_too(
+async def test_going_back_to_a_trusted_configuration_without_verify_is_refused(
     repository: Path, home: Home, ran: Path
 ) -> None:
     for text in ("ports = 3\n", VERIFY.format(ran)):
@@ -161,14 +161,14 @@ async def test_a_merge_that_changes_forkjoin_toml_says_so_and_the_next_is_refuse
     assert (done.returncode, "No verify was run." in done.stderr) == (0, True)
 
 
-async def test_without_a_verify_in_it_an_untrusted_forkjoin_toml_is_only_told_of(repository: Path, home: Home) -> None:
+async def test_an_untrusted_forkjoin_toml_without_verify_is_only_noted(repository: Path, home: Home) -> None:
     (repository / "forkjoin.toml").write_text("ports = 3\n")
     async with open_lead_in_memory(home, repository) as lead:
         assert "nobody has trusted" in (await lead.call("spawn_agent", task="true"))["note"]
         await lead.call("wait_agents")
 
 
-async def test_records_of_trust_without_the_content_refuse_what_they_cannot_tell(
+async def test_old_trust_records_without_the_content_refuse_changed_configuration(
     repository: Path, home: Home, ran: Path
 ) -> None:
     want(repository, home, VERIFY.format(ran))
@@ -193,7 +193,7 @@ async def test_a_damaged_record_of_trust_refuses_a_merge_without_a_verify(reposi
         assert (await lead.call("merge_worktree", ids=[agent], verify="true"))["merged"]
 
 
-def test_all_that_a_forkjoin_toml_wants_is_shown_before_it_is_trusted(repository: Path, home: Home) -> None:
+def test_everything_in_forkjoin_toml_is_shown_before_it_is_trusted(repository: Path, home: Home) -> None:
     commands = 'setup = "npm ci"\nteardown = "x\\ny"\nports = 3\n'
     (repository / "forkjoin.toml").write_text(f'{commands}[share]\n".venv" = "link"\n[environment]\nA = "$HOME"\n')
     lines = ("setup = npm ci", r"teardown = x\ny", "ports = 3", "share: .venv = link", "environment: A = $HOME")
@@ -204,7 +204,7 @@ def test_all_that_a_forkjoin_toml_wants_is_shown_before_it_is_trusted(repository
     assert forkjoin(repository, "trust", "--show").stdout.startswith("trusted")
 
 
-async def test_what_is_wrong_in_a_forkjoin_toml_is_said_in_words(repository: Path, home: Home) -> None:
+async def test_an_invalid_forkjoin_toml_gets_an_error_message(repository: Path, home: Home) -> None:
     file = repository / "forkjoin.toml"
     async with open_lead_in_memory(home, repository) as lead:
         for text, says in (("verfy = 'x'", "verfy: Extra inputs"), ("verify = 5", "verify"), ("x", "forkjoin.toml: ")):
@@ -252,7 +252,7 @@ async def test_commands_in_the_configuration_are_run_once_they_are_trusted(repos
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
 
 
-def test_what_a_terminal_would_obey_or_hide_is_shown_as_it_is(repository: Path, home: Home) -> None:
+def test_control_characters_in_configuration_are_shown_escaped(repository: Path, home: Home) -> None:
     git(repository, "config", "filter.x.clean", "evil\x1b[2K\r\u202eharmless")
     said = forkjoin(repository, "trust", "--show", check=False).stdout
     assert "evil\\x1b[2K\\r\\u202eharmless" in said
@@ -271,9 +271,7 @@ def test_an_agent_can_trust_nothing(repository: Path, home: Home) -> None:
     assert not home.trust.exists()
 
 
-async def test_what_changed_in_shared_configuration_is_shown_and_accepted_or_put_back(
-    repository: Path, home: Home
-) -> None:
+async def test_changed_shared_configuration_is_shown_and_accepted_or_restored(repository: Path, home: Home) -> None:
     hook = repository / ".git" / "hooks" / "post-checkout"
     plant = 'echo evil > "$(git rev-parse --path-format=absolute --git-common-dir)/hooks/post-checkout"'
     async with open_lead_in_memory(home, repository) as lead:

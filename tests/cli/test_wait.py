@@ -1,4 +1,4 @@
-"""What a wait at the command line tells where it does not end with all agents."""
+"""forkjoin wait that ends before all agents have ended."""
 
 import math
 import signal
@@ -15,7 +15,7 @@ from support.harness import GIVE_UP_S, forkjoin, running, until
 
 
 class Answers:
-    """A client that answers so, one after the other, and whom it was asked for."""
+    """A client with scripted answers, which records the ids that it is asked for."""
 
     def __init__(self, *answers: dict[str, Any]) -> None:
         self._answers = list(answers)
@@ -30,7 +30,7 @@ def row(number: int, state: str) -> dict[str, Any]:
     return {"id": f"a{number}", "name": "one", "state": state, "summary": ""}
 
 
-def test_without_ids_it_is_for_those_that_there_are_once_all_of_them_are_named() -> None:
+def test_a_wait_without_ids_is_for_the_agents_that_the_first_complete_result_names() -> None:
     many = {"finished": [row(1, "succeeded")], "pending": [row(2, "running")], "timed_out": False, "more": 1}
     all_ = {"finished": [], "pending": [row(2, "running"), row(3, "running")], "timed_out": True}
     last = {"finished": [row(3, "failed"), row(2, "succeeded")], "pending": [], "timed_out": False}
@@ -41,9 +41,7 @@ def test_without_ids_it_is_for_those_that_there_are_once_all_of_them_are_named()
     assert (waiting.is_over, [*waiting.ended]) == (True, ["a1", "a3", "a2"])
 
 
-async def test_who_has_ended_is_told_by_one_that_is_interrupted_since_nobody_is_told_again(
-    repository: Path, home: Home
-) -> None:
+async def test_an_interrupted_wait_prints_the_agents_that_have_ended(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "echo the first", "--name", "first")
     forkjoin(repository, "spawn", f"until test -e {home.state}/go; do sleep 0.02; done", "--name", "second")
     forkjoin(repository, "spawn", "exec sleep 1000", "--name", "third")
@@ -57,7 +55,7 @@ async def test_who_has_ended_is_told_by_one_that_is_interrupted_since_nobody_is_
     assert waiting.returncode == 130
 
 
-def test_whom_it_gives_up_is_told(repository: Path, home: Home) -> None:
+def test_a_wait_that_times_out_names_the_agents_still_under_way(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "exec sleep 1000")
     done = forkjoin(repository, "wait", "--timeout", "0.2", check=False)
     assert (done.returncode, done.stderr.strip()) == (1, "the time is up; still under way: a1")

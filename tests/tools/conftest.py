@@ -1,4 +1,4 @@
-"""An agent at work, whose program asks."""
+"""A running agent whose program calls its own tools."""
 
 from collections.abc import AsyncIterator
 
@@ -9,7 +9,7 @@ from support.harness import Lead, program_of
 
 @pytest.fixture
 async def program(in_process_reconciler: Reconciler, near_lead: Lead) -> AsyncIterator[Lead]:
-    """The program of a1, which runs."""
+    """Yield the MCP client of the running program of a1."""
     (agent,) = await near_lead.spawn("sleep 1000")
     await near_lead.until(agent, state="running")
     async with program_of(in_process_reconciler, agent) as found:

@@ -1,4 +1,4 @@
-"""The best of several, from the spawn to the merge, as a lead has it through the real relay."""
+"""Candidates from spawn to merge, through the real relay."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a model is given: the definitions of the tools, their size, and what they say of themselves."""
+"""The definitions of tools that a model reads: their size, and what they state."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ ALL_BYTES, ALWAYS_LOADED_BYTES, AGENT_BYTES = 11_000, 4_000, 2_000
 
 
 def _size(tools: Iterable[ForkjoinTool]) -> int:
-    """Return the bytes of the definitions as a client sends them to a model: JSON without spaces."""
+    """Return the bytes of the definitions as JSON without spaces, as a model gets them."""
     told = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in tools]
     return sum(len(json.dumps(one, separators=(",", ":"), ensure_ascii=False).encode()) for one in told)
 

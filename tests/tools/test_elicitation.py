@@ -1,4 +1,4 @@
-"""What agents ask during a wait, put to the person at the lead's client in forms."""
+"""Requests of agents during a wait, shown to the person at the lead's client in forms."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from support.harness import Lead, first_answer, lead_of
 
 
 class Person:
-    """Who answers forms."""
+    """A person who answers forms."""
 
     def __init__(self, *answers: ElicitResult) -> None:
         self.answers = list(answers)
@@ -24,7 +24,7 @@ class Person:
         return self.answers.pop(0)
 
 
-async def test_what_is_asked_during_a_wait_is_put_to_the_person_whose_answer_counts(
+async def test_a_request_during_a_wait_is_shown_to_the_person_and_the_answer_counts(
     in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
     person = Person(
@@ -59,7 +59,7 @@ async def test_what_is_asked_during_a_wait_is_put_to_the_person_whose_answer_cou
         ElicitResult(action="accept", content={"nonsense": 1}),
     ],
 )
-async def test_what_the_person_does_not_answer_the_lead_is_told(
+async def test_the_lead_gets_a_request_that_the_person_does_not_answer(
     in_process_reconciler: Reconciler, repository: Path, program: Lead, told: ElicitResult
 ) -> None:
     person = Person(told)
@@ -73,7 +73,7 @@ async def test_what_the_person_does_not_answer_the_lead_is_told(
     assert len(person.asked) == 1
 
 
-async def test_of_several_forms_the_lead_is_told_what_is_open_then(
+async def test_the_lead_gets_the_requests_that_are_open_after_several_forms(
     in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
     person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}), ElicitResult(action="cancel"))
@@ -89,7 +89,7 @@ async def test_of_several_forms_the_lead_is_told_what_is_open_then(
         await lead.call("answer_request", request_id="r2", answer="Tabs.")
 
 
-async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
+async def test_the_lead_gets_a_request_if_the_persons_answer_can_not_be_recorded(
     in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
     records = in_process_reconciler.store.database.connection

@@ -1,4 +1,4 @@
-"""Thousands of agents recorded: an answer reads as many as it tells of, not all."""
+"""With thousands of recorded agents, a call reads only the agents that it returns."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +14,7 @@ MANY = 2000
 
 
 class Reads:
-    """Counts the agents that are made of rows of the records."""
+    """Counts the agents read from the records."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -29,7 +29,7 @@ class Reads:
 
 @pytest.fixture
 async def crowd(in_process_reconciler: Reconciler, near_lead: Lead) -> Lead:
-    """A lead with thousands of agents, all of which have ended."""
+    """Yield a lead with thousands of ended agents."""
     await near_lead.run("true")
     multiply(in_process_reconciler.services.home.records, MANY)
     return near_lead
@@ -37,7 +37,7 @@ async def crowd(in_process_reconciler: Reconciler, near_lead: Lead) -> Lead:
 
 @pytest.fixture
 async def person(in_process_reconciler: Reconciler, crowd: Lead, repository: Path) -> AsyncIterator[Lead]:
-    """A person at the command line of the crowd's repository."""
+    """Yield a person at the command line in the crowd's repository."""
     async with lead_of(in_process_reconciler, repository, kind="cli") as found:
         yield found
 
@@ -64,7 +64,7 @@ async def test_the_pages_of_a_list_hold_each_agent_once_newest_first(crowd: Lead
     assert [one["id"] for one in found] == [f"a{n}" for n in range(MANY, 0, -1) if n % 3 == 0]
 
 
-async def test_a_brief_reads_the_agents_that_it_tells_of(person: Lead, reads: Reads) -> None:
+async def test_a_session_summary_reads_only_the_agents_that_it_returns(person: Lead, reads: Reads) -> None:
     told = await person.call("brief")
     assert [one["id"] for one in told["agents"][:3]] == [f"a{MANY - 1}", f"a{MANY - 2}", f"a{MANY - 3}"]
     assert len(told["agents"]) + told["more"] == sum(n % 2 or not n % 3 for n in range(2, MANY + 1))
@@ -76,7 +76,7 @@ async def test_a_status_reads_no_agent_that_has_ended(person: Lead, reads: Reads
     assert reads.count == 0
 
 
-async def test_a_wait_without_ids_reads_the_ends_that_it_tells_of(crowd: Lead, reads: Reads) -> None:
+async def test_a_wait_without_ids_reads_only_the_agents_that_it_returns(crowd: Lead, reads: Reads) -> None:
     told = await crowd.call("wait_agents", timeout_s=0)
     assert len(told["finished"]) + told["more"] == MANY - 1, "the first was told before"
     assert reads.count < 1300
@@ -97,7 +97,7 @@ async def test_a_check_of_conflicts_reads_no_more_agents_than_it_compares(crowd:
     assert reads.count < 160
 
 
-async def test_a_turn_of_the_loop_reads_no_agent_that_has_ended(
+async def test_a_pass_of_the_reconciler_reads_no_agent_that_has_ended(
     in_process_reconciler: Reconciler, reads: Reads
 ) -> None:
     await in_process_reconciler.schedule.act()

@@ -1,4 +1,4 @@
-"""MCP's tasks: a wait, or a merge, that a client which takes them asks after, or is told of, instead of blocking."""
+"""MCP tasks: waits and merges whose client polls or subscribes instead of blocking."""
 
 import json
 import shlex
@@ -44,7 +44,7 @@ def go(repository: Path) -> None:
 
 
 async def is_running(client: Modern, agent: str) -> None:
-    """Return once it is."""
+    """Wait until the agent runs."""
 
     async def look() -> bool:
         (found,) = client.tool("list_agents", ids=[agent])["structuredContent"]["agents"]
@@ -54,7 +54,7 @@ async def is_running(client: Modern, agent: str) -> None:
 
 
 def wait_for(client: Modern, *ids: str) -> Json:
-    """A wait that is a task."""
+    """Call wait_agents, and return the task."""
     task = client.tool("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
     assert task["resultType"] == "task", task
     return task
@@ -80,7 +80,7 @@ async def test_a_wait_is_a_task_that_says_how_far_it_is_and_has_the_answer_of_a_
     assert again["lastUpdatedAt"] > again["createdAt"]
 
 
-async def test_a_wait_without_ids_stays_for_whom_it_was_when_it_began(client: Modern, repository: Path) -> None:
+async def test_a_task_without_ids_waits_for_the_agents_found_when_it_was_made(client: Modern, repository: Path) -> None:
     (first,) = client.spawn(until_go(repository))
     task = client.tool("wait_agents")
     (later,) = client.spawn("sleep 1000")
@@ -91,14 +91,14 @@ async def test_a_wait_without_ids_stays_for_whom_it_was_when_it_began(client: Mo
     client.tool("stop_agents", ids=[later])
 
 
-def test_what_can_be_answered_at_once_is_no_task(client: Modern) -> None:
+def test_a_call_that_can_be_answered_at_once_is_not_a_task(client: Modern) -> None:
     nobody = client.tool("wait_agents")
     assert (nobody["resultType"], nobody["structuredContent"]["finished"]) == ("complete", [])
     unknown = client.tool("merge_worktree", ids=["a9"])
     assert unknown["isError"] is True
 
 
-async def test_an_end_is_told_once_the_tasks_answer_was_written(client: Modern, repository: Path) -> None:
+async def test_an_agent_counts_as_reported_once_the_tasks_answer_was_written(client: Modern, repository: Path) -> None:
     (first,) = client.spawn(until_go(repository))
     task = client.tool("wait_agents")
     go(repository)
@@ -108,14 +108,14 @@ async def test_an_end_is_told_once_the_tasks_answer_was_written(client: Modern, 
 
 
 def asking(home: Home, folder: Path) -> str:
-    """What an agent does that asks its lead."""
+    """Return the task of an agent that asks its lead."""
     lines = (INITIALIZE, INITIALIZED, tool_call(1, "ask_lead", question="Tabs?"))
     (folder / "asked").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return f"export FORKJOIN_HOME={home.state}; {shlex.join(RELAY)} < {folder}/asked"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_what_is_asked_before_or_after_a_task_was_made_ends_it(
+async def test_a_request_before_or_after_a_task_was_made_ends_the_task(
     client: Modern, repository: Path, home: Home, tmp_path: Path, when: str
 ) -> None:
     task = asking(home, tmp_path)
@@ -132,7 +132,7 @@ async def test_what_is_asked_before_or_after_a_task_was_made_ends_it(
     client.tool("stop_agents", ids=[first])
 
 
-async def test_a_task_that_a_request_has_ended_stays_ended_when_that_counts_as_told(
+async def test_a_task_ended_by_a_request_stays_ended_once_the_request_is_reported(
     client: Modern, repository: Path, home: Home, tmp_path: Path
 ) -> None:
     (first,) = client.spawn(f"{until_go(repository)}; {asking(home, tmp_path)}")
@@ -202,7 +202,7 @@ async def test_a_wait_that_is_cancelled_hurts_no_agent_and_stays_cancelled(clien
     assert client.request("tasks/get", taskId=task)["status"] == "cancelled"
 
 
-async def test_what_has_an_answer_is_cancelled_no_more(client: Modern, repository: Path) -> None:
+async def test_a_task_with_an_answer_can_not_be_cancelled(client: Modern, repository: Path) -> None:
     (first,) = client.spawn(until_go(repository))
     task = wait_for(client, first)["taskId"]
     go(repository)
@@ -211,7 +211,7 @@ async def test_what_has_an_answer_is_cancelled_no_more(client: Modern, repositor
     assert client.request("tasks/get", taskId=task)["status"] == "completed"
 
 
-async def test_a_client_that_listens_is_told_of_the_end_and_that_counts_as_told(
+async def test_a_subscribed_client_is_notified_of_the_end_which_counts_as_reported(
     client: Modern, repository: Path
 ) -> None:
     client.spawn(until_go(repository))
@@ -229,7 +229,7 @@ async def test_a_client_that_listens_is_told_of_the_end_and_that_counts_as_told(
     assert client.request("tasks/get", taskId=task)["result"] == told["result"]
 
 
-def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by_its_next_wait(
+def test_a_subscribed_client_is_notified_of_a_cancellation_and_its_next_wait_reports_the_end(
     client: Modern, repository: Path
 ) -> None:
     (first,) = client.spawn(until_go(repository))
@@ -245,7 +245,7 @@ def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by
 
 @contextmanager
 def locked(home: Home) -> Generator[None]:
-    """Nobody can write to the records meanwhile."""
+    """Lock the records, so that nobody can write to them."""
     with closing(sqlite3.connect(home.records, isolation_level=None)) as records:
         records.execute("BEGIN IMMEDIATE")
         yield
@@ -260,7 +260,7 @@ async def test_a_wait_that_can_not_be_recorded_blocks(client: Modern, repository
     go(repository)
 
 
-async def test_an_answer_that_can_not_be_recorded_is_told_once_and_the_connection_stays(
+async def test_an_answer_that_can_not_be_recorded_is_sent_once_and_the_connection_stays(
     client: Modern, repository: Path, home: Home
 ) -> None:
     (first,) = client.spawn(until_go(repository))
@@ -295,7 +295,7 @@ async def test_tasks_go_on_over_daemons_that_are_killed(client: Modern, reposito
     assert git(repository, "rev-list", "--merges", "--count", "main") == "1"
 
 
-def test_a_call_that_a_killed_daemon_had_not_answered_is_one_task(client: Modern, repository: Path, home: Home) -> None:
+def test_a_call_repeated_after_the_daemon_was_killed_is_one_task(client: Modern, repository: Path, home: Home) -> None:
     (first,) = client.spawn(until_go(repository))
     asked = client.ask("tools/call", name="wait_agents", arguments={"ids": [first]})
     kill_daemon(repository, home)
@@ -348,7 +348,7 @@ async def test_a_task_whose_record_can_not_be_read_for_a_moment_is_not_lost(
     go(repository)
 
 
-async def test_an_answer_that_fails_for_a_moment_is_no_answer(client: Modern, repository: Path, home: Home) -> None:
+async def test_a_passing_failure_is_not_recorded_as_the_answer(client: Modern, repository: Path, home: Home) -> None:
     (first,) = client.spawn(until_go(repository))
     task = wait_for(client, first)["taskId"]
     go(repository)
@@ -364,7 +364,7 @@ async def test_an_answer_that_fails_for_a_moment_is_no_answer(client: Modern, re
     assert told["result"]["structuredContent"]["finished"][0]["id"] == first
 
 
-def test_a_client_that_has_not_said_that_it_takes_tasks_gets_none(repository: Path, home: Home) -> None:
+def test_a_client_that_does_not_declare_tasks_gets_none(repository: Path, home: Home) -> None:
     with Modern(repository, tasks=False) as client:
         (first,) = client.spawn("sleep 1000")
         answer = client.tool("wait_agents", ids=[first], timeout_s=0.1)
@@ -384,7 +384,7 @@ def test_the_server_says_that_it_has_tasks_and_changes_no_lists(client: Modern) 
     assert client.request("subscriptions/listen", notifications={"toolsListChanged": True})["code"] == -32601
 
 
-def test_what_is_no_list_of_tasks_is_not_listened_for(client: Modern) -> None:
+def test_a_subscription_without_a_list_of_task_ids_is_refused(client: Modern) -> None:
     for ids in (5, [5], ["x"] * 1001):
         refused = client.request("subscriptions/listen", notifications={"taskIds": ids})
         assert (refused["code"], refused["message"]) == (-32602, "taskIds must be a list of at most 1000 strings")

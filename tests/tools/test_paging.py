@@ -1,4 +1,4 @@
-"""Pages: what is cut is cut where nothing is torn or lost, in the order that was asked for."""
+"""Pages of logs and diffs: no character, line or secret is cut in two, and nothing is lost."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ async def test_the_tail_of_a_log_is_its_end_however_much_room_its_characters_tak
     assert tail.endswith("\nlast\n[end]")
 
 
-async def test_no_half_of_a_key_is_in_a_tail_or_in_a_last_line(repository: Path, home: Home) -> None:
+async def test_a_tail_and_a_last_line_contain_no_part_of_a_secret(repository: Path, home: Home) -> None:
     hold = f"until test -e {home.state}/go; do sleep 0.02; done"
     tasks = f'printf "%0100d " 0; printf %s "$MY_PASSWORD"; {hold}', f'printf "$MY_PASSWORD %0189d" 0; {hold}'
     async with open_lead(repository, MY_PASSWORD=KEY) as lead:

@@ -1,4 +1,4 @@
-"""The Claude Code plugin says what the server says."""
+"""The Claude Code plugin has the texts of the server."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How far a call is that blocks: told to a client that wants to know, every 10 seconds, for 15 may pass at most."""
+"""Progress of blocking calls, reported every 10 seconds to clients that want it: the limit is 15."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Watched:
-    """A call whose client wants to know how far it is, and what it was told so far."""
+    """A call whose client wants progress, and the progress reported so far."""
 
     def __init__(self, lead: Lead) -> None:
         self._lead = lead
@@ -36,7 +36,7 @@ class Watched:
         return any(part in message for _, message in self.told)
 
 
-async def test_a_wait_says_how_many_have_ended_and_what_the_others_do(repository: Path, home: Home) -> None:
+async def test_a_waits_progress_says_how_many_have_ended_and_what_the_others_do(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         words = "working hard " * 20
         ids = await lead.spawn("true", f"until [ -e {repository}/go ]; do echo {words}; sleep 0.02; done", "sleep 1000")
@@ -56,7 +56,7 @@ async def test_a_wait_says_how_many_have_ended_and_what_the_others_do(repository
         await lead.call("stop_agents", ids=ids)
 
 
-async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository: Path, home: Home) -> None:
+async def test_a_merges_progress_says_that_it_is_under_way_or_what_it_waits_for(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.run(*[f"echo {n} > {n}; git add .; git commit -qm {n}" for n in "ab"])
         (repository / ".git" / "info" / "exclude").write_text("go\n")
@@ -72,7 +72,7 @@ async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository
         assert merged == ids
 
 
-async def test_a_merge_says_that_it_waits_for_an_environment_that_a_restart_has_lost(
+async def test_a_merges_progress_says_that_it_waits_for_a_lost_environment(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -91,9 +91,7 @@ def _nothing(*_: object) -> None:
     return None
 
 
-async def test_an_agent_whose_client_wants_to_know_is_told_that_it_waits_for_an_answer(
-    repository: Path, home: Home
-) -> None:
+async def test_an_agents_client_gets_progress_while_a_question_waits(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.spawn("sleep 1000")
         await lead.until(agent, state="running")
@@ -108,7 +106,7 @@ async def test_an_agent_whose_client_wants_to_know_is_told_that_it_waits_for_an_
         await lead.call("stop_agents", ids=[agent])
 
 
-async def test_nobody_is_asked_how_far_it_is_for_a_client_that_does_not_want_to_know(
+async def test_no_progress_is_computed_for_a_client_that_does_not_want_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: object) -> str:

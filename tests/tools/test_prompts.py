@@ -1,4 +1,4 @@
-"""What a client lists beside tools: prompts, and resources by their addresses."""
+"""Prompts and resources."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from support.harness import open_lead_in_memory
 PROMPTS = {"fan_out": "goal", "review_results": "agents", "merge_all": "agents", "second_opinion": "question"}
 
 
-async def test_prompts_are_listed_and_have_what_they_were_given(home: Home, repository: Path) -> None:
+async def test_prompts_are_listed_and_contain_their_arguments(home: Home, repository: Path) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         listed = (await lead.client.list_prompts()).prompts
         assert {one.name: (one.arguments or [])[0].name for one in listed} == {**PROMPTS, "bake_off": "task"}
@@ -27,7 +27,7 @@ async def test_prompts_are_listed_and_have_what_they_were_given(home: Home, repo
         assert "If none are named: all in list_agents" in message.content.text
 
 
-async def test_an_agent_is_read_by_its_address_as_by_its_tools(home: Home, repository: Path) -> None:
+async def test_a_resource_has_the_content_of_its_tool(home: Home, repository: Path) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.run("echo x > x.txt; echo done")
 
@@ -47,7 +47,7 @@ async def test_an_agent_is_read_by_its_address_as_by_its_tools(home: Home, repos
         ]
 
 
-async def test_what_is_read_by_its_address_is_whole_or_refused(
+async def test_a_resource_that_is_too_large_is_refused_instead_of_cut(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_lead_in_memory(home, repository) as lead:
@@ -68,7 +68,7 @@ async def test_what_is_read_by_its_address_is_whole_or_refused(
         ("file:///etc/passwd", "There is no resource"),
     ],
 )
-async def test_an_address_of_nothing_is_refused_in_words(
+async def test_an_unknown_resource_is_refused_with_the_known_ones(
     home: Home, repository: Path, address: str, words: str
 ) -> None:
     async with open_lead_in_memory(home, repository) as lead:

@@ -1,4 +1,4 @@
-"""No key reaches a lead or the records, whatever an agent prints; the raw output stays as it was, its owner's alone."""
+"""No secret that an agent prints reaches a lead or the records. The raw output on disk stays unchanged."""
 
 import json
 import sqlite3
@@ -28,7 +28,7 @@ printf '{"type":"result","subtype":"success","result":"it is %s"}\n' "$MY_PASSWO
 
 @pytest.fixture
 async def lead(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[Lead]:
-    """A lead whose environment holds a password and a key."""
+    """Yield a lead whose environment contains a password and an API key."""
     program = tmp_path / "claude"
     program.write_text(CLAUDE)
     program.chmod(0o755)
@@ -49,7 +49,7 @@ def _without_keys(answer: Any) -> str:
     return text
 
 
-async def test_what_a_command_prints_and_complains_of_has_no_key_for_the_lead(lead: Lead) -> None:
+async def test_a_commands_output_and_errors_contain_no_secret_for_the_lead(lead: Lead) -> None:
     task = 'echo "$MY_PASSWORD"; echo "$KEY" >&2; echo "last: $KEY"; exit 3'
     ended = await lead.call("wait_agents", ids=await lead.spawn(task))
     assert MARK in _without_keys(ended)
@@ -63,9 +63,7 @@ async def test_what_a_command_prints_and_complains_of_has_no_key_for_the_lead(le
     assert MARK in _without_keys((await lead.call("list_agents"))["agents"][0]["last_event"])
 
 
-async def test_what_a_running_command_prints_and_what_is_committed_have_no_key_for_the_lead(
-    lead: Lead, home: Home
-) -> None:
+async def test_a_running_commands_output_and_its_commits_contain_no_secret_for_the_lead(lead: Lead, home: Home) -> None:
     commit = 'git commit -q --allow-empty -m "by $MY_PASSWORD"'
     (first,) = await lead.spawn(f'{commit}; echo "$KEY"; until test -e {home.state}/go; do sleep 0.02; done')
 
@@ -78,26 +76,24 @@ async def test_what_a_running_command_prints_and_what_is_committed_have_no_key_f
     assert f"by {MARK}" in _without_keys((await lead.call("get_result", id=first))["commits"])
 
 
-async def test_a_verify_and_a_diff_have_no_key_for_the_lead(lead: Lead) -> None:
+async def test_a_verify_and_a_diff_contain_no_secret_for_the_lead(lead: Lead) -> None:
     (first,) = await lead.run('echo "$KEY" > leaked.txt', verify='echo "$MY_PASSWORD"; exit 1')
     assert MARK in _without_keys(await lead.call("get_result", id=first))
     assert f"+{MARK}" in _without_keys(await lead.call("read_diff", id=first))
 
 
-async def test_an_error_repeats_no_key(lead: Lead) -> None:
+async def test_an_error_repeats_no_secret(lead: Lead) -> None:
     for arguments in ({"task": "x", "base": KEY}, {"task": "x", "name": PASSWORD + "/x"}, {"task": "x", KEY: 1}):
         assert MARK in _without_keys(await lead.refusal("spawn_agent", **arguments))
     assert MARK in _without_keys(await lead.refusal("get_result", id=KEY))
 
 
-async def test_a_name_stays_a_name_even_where_it_is_somebodys_password(lead: Lead) -> None:
+async def test_a_name_is_not_redacted_even_if_it_equals_a_password(lead: Lead) -> None:
     answer = await lead.call("spawn_agent", task="true", name=PASSWORD)
     assert (answer["name"], PASSWORD in answer["branch"]) == (PASSWORD, True)
 
 
-async def test_events_and_results_on_disk_hold_no_key_and_raw_pages_are_json_without_any(
-    lead: Lead, repository: Path, home: Home
-) -> None:
+async def test_events_results_and_raw_pages_contain_no_secret(lead: Lead, repository: Path, home: Home) -> None:
     (first,) = await lead.run("work", agent="fake")
     shown = _without_keys(await lead.call("read_log", id=first))
     assert f"said: found: {MARK} and {MARK}" in shown
@@ -130,7 +126,7 @@ async def test_a_key_that_a_page_would_cut_in_two_is_on_the_next_whole(lead: Lea
     assert MARK in pages
 
 
-async def test_the_end_of_a_log_begins_with_no_half_of_a_key(lead: Lead) -> None:
+async def test_the_end_of_a_log_begins_with_no_part_of_a_secret(lead: Lead) -> None:
     after = "and more " * 21 + "end"  # a page of 200 bytes begins within the key
     (first,) = await lead.run(f'echo "a long line: $KEY {after}"')
     text = await lead.call("read_log", id=first, tail=1, limit=200)
@@ -138,7 +134,7 @@ async def test_the_end_of_a_log_begins_with_no_half_of_a_key(lead: Lead) -> None
     assert "Q7" not in text
 
 
-async def test_the_end_of_one_huge_line_begins_with_no_half_of_a_key(lead: Lead) -> None:
+async def test_the_end_of_one_huge_line_begins_with_no_part_of_a_secret(lead: Lead) -> None:
     pad = "head -c {} /dev/zero | tr '\\0' x"
     long = "sk-ant-$(head -c 3000 /dev/zero | tr '\\0' K)"
     for limit, fields in ((4_000, ("verify_output", "error")), (OUTPUT_LIMIT, ("output",))):
@@ -192,7 +188,7 @@ async def test_a_page_that_begins_within_a_token_shows_none_of_it(lead: Lead) ->
 
 @pytest.mark.parametrize("tool", ["read_log", "read_diff"])
 @pytest.mark.parametrize("what", ["PEM", "bearer"])
-async def test_a_key_longer_than_a_page_is_on_no_page(lead: Lead, tool: str, what: str) -> None:
+async def test_a_secret_longer_than_a_page_is_on_no_page(lead: Lead, tool: str, what: str) -> None:
     body = "Q7q8" * 12
     key = f"Bearer {body * 20}"
     if what == "PEM":

@@ -1,4 +1,4 @@
-"""Bad input gets an error that says what would be right, and changes nothing."""
+"""Invalid calls get an error that says what would be right, and change nothing."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from forkjoin.core.paths import Home
 from support.harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
 
-#: (arguments of spawn_agent, what the error must say)
+#: Arguments of spawn_agent, and a part of the error message.
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({}, "task: missing"),
     ({"task": ""}, "must not be empty"),
@@ -34,7 +34,7 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"task": "x", "judge": ""}, "must not be empty"),
 ]
 
-#: (tool, arguments, what the error must say)
+#: A tool, its arguments, and a part of the error message.
 BAD_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("spawn_agents", {"agents": []}, "agents: list should have at least 1 item"),
     ("spawn_agents", {"agents": [{"task": "x"}, {"task": ""}]}, "agents.1.task: must not be empty"),
@@ -108,7 +108,7 @@ async def test_an_agent_at_work_is_not_removed(any_lead: Lead) -> None:
     await any_lead.call("stop_agents", ids=[first])
 
 
-async def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path, home: Home) -> None:
+async def test_a_folder_outside_of_repositories_is_refused(tmp_path: Path, home: Home) -> None:
     folder = tmp_path / "plain"
     folder.mkdir()
     async with open_lead(folder) as lead:
@@ -131,7 +131,7 @@ async def test_a_home_within_the_checkout_is_refused(repository: Path, monkeypat
     forkjoin(repository, "daemon", "stop")
 
 
-async def test_a_repository_at_a_path_that_is_no_text_is_refused(tmp_path: Path, user: Path, home: Home) -> None:
+async def test_a_repository_whose_path_is_not_utf8_is_refused(tmp_path: Path, user: Path, home: Home) -> None:
     where = tmp_path / os.fsdecode(b"caf\xe9")
     where.mkdir()
     git(where, "init", "-q")

@@ -1,4 +1,4 @@
-"""No reply line is over 64 KiB, whatever is in it: text and structure together, escapes included."""
+"""No reply line is over 64 KiB, including text, structure and escapes."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ LIMIT = 64 * 1024
 
 
 class Measured:
-    """A relay every answer of which is measured."""
+    """A relay that checks the length of every reply line."""
 
     def __init__(self, relay: RawRelay) -> None:
         self._relay = relay
@@ -39,7 +39,7 @@ def relay(repository: Path, home: Home) -> Iterator[Measured]:
 
 
 @pytest.mark.parametrize("printed", ["\\001", "\\\\", "\\377", "\\360\\237\\231\\202", "\\n"])
-def test_what_an_agent_printed_fits_however_it_is_escaped(relay: Measured, printed: str) -> None:
+def test_an_agents_output_fits_into_replies_however_it_is_escaped(relay: Measured, printed: str) -> None:
     loud = f"yes \"$(printf '{printed}x')\" | tr -d '\\nx' | head -c 60000"
     if printed == "\\n":
         loud = "yes '' | head -n 60000"
@@ -55,7 +55,7 @@ def test_what_an_agent_printed_fits_however_it_is_escaped(relay: Measured, print
     relay.call("list_agents")
 
 
-def test_answers_for_hundreds_of_agents_fit_and_nothing_of_them_is_lost(
+def test_results_for_hundreds_of_agents_fit_and_report_every_agent(
     relay: Measured, home: Home, repository: Path
 ) -> None:
     agents = [{"task": "sleep 1000", "name": f"{n:03}-{'n' * 60}"} for n in range(250)]

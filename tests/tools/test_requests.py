@@ -1,4 +1,4 @@
-"""What agents ask: told by a wait, listed, and answered once, by whoever is first."""
+"""Requests of agents: reported by a wait, listed, and answered once."""
 
 import json
 import re
@@ -66,7 +66,7 @@ async def test_a_wait_that_only_looks_tells_a_request_too(near_lead: Lead, progr
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
-async def test_what_one_asks_that_is_frozen_is_told_too(
+async def test_the_request_of_a_frozen_agent_is_reported(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead
 ) -> None:
     async with anyio.create_task_group() as tasks:
@@ -81,7 +81,7 @@ async def test_what_one_asks_that_is_frozen_is_told_too(
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
-async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_answer(
+async def test_another_lead_and_a_person_get_the_request_and_may_answer(
     in_process_reconciler: Reconciler, repository: Path, near_lead: Lead, program: Lead
 ) -> None:
     asked = Call(program, "ask_lead", QUESTION)
@@ -103,7 +103,7 @@ async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_
     assert asked.answer["answered_by"] == "the person"
 
 
-async def test_a_wait_for_others_ends_too_when_one_of_its_lead_asks(near_lead: Lead, program: Lead) -> None:
+async def test_a_wait_ends_when_another_agent_of_the_lead_asks(near_lead: Lead, program: Lead) -> None:
     asked = Call(program, "ask_lead", QUESTION)
     (other,) = await near_lead.spawn("sleep 1000")
     async with anyio.create_task_group() as tasks:
@@ -116,7 +116,7 @@ async def test_a_wait_for_others_ends_too_when_one_of_its_lead_asks(near_lead: L
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
-async def test_while_one_waits_for_its_answer_nothing_is_recorded_and_nobody_is_woken(
+async def test_nothing_is_recorded_while_an_agent_waits_for_an_answer(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reply_wait, "PROGRESS_S", 0.02)
@@ -206,7 +206,7 @@ async def test_without_an_answer_in_time_the_default_counts(
 
 
 def expire(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let so many seconds have passed for what is asked."""
+    """Let this many seconds pass for all requests."""
     later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
     monkeypatch.setattr("forkjoin.agents.requests.time", later)
     reconciler.store.changes.announce()
@@ -223,7 +223,7 @@ async def test_a_permission_is_denied_when_its_time_is_up(
     assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
 
 
-async def test_while_the_machine_slept_no_time_ran_for_what_was_asked(
+async def test_a_request_does_not_expire_while_the_machine_sleeps(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with anyio.create_task_group() as tasks:
@@ -238,12 +238,12 @@ async def test_while_the_machine_slept_no_time_ran_for_what_was_asked(
 
 
 async def _postponed(lead: Lead) -> int | None:
-    """In how many seconds what is asked expires, once that was put off."""
+    """Return the seconds until the request expires, once that was postponed."""
     (request,) = (await lead.call("list_requests"))["requests"]
     return int(request["expires_s"]) if request["expires_s"] > 600 else None
 
 
-async def test_what_can_not_be_closed_in_time_holds_up_no_agent(
+async def test_a_request_that_can_not_be_closed_delays_no_other_agent(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = in_process_reconciler.store.database.connection
@@ -257,7 +257,7 @@ async def test_what_can_not_be_closed_in_time_holds_up_no_agent(
         records.execute("DROP TRIGGER broken")
 
 
-async def test_a_stop_withdraws_what_an_agent_asks(near_lead: Lead, program: Lead) -> None:
+async def test_a_stop_withdraws_the_agents_requests(near_lead: Lead, program: Lead) -> None:
     asked = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.run)
@@ -268,7 +268,7 @@ async def test_a_stop_withdraws_what_an_agent_asks(near_lead: Lead, program: Lea
     assert "has ended (stopped)" in await program.refusal("ask_lead", question="Still there?")
 
 
-async def test_what_its_program_gives_up_is_withdrawn(near_lead: Lead, program: Lead) -> None:
+async def test_a_request_that_the_program_cancels_is_withdrawn(near_lead: Lead, program: Lead) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", DANGEROUS).run)
         await news(near_lead)
@@ -277,7 +277,9 @@ async def test_what_its_program_gives_up_is_withdrawn(near_lead: Lead, program: 
     assert "withdrawn" in await near_lead.refusal("answer_request", request_id="r1", decision="allow")
 
 
-async def test_a_giant_input_is_cut_in_its_midst_and_where_it_is_read(near_lead: Lead, program: Lead) -> None:
+async def test_a_huge_tool_input_is_cut_in_the_middle_when_recorded_and_when_listed(
+    near_lead: Lead, program: Lead
+) -> None:
     giant = {"content": "\x00\x1b é\u202e" * 200_000, "end": "what matters"}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", {"tool_name": "Write", "input": giant}).run)
@@ -304,7 +306,7 @@ async def test_a_question_beyond_bounds_is_refused(near_lead: Lead, program: Lea
     assert "ask_lead was refused" in await program.refusal("ask_lead", **given)
 
 
-async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_is_told_in_the_end(
+async def test_an_agent_that_asks_in_a_loop_is_limited_and_all_its_requests_are_reported(
     near_lead: Lead, program: Lead
 ) -> None:
     async with anyio.create_task_group() as tasks:
@@ -325,7 +327,7 @@ async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_is_told_in_
         tasks.cancel_scope.cancel()
 
 
-async def test_no_key_is_in_what_is_asked_and_answered(
+async def test_requests_and_answers_contain_no_secret(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead
 ) -> None:
     key = "sk-ant-REDACTED"
@@ -339,7 +341,7 @@ async def test_no_key_is_in_what_is_asked_and_answered(
     assert key not in f"{stored}"
 
 
-async def test_of_a_key_that_the_cut_would_tear_no_half_is_told(near_lead: Lead, program: Lead) -> None:
+async def test_a_cut_request_contains_no_part_of_a_secret(near_lead: Lead, program: Lead) -> None:
     begins = 'Bash {"command": "'
     command = "x" * (7_990 - len(begins)) + " sk-ant-REDACTED" + "x" * 9_000
     async with anyio.create_task_group() as tasks:

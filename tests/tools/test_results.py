@@ -38,7 +38,7 @@ async def test_a_failure_names_the_exit_code_and_the_end_of_stderr(any_lead: Lea
     assert result["summary"].startswith("exit 3 broken")
 
 
-async def test_a_failing_verify_fails_the_agent_and_its_output_is_told(any_lead: Lead) -> None:
+async def test_a_failing_verify_fails_the_agent_and_its_output_is_in_the_result(any_lead: Lead) -> None:
     (first,) = await any_lead.run("echo x > x.txt", verify="echo 2 of 3 failed; exit 1")
     result = await any_lead.call("get_result", id=first)
     assert (result["state"], result["verify"]) == ("failed", "failed")

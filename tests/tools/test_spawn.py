@@ -1,4 +1,4 @@
-"""spawn_agent and spawn_agents: what they answer, and what an agent then finds."""
+"""spawn_agent and spawn_agents, and the environment of the agents."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ async def test_a_spawn_answers_with_id_name_state_branch_and_place(any_lead: Lea
     assert (state, place) in (("queued", 1), ("queued", None), ("preparing", None))
 
 
-async def test_defaults_beside_agents_hold_for_those_that_lack_them(any_lead: Lead) -> None:
+async def test_fields_next_to_agents_are_defaults_for_entries_without_them(any_lead: Lead) -> None:
     answer = await any_lead.call(
         "spawn_agents", agents=[{}, {"task": "echo own"}], task="echo common", verify="test 1 = 1", agent="sh"
     )
@@ -70,7 +70,7 @@ async def test_a_task_of_2_megabytes_arrives_byte_for_byte_on_stdin_and_in_the_f
     assert digest.split()[0] == hashlib.sha256(task.encode()).hexdigest()
 
 
-async def test_an_agent_finds_its_own_variables_and_none_of_its_leads_marks(repository: Path, home: Home) -> None:
+async def test_an_agent_has_its_own_variables_and_none_that_mark_its_lead(repository: Path, home: Home) -> None:
     marks = {"CLAUDECODE": "1", "CLAUDE_CODE_MESSAGING_TOKEN": "secret", "GIT_DIR": "/nowhere", "MINE": "kept\n2"}
     async with open_lead(repository, **marks) as lead:
         (first,) = await lead.run("env -0 | tr '\\n\\0' '_\\n' | sort")

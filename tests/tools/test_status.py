@@ -61,7 +61,7 @@ async def test_a_wait_that_is_cancelled_hurts_no_agent(any_lead: Lead) -> None:
     await any_lead.call("stop_agents", ids=[slow])
 
 
-async def test_a_lead_is_told_of_its_own_agents_and_lists_those_of_all(repository: Path, home: Home) -> None:
+async def test_a_wait_reports_the_leads_own_agents_and_a_list_shows_all(repository: Path, home: Home) -> None:
     async with open_lead(repository, "one") as one, open_lead(repository, "two") as two:
         (mine,) = await one.run("echo mine")
         (theirs,) = await two.spawn("echo theirs")
@@ -71,7 +71,7 @@ async def test_a_lead_is_told_of_its_own_agents_and_lists_those_of_all(repositor
         assert [agent["id"] for agent in listed["agents"]] == [theirs, mine]
 
 
-async def test_ten_ends_are_told_in_under_4_kilobytes(any_lead: Lead) -> None:
+async def test_ten_ended_agents_are_reported_in_under_4_kilobytes(any_lead: Lead) -> None:
     task = "printf 'x%.0s' $(seq 1 1000); echo"
     await any_lead.spawn(*[task] * 10)
     answer = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
@@ -137,7 +137,7 @@ def test_a_persons_wait_fails_when_an_agent_did(repository: Path, home: Home) ->
     assert "failed" in done.stdout
 
 
-async def test_a_repository_whose_configuration_is_too_large_is_told_of_and_hides_nothing_else(
+async def test_a_status_reports_a_too_large_git_configuration_and_everything_else(
     repository: Path, home: Home, tmp_path: Path
 ) -> None:
     config = repository / ".git" / "config"

@@ -92,7 +92,7 @@ def test_a_person_stops_and_removes(repository: Path, home: Home) -> None:
     assert "removed" in forkjoin(repository, "rm", "endless").stdout
 
 
-async def test_what_a_person_did_in_a_worktree_after_its_end_is_kept_when_it_is_removed(
+async def test_removing_an_agent_keeps_what_a_person_did_in_its_worktree_after_its_end(
     any_lead: Lead, repository: Path, home: Home
 ) -> None:
     (first,) = await any_lead.run("echo work > work.txt")
@@ -110,7 +110,7 @@ async def test_an_agent_that_changed_nothing_is_removed_also_after_a_merge_that_
     assert (await any_lead.call("remove_worktrees", ids=[first]))["removed"] == [{"id": first, "name": "true"}]
 
 
-async def test_of_more_agents_than_there_is_room_for_the_first_are_told_and_how_many_more(
+async def test_a_result_with_too_many_agents_has_the_first_ones_and_the_number_of_others(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("forkjoin_tools.stop_and_remove._ROWS_BYTES", 100)

@@ -1,4 +1,4 @@
-"""What tests of connections share."""
+"""Fixtures for tests of connections."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from support.fakes.daemon import FakeDaemon
 
 @pytest.fixture
 def fake(home: Home) -> Iterator[FakeDaemon]:
-    """A daemon that says what the test wants."""
+    """Yield a fake daemon with scripted answers."""
     found = FakeDaemon(home)
     yield found
     found.close()

@@ -1,4 +1,4 @@
-"""One agent that opens connections, or leaves lines half sent, takes neither the daemon nor its memory."""
+"""An agent can't block the daemon or fill its memory with connections and incomplete lines."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ MEGABYTE = 1024 * 1024
 
 
 class Talker:
-    """A connection that shows an agent's token."""
+    """A connection with an agent's token."""
 
     def __init__(self, home: Home, repository: Path, token: str, kind: str = "relay") -> None:
         found = daemon_connection.try_connect(home)
@@ -42,7 +42,7 @@ class Talker:
 
 @pytest.fixture
 async def token(repository: Path, home: Home, tmp_path: Path) -> str:
-    """The token of an agent that has ended."""
+    """Return the token of an agent that has ended."""
     async with open_lead(repository) as lead:
         await lead.run(f'printf %s "$FORKJOIN_TOKEN" > {tmp_path}/token')
     return (tmp_path / "token").read_text()
@@ -69,7 +69,7 @@ def daemon_of(home: Home) -> psutil.Process:
         return psutil.Process(daemon_connection.peer_of(connection)[0])
 
 
-async def test_an_agent_has_so_many_connections_and_is_refused_more_in_words_while_a_person_gets_in(
+async def test_an_agents_connections_are_limited_while_a_person_can_still_connect(
     token: str, home: Home, repository: Path
 ) -> None:
     with talkers(home, repository, token, 40) as found:
@@ -81,9 +81,7 @@ async def test_an_agent_has_so_many_connections_and_is_refused_more_in_words_whi
         await until(lambda: is_let_in(home, repository, token))
 
 
-async def test_lines_that_an_agent_leaves_half_sent_are_bounded_together(
-    token: str, home: Home, repository: Path
-) -> None:
+async def test_incomplete_lines_of_an_agent_are_limited_together(token: str, home: Home, repository: Path) -> None:
     daemon = daemon_of(home)
     before = daemon.memory_info().rss
     with talkers(home, repository, token, 32) as found:
@@ -96,7 +94,7 @@ async def test_lines_that_an_agent_leaves_half_sent_are_bounded_together(
     await until(lambda: daemon.memory_info().rss - before < 30 * MEGABYTE)
 
 
-async def test_a_hello_without_an_end_is_bounded_while_it_is_read(home: Home, repository: Path) -> None:
+async def test_an_endless_hello_is_limited_while_it_is_read(home: Home, repository: Path) -> None:
     forkjoin(repository, "daemon", "start")
     daemon = daemon_of(home)
     before = daemon.memory_info().rss
@@ -109,9 +107,7 @@ async def test_a_hello_without_an_end_is_bounded_while_it_is_read(home: Home, re
         assert daemon.memory_info().rss - before < 40 * MEGABYTE
 
 
-async def test_of_connections_that_say_no_hello_the_oldest_goes_and_whoever_says_one_gets_in(
-    home: Home, repository: Path
-) -> None:
+async def test_the_oldest_connection_without_a_hello_is_closed_for_new_ones(home: Home, repository: Path) -> None:
     forkjoin(repository, "daemon", "start")
     daemon = daemon_of(home)
     before = daemon.num_fds()
@@ -126,7 +122,7 @@ async def test_of_connections_that_say_no_hello_the_oldest_goes_and_whoever_says
             silent[-1].recv(1)
 
 
-async def test_a_connection_of_an_agent_has_so_many_requests_without_an_answer(
+async def test_the_unanswered_requests_of_an_agents_connection_are_limited(
     home: Home, repository: Path, tmp_path: Path
 ) -> None:
     async with open_lead(repository) as lead:

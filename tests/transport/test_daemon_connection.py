@@ -1,4 +1,4 @@
-"""Reaching the daemon: from anywhere, without waiting for one that hangs, and ending no process but the daemon."""
+"""Connecting to the daemon, also from odd folders and to one that hangs, and ending it."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def test_a_daemon_that_hangs_is_not_asked_again_and_again(
     assert fake.asked() == 1
 
 
-def test_a_daemon_that_goes_each_time_it_is_greeted_is_given_up(home: Home, fake: FakeDaemon) -> None:
+def test_connecting_fails_after_several_daemons_ended_before_they_answered(home: Home, fake: FakeDaemon) -> None:
     def go_away() -> None:
         for _ in range(20):
             fake.accept().close()
@@ -35,8 +35,8 @@ def test_a_daemon_that_goes_each_time_it_is_greeted_is_given_up(home: Home, fake
     going.join(GIVE_UP_S)
 
 
-def test_a_process_that_has_closed_its_end_is_not_ended_whatever_it_said_last(home: Home) -> None:
-    """Its pid, which is all that is left to know it by, may be another's by now."""
+def test_a_process_that_closed_the_connection_is_not_ended(home: Home) -> None:
+    """Its pid may be reused by now."""
     script = (
         "import os, socket, sys, time; s = socket.socket(socket.AF_UNIX); os.chdir(sys.argv[1]); "
         "s.bind('daemon.sock'); s.listen(); print(flush=True); c, _ = s.accept(); c.sendall(b'bye'); c.close(); "
@@ -55,7 +55,7 @@ def test_a_process_that_has_closed_its_end_is_not_ended_whatever_it_said_last(ho
     (home.state / "daemon.sock").unlink()
 
 
-def test_a_folder_that_can_be_entered_and_not_read_is_no_hindrance(tmp_path: Path, home: Home) -> None:
+def test_a_home_below_an_unreadable_folder_works(tmp_path: Path, home: Home) -> None:
     script = """
 import os, sys
 from pathlib import Path

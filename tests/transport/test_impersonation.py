@@ -1,4 +1,4 @@
-"""Processes that claim to be somebody else: agents as the person or as another agent, commands that check work."""
+"""Processes that claim to be a person or another agent."""
 
 import json
 import shlex
@@ -34,7 +34,7 @@ PERSONS = {
 
 
 async def _run(lead: Lead, home: Home, task: str, **spec: str) -> str:
-    """Run an agent that can reach the daemon. Return its id."""
+    """Run an agent that can reach the daemon, and return its id."""
     (agent,) = await lead.run(f"export FORKJOIN_HOME={home.state}; {task}", **spec)
     return agent
 
@@ -47,7 +47,7 @@ async def _run(lead: Lead, home: Home, task: str, **spec: str) -> str:
         ("as a daemon", ["merge_worktree", "budget"]),
     ],
 )
-async def test_an_agent_in_disguise_is_refused_what_is_a_persons_and_its_lead_is_warned(
+async def test_an_agent_in_disguise_is_refused_a_persons_tools_and_its_lead_is_warned(
     lead: Lead, repository: Path, home: Home, tmp_path: Path, disguise: str, tools: list[str]
 ) -> None:
     await lead.run("echo one > one.txt")
@@ -71,7 +71,7 @@ async def test_an_agent_in_disguise_is_refused_what_is_a_persons_and_its_lead_is
 @pytest.mark.parametrize(
     "words", ["trust --yes", "daemon stop --now", "daemon logs", "install --yes", "uninstall --yes"]
 )
-async def test_an_agent_in_disguise_is_refused_what_a_command_does_without_the_daemon(
+async def test_an_agent_in_disguise_is_refused_commands_that_need_no_daemon(
     lead: Lead, home: Home, tmp_path: Path, words: str
 ) -> None:
     disguise = DISGUISES["without its environment"]
@@ -80,7 +80,7 @@ async def test_an_agent_in_disguise_is_refused_what_a_command_does_without_the_d
     assert "An agent can't" in (tmp_path / "refused").read_text()
 
 
-async def test_a_relay_without_a_token_is_the_agents_whose_process_it_is(
+async def test_a_relay_without_a_token_belongs_to_the_agent_of_its_process(
     lead: Lead, home: Home, tmp_path: Path
 ) -> None:
     requests = (INITIALIZE, INITIALIZED, tool_call(1, "report_progress", text="here"), tool_call(2, "list_agents"))
@@ -111,7 +111,7 @@ async def test_an_agent_that_shows_another_ones_token_is_refused_and_its_lead_is
 
 @pytest.mark.parametrize("disguise", ["", DISGUISES["without its environment"]])
 @pytest.mark.parametrize("where", ["verify", "setup"])
-async def test_what_prepares_or_checks_a_merge_has_no_rights(
+async def test_commands_that_prepare_or_check_a_merge_have_no_rights(
     lead: Lead, repository: Path, home: Home, tmp_path: Path, disguise: str, where: str
 ) -> None:
     git(repository, "branch", "release")
@@ -160,7 +160,7 @@ def test_the_token_without_rights_is_refused_wherever_it_is_shown(repository: Pa
 async def test_a_process_of_no_attempt_with_a_token_is_the_agent(
     lead: Lead, repository: Path, home: Home, tmp_path: Path
 ) -> None:
-    """A container that an agent runs is no child of its program."""
+    """A container that an agent runs is not a child process of its program."""
     (agent,) = await lead.spawn(f"printf %s $FORKJOIN_TOKEN > {tmp_path}/token; sleep 1000")
     await until(lambda: (tmp_path / "token").exists() and (tmp_path / "token").read_text())
     environment = {"FORKJOIN_TOKEN": (tmp_path / "token").read_text()}

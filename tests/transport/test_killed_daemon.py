@@ -1,4 +1,4 @@
-"""A daemon that is killed at the worst of moments takes no relay with it."""
+"""A daemon that is killed while it starts or receives."""
 
 import itertools
 from pathlib import Path
@@ -11,7 +11,7 @@ from support.harness import INITIALIZE, RawRelay
 
 
 def test_a_relay_outlives_daemons_that_go_while_it_sends(repository: Path, fake: FakeDaemon) -> None:
-    """Sending to one that is gone raises SIGPIPE, which ends whoever has not asked not to get it."""
+    """Sending to a closed socket raises SIGPIPE, which ends a process by default."""
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE)
         for _ in range(3):
@@ -25,9 +25,7 @@ def test_a_relay_outlives_daemons_that_go_while_it_sends(repository: Path, fake:
     assert relay.process.returncode == 0
 
 
-def test_a_daemon_that_is_killed_while_it_comes_up_is_started_again(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemon_that_is_killed_while_it_starts_is_started_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     real = daemon_connection.daemon_command()
     starts = itertools.chain([["sh", "-c", "kill -9 $$"]], itertools.repeat(real))
     monkeypatch.setattr(daemon_connection, "daemon_command", lambda: next(starts))

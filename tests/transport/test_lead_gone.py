@@ -1,4 +1,4 @@
-"""The lead is gone, whatever took it: agents go on, none is alive and unlisted, and a new lead finds them."""
+"""After the lead's end its agents go on, and a new lead finds all of them."""
 
 import os
 import signal

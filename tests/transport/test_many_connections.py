@@ -1,4 +1,4 @@
-"""More connections than the daemon may have files open: it stays, and lets in whoever says hello meanwhile."""
+"""With more connections than file descriptors the daemon stays up and admits clients that send a hello."""
 
 import json
 import resource
@@ -40,7 +40,7 @@ HELLO = {"protocol": 1, "version": "0", "kind": "relay", "relay": "one of many",
 CALL = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode())"
 
 
-async def test_of_one_process_one_is_let_in_at_a_time_and_another_process_waits_behind_none(
+async def test_connections_of_one_process_are_admitted_one_at_a_time_and_delay_no_other_process(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.make()

@@ -1,4 +1,4 @@
-"""Every version of MCP from 2024-11-05 on, through the real relay and daemon."""
+"""Every MCP version since 2024-11-05, through the real relay and daemon."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The relay: how it starts, what it outlives, and what it never imports."""
+"""The relay: its start, its end, and its imports."""
 
 import json
 import os

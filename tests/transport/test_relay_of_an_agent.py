@@ -1,4 +1,4 @@
-"""What forkjoin is to an agent's own program: its own tools, whoever registered it; and what it says to strangers."""
+"""The relay of an agent's program, which offers the agent's own tools and refuses others."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ LIST = [{"jsonrpc": "2.0", "id": number, "method": f"{kind}/list"} for number, k
 
 
 def _relayed(folder: Path, *requests: Any) -> str:
-    """A shell's words for a relay that is asked these, with its answers in `folder`/answers."""
+    """Return a shell command that sends requests to a relay, and writes the answers to `folder`/answers."""
     (folder / "requests").write_text("".join(json.dumps(one) + "\n" for one in (INITIALIZE, INITIALIZED, *requests)))
     return f"{shlex.join(RELAY)} < {folder}/requests > {folder}/answers"
 

@@ -1,4 +1,4 @@
-"""A daemon that goes, at any moment of a conversation: its client has each answer once, and notices nothing."""
+"""When the daemon ends during a conversation, the client still gets each answer once."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PROGRESS = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"pr
 
 
 def _kill(home: Home) -> None:
-    """Kill the daemon; what comes next is another."""
+    """Kill the daemon. The relay will start another."""
     connection = daemon_connection.connect(home)
     os.kill(daemon_connection.peer_of(connection)[0], signal.SIGKILL)
     with connection, suppress(ConnectionResetError):

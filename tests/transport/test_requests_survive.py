@@ -1,4 +1,4 @@
-"""A request outlives whatever carries it: the daemon is killed, and the agent's relay waits on for the same answer."""
+"""Requests outlive a killed daemon, and the agent's relay goes on waiting for the answer."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from support.harness import (
 
 
 def asking(folder: Path, home: Home, **given: Any) -> str:
-    """A task that asks by a relay of its own, and prints what that answers."""
+    """Return a task that asks through its own relay and prints the answer."""
     lines = (INITIALIZE, INITIALIZED, tool_call(1, "ask_lead", **given))
     (folder / "requests").write_text("".join(json.dumps(one) + "\n" for one in lines))
     return f"export FORKJOIN_HOME={home.state}; {shlex.join(RELAY)} < {folder}/requests | tail -n 1"
@@ -96,7 +96,7 @@ async def test_a_wait_goes_on_over_a_kill_and_tells_a_request_that_comes_later(
     assert await answer_of(lead, agent) == {"answer": "Tabs.", "answered_by": "the person"}
 
 
-async def test_what_was_told_before_ends_no_wait_for_others_that_have_ended(
+async def test_a_request_reported_before_does_not_end_a_wait(
     lead: Lead, repository: Path, home: Home, tmp_path: Path
 ) -> None:
     (asker,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))

@@ -1,4 +1,4 @@
-"""The daemon's door: what it answers to what no client should send, and whom it lets in."""
+"""The daemon's socket: invalid input, and who is admitted."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from support.harness import GIVE_UP_S, forkjoin, limit, until
 
 
 class Peer:
-    """A connection that says what the test wants."""
+    """A connection that sends what the test wants."""
 
     def __init__(self, home: Home) -> None:
         self.socket = daemon_connection.connect(home)
@@ -42,7 +42,7 @@ class Peer:
 
 @pytest.fixture
 def peer(home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A peer that has said hello and initialize."""
+    """Yield a peer that has sent a hello and initialize."""
     monkeypatch.chdir(repository)
     with Peer(home) as found:
         daemon_connection.say_hello(found.socket, "cli", "peer")

@@ -1,4 +1,4 @@
-"""Two versions that meet: the newest wins, agents live on, and nobody is left without words."""
+"""Daemon and clients of different versions: the newest daemon wins, and agents go on."""
 
 import json
 import os
@@ -19,7 +19,7 @@ NEWER = "9.9.9"
 
 
 def _daemon(home: Home) -> tuple[int, str]:
-    """The pid and version of the daemon, asked as the oldest relay would."""
+    """Return the pid and version of the daemon, asked as the oldest relay would."""
     connection = daemon_connection.connect(home)
     greeting = {"protocol": 0, "version": "0", "kind": "cli", "relay": "x", "cwd": "/"}
     connection.sendall(json.dumps(greeting).encode() + b"\n")
