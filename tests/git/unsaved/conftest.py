@@ -1,0 +1,24 @@
+"""Fixtures for tests of unsaved work."""
+
+from pathlib import Path
+
+import pytest
+from support.branches import Fork, make_fork
+from support.harness import git
+from support.unsaved_work import ALLOW, make_repository
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A repository from which others are cloned."""
+    return make_repository(tmp_path / "library", {"lib.txt": "x\n"})
+
+
+@pytest.fixture
+async def with_submodule(repository: Path, library: Path) -> Fork:
+    """An agent's worktree in which a submodule is ready."""
+    git(repository, *ALLOW, "submodule", "add", "-q", str(library), "lib")
+    git(repository, "commit", "-qm", "with a submodule")
+    fork = await make_fork(repository)
+    git(fork.path, *ALLOW, "submodule", "update", "-q", "--init")
+    return fork
