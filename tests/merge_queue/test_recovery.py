@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import BrokenPromiseError
-from forkjoin.git.merging.move_target import Move
+from forkjoin.git.merging.move_target import TargetMove
 from forkjoin.git.worktrees.checkout import TargetMovedError
 from forkjoin.merge_queue.recovery import settle_interrupted_move
 from support.branches import OWNER, commit, contents, everything, put_git, write
@@ -208,7 +208,7 @@ async def test_a_sparse_checkout_stays_sparse(target: Target) -> None:
 # -- where the checkout stands now
 
 
-async def linked(target: Target, where: Path) -> tuple[Target, Move]:
+async def linked(target: Target, where: Path) -> tuple[Target, TargetMove]:
     """The same move, half made in a linked worktree."""
     git(target.repository, "switch", "-qc", "side")
     git(target.repository, "worktree", "add", "-q", str(where), "main")
@@ -217,7 +217,7 @@ async def linked(target: Target, where: Path) -> tuple[Target, Move]:
     (where / "flat").unlink()
     folder = target.repository / ".git" / "worktrees" / where.name
     (folder / "index.lock").write_text(OWNER)
-    return inner, Move("refs/heads/main", target.old, target.new, str(where), "why", str(folder))
+    return inner, TargetMove("refs/heads/main", target.old, target.new, str(where), "why", str(folder))
 
 
 async def test_a_worktree_that_was_moved_away_is_found(target: Target, tmp_path: Path) -> None:

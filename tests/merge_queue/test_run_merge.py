@@ -223,7 +223,7 @@ async def test_what_is_under_way_in_the_checkout_is_said_before_verify_runs(
     await near_lead.run("echo > one")
     (repository / ".git" / "CHERRY_PICK_HEAD").write_text(git(repository, "rev-parse", "HEAD"))
     refusal = await near_lead.refusal("merge_worktree", ids=["a1"], verify=f"touch {home.state}/ran")
-    assert "a cherry-pick is under way in" in refusal
+    assert "a cherry-pick is in progress in" in refusal
     assert not (home.state / "ran").exists()
     assert await fares(near_lead, "a1") == ["unmerged"]
 

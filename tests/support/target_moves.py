@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.git.merging.files_in_the_way import find_files_in_the_way
-from forkjoin.git.merging.move_target import Move, apply_move
+from forkjoin.git.merging.move_target import TargetMove, apply_move
 from forkjoin.git.worktrees import checkout
 from forkjoin.git.worktrees.checkout import find_checkout, lock_checkout
 from forkjoin.merge_queue.recovery import settle_interrupted_move
@@ -26,12 +26,12 @@ class Target:
     def common_dir(self) -> str:
         return str(self.repository / ".git")
 
-    async def find_move(self) -> Move:
+    async def find_move(self) -> TargetMove:
         where = await find_checkout(self.common_dir, "refs/heads/main")
-        return Move("refs/heads/main", self.old, self.new, where, "forkjoin: merge a1")
+        return TargetMove("refs/heads/main", self.old, self.new, where, "forkjoin: merge a1")
 
     async def land(self) -> list[str]:
-        """Move main, unless something is in the way; what is."""
+        """TargetMove main, unless something is in the way; what is."""
         move = await self.find_move()
         async with lock_checkout(self.common_dir, move.checkout, move.ref, OWNER) as held:
             held, obstacles = await find_files_in_the_way(held, move.old, move.new) if held else (None, [])
@@ -42,7 +42,7 @@ class Target:
 
     async def settle_interrupted_move(self) -> bool:
         """Settle this move as a daemon does that finds it begun by another, which was killed."""
-        move = Move("refs/heads/main", self.old, self.new, str(self.repository), "forkjoin: merge a1")
+        move = TargetMove("refs/heads/main", self.old, self.new, str(self.repository), "forkjoin: merge a1")
         return await settle_interrupted_move(self.common_dir, move, OWNER)
 
     async def resume(self) -> list[str]:

@@ -15,7 +15,7 @@ from forkjoin.git.worktrees.checkout import find_folder, lock_checkout_in_any_st
 from forkjoin.git.worktrees.worktree_folder import worktree_of
 
 
-async def settle_interrupted_move(common_dir: str, move: move_target.Move, owner: str) -> bool:
+async def settle_interrupted_move(common_dir: str, move: move_target.TargetMove, owner: str) -> bool:
     """Return whether an interrupted move reached the target. If it didn't, roll back the files in the checkout.
 
     Args:
@@ -28,18 +28,18 @@ async def settle_interrupted_move(common_dir: str, move: move_target.Move, owner
     try:
         found = await _find_checkout(common_dir, move)
         if found is None:
-            return await move_target.has_landed(common_dir, move)
+            return await move_target.is_applied(common_dir, move)
         with CancelScope(shield=True):
             async with lock_checkout_in_any_state(*found, owner) as checkout:
-                is_done = await move_target.has_landed(common_dir, move)
+                is_done = await move_target.is_applied(common_dir, move)
                 if not is_done:
-                    await move_target.take_back(checkout, move)
+                    await move_target.roll_back(checkout, move)
     except (CallerError, GitError, OSError) as error:
         raise BrokenPromiseError(f"A merge into {short_name(move.ref)} was interrupted. {words_of(error)}") from error
     return is_done
 
 
-async def _find_checkout(common_dir: str, move: move_target.Move) -> tuple[str, Path] | None:
+async def _find_checkout(common_dir: str, move: move_target.TargetMove) -> tuple[str, Path] | None:
     """Return the path and git folder of the checkout that the move began in, or `None` if it is gone.
 
     A checkout that was moved to another folder is found by its git folder.

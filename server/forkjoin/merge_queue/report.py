@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from forkjoin.core.model import Merge
 from forkjoin.git.file_names import printable
-from forkjoin.git.merging.move_target import Move
+from forkjoin.git.merging.move_target import TargetMove
 from forkjoin.scheduling.gates import PERSON_ATTACHED
 
 #: How many file names a report lists before it only counts the rest.
@@ -133,7 +133,7 @@ class MergeReport:
 class PlannedMove:
     """A move of the target that is about to happen, and the report to give afterwards."""
 
-    move: Move
+    move: TargetMove
     landed: MergeReport
 
 

@@ -99,7 +99,7 @@ def _plan_move(context: MergeContext, train: "_MergeTrain", agents: Sequence[Age
         note=note,
     )
     why = f"forkjoin: merge {', '.join(merged)}"
-    return PlannedMove(move_target.Move(job.target, train.start.commit, train.head.commit, None, why), report)
+    return PlannedMove(move_target.TargetMove(job.target, train.start.commit, train.head.commit, None, why), report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,14 @@ async def undo(context: MergeContext, undone: MergeJob) -> PlannedMove:
     why = f"forkjoin: undo the merge of {', '.join(ids)}"
     if now == move.new:
         await kept_refs.keep_commit(common_dir, move.new, f"undone-{undone.number}")
-        back = move_target.Move(target, move.new, move.old, None, why)
+        back = move_target.TargetMove(target, move.new, move.old, None, why)
         return PlannedMove(back, MergeReport(short_name(target), move.old, undone=ids))
     commit = await _revert(context, move, now, ids)
-    forward = move_target.Move(target, now, commit, None, why)
+    forward = move_target.TargetMove(target, now, commit, None, why)
     return PlannedMove(forward, MergeReport(short_name(target), commit, undone=ids, reverted=True))
 
 
-async def _revert(context: MergeContext, move: move_target.Move, now: str, ids: tuple[str, ...]) -> str:
+async def _revert(context: MergeContext, move: move_target.TargetMove, now: str, ids: tuple[str, ...]) -> str:
     """Make a commit on top of the target's commit `now` that reverts the move. Return the commit."""
     merged = await try_merge(context.common_dir, now, move.old, move.new)
     if merged.conflicts:

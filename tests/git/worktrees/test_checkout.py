@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio import run_process
 from forkjoin.core.error import CallerError
-from forkjoin.git.merging.move_target import Move, apply_move
+from forkjoin.git.merging.move_target import TargetMove, apply_move
 from forkjoin.git.worktrees import checkout
 from forkjoin.git.worktrees.checkout import TargetMovedError, check_free, find_checkout, lock_checkout
 from support.branches import OWNER, commit, contents, everything, write
@@ -49,7 +49,7 @@ async def test_nowhere_only_the_ref_is_moved(target: Target, switch: tuple[str, 
 async def test_in_a_bare_repository_only_the_ref_is_moved(target: Target, tmp_path: Path) -> None:
     git(target.repository, "branch", "keep", target.new)
     git(target.repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
-    bare = Move("refs/heads/main", target.old, target.new, None, "why")
+    bare = TargetMove("refs/heads/main", target.old, target.new, None, "why")
     assert await find_checkout(str(tmp_path / "bare.git"), "refs/heads/main") is None
     async with lock_checkout(str(tmp_path / "bare.git"), bare.checkout, bare.ref, OWNER) as held:
         await apply_move(str(tmp_path / "bare.git"), bare, held)
@@ -88,7 +88,7 @@ async def test_in_a_submodule_its_files_are_moved(target: Target, tmp_path: Path
     inner = Target(tmp_path / "super" / "lib", target.old, target.new)
     common_dir = str(tmp_path / "super" / ".git" / "modules" / "lib")
     assert await find_checkout(common_dir, "refs/heads/main") == str(inner.repository)
-    move = Move("refs/heads/main", inner.old, inner.new, str(inner.repository), "why")
+    move = TargetMove("refs/heads/main", inner.old, inner.new, str(inner.repository), "why")
     async with lock_checkout(common_dir, move.checkout, move.ref, OWNER) as held:
         await apply_move(common_dir, move, held)
     assert inner.status() == []
@@ -165,11 +165,11 @@ def begin_rebase_of_a_stack(here: Path) -> None:
 @pytest.mark.parametrize(
     ("begin", "words"),
     [
-        (begin_merge, "a merge is under way in"),
-        (begin_cherry_pick, "a cherry-pick is under way in"),
-        (begin_cherry_picks, "a cherry-pick or revert is under way in"),
-        (begin_revert, "a revert is under way in"),
-        (begin_am, "a rebase or git am is under way in"),
+        (begin_merge, "a merge is in progress in"),
+        (begin_cherry_pick, "a cherry-pick is in progress in"),
+        (begin_cherry_picks, "a cherry-pick or revert is in progress in"),
+        (begin_revert, "a revert is in progress in"),
+        (begin_am, "a rebase or git am is in progress in"),
         (begin_rebase, "main is being rebased in"),
         (begin_rebase_of_a_stack, "main is being rebased in"),
     ],
@@ -201,7 +201,7 @@ async def test_another_git_command_is_not_waited_for_without_end(
     monkeypatch.setattr(checkout, "_LOCK_GIVE_UP_S", 0.05)
     (target.repository / ".git" / "index.lock").write_bytes(b"somebody else's")
     before = everything(target.repository)
-    with pytest.raises(CallerError, match=r"Another git command is under way in .*index.lock is there"):
+    with pytest.raises(CallerError, match=r"Another git command is running in .*index.lock exists"):
         await target.land()
     assert everything(target.repository) == before
 
@@ -230,7 +230,7 @@ async def test_while_it_is_moved_nobody_else_can_commit(target: Target) -> None:
 async def test_a_target_is_moved_and_its_lock_let_go_though_the_copy_of_the_index_cannot_be_removed(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clear = checkout._clear
+    clear = checkout._delete_copy
     calls: list[Path] = []
 
     def refuse_the_second(folder: Path) -> None:
@@ -239,7 +239,7 @@ async def test_a_target_is_moved_and_its_lock_let_go_though_the_copy_of_the_inde
             raise PermissionError(errno.EACCES, "Permission denied")
         clear(folder)
 
-    monkeypatch.setattr(checkout, "_clear", refuse_the_second)
+    monkeypatch.setattr(checkout, "_delete_copy", refuse_the_second)
     assert await target.land() == []
     assert len(calls) == 2
     assert not (target.repository / ".git" / "index.lock").exists()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees.index_lock import let_go, try_lock_index
+from forkjoin.git.worktrees.index_lock import release_index, try_lock_index
 
 OURS = "forkjoin /home/worktrees"
 
@@ -45,7 +45,7 @@ def test_killed_at_any_step_nothing_is_left_that_the_next_cannot_take(file: Path
     lock = try_lock_index(file, OURS)
     assert lock is not None
     assert file.read_text() == OURS
-    let_go(file, lock)
+    release_index(file, lock)
     assert list(file.parent.iterdir()) == []
 
 
@@ -62,7 +62,7 @@ def test_it_is_made_where_there_are_no_hard_links_too(file: Path, monkeypatch: p
     assert [path.name for path in file.parent.iterdir()] == ["index.lock"]
     assert file.read_text() == OURS
     assert try_lock_index(file, OURS) is None, "its holder lives"
-    let_go(file, lock)
+    release_index(file, lock)
     assert not file.exists()
 
 
@@ -91,7 +91,7 @@ def test_what_a_person_took_away_is_not_taken_from_the_next(file: Path) -> None:
     assert lock is not None
     file.unlink()
     file.write_text("of a git")
-    let_go(file, lock)
+    release_index(file, lock)
     assert file.read_text() == "of a git"
 
 
@@ -104,7 +104,7 @@ def test_one_that_could_not_be_removed_is_taken_over_later(file: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            let_go(file, lock)
+            release_index(file, lock)
     again = try_lock_index(file, OURS)
     assert again is not None
-    let_go(file, again)
+    release_index(file, again)

@@ -1,4 +1,4 @@
-"""Where in its files a merge conflicts, and what stands on either side."""
+"""The conflict hunks of a merge: where in the files both sides differ, and what each side has there."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,37 +6,38 @@ from collections.abc import Iterator, Sequence
 from forkjoin.git.file_names import printable
 from forkjoin.git.objects import read_blob
 
-#: How many files are looked at, bytes of one, hunks of one, and characters of a hunk.
-_FILES, _BYTES, _HUNKS, _WORDS = 5, 300_000, 3, 600
+#: How many files are read, bytes of each, hunks of each, and characters of a hunk.
+_FILES, _BYTES, _HUNKS, _HUNK_CHARS = 5, 300_000, 3, 600
 
-#: Between which lines both sides stand; their length is an attribute, conflict-marker-size.
+#: The markers around both sides. Their length is set by an attribute, conflict-marker-size.
 _BEGIN, _END = re.compile("<{7,} "), re.compile(">{7,} ")
 
 
 async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[str]:
-    """The first places in these files of a merged tree where it conflicts: file, line, and both sides; not all.
+    """Return the first conflict hunks in these files of a merged tree, as text: file, line and both sides.
 
-    What conflicts otherwise than line by line (a file that is gone on one side, or binary) has none.
+    A file that is deleted on one side, or binary, has no hunks.
     """
     found: list[str] = []
     for file in files[:_FILES]:
         text = await read_blob(common_dir, f"{tree}:{file}", _BYTES)
-        found += _read_hunks(file, text.decode(errors="replace"))
+        found += _format_hunks(file, text.decode(errors="replace"))
     return found
 
 
-def _read_hunks(file: str, text: str) -> Iterator[str]:
-    """Each place, from `<<<<<<<` to `>>>>>>>`; what stands behind these is a commit of ours, or a tree."""
+def _format_hunks(file: str, text: str) -> Iterator[str]:
+    """Yield each hunk as text, without the names that git writes after the markers."""
     hunk: list[str] = []
-    count = began = 0
+    count = first_line = 0
     for number, line in enumerate(text.split("\n"), 1):
         if _BEGIN.match(line):
-            began, hunk = number, ["<<<<<<<"]
+            first_line, hunk = number, ["<<<<<<<"]
         elif _END.match(line) and hunk:
             count += 1
             sides = "\n".join([*hunk, ">>>>>>>"])
             if count <= _HUNKS:
-                yield f"{printable(file)}, line {began}:\n{sides if len(sides) <= _WORDS else f'{sides[:_WORDS]} …'}"
+                shown = sides if len(sides) <= _HUNK_CHARS else f"{sides[:_HUNK_CHARS]} …"
+                yield f"{printable(file)}, line {first_line}:\n{shown}"
             hunk = []
         elif hunk:
             hunk.append(line)

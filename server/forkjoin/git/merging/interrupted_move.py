@@ -1,7 +1,7 @@
-"""A checkout that was left midway: some of its files are one commit's, some the other's, and one may be torn.
+"""Rolling back an interrupted move of a checkout: some of its files are old, some new, and one may be incomplete.
 
-A move is never gone on with from there, but taken back, and then made anew: only so is a person's own commit, switch or
-edit that came in between met as any other.
+An interrupted move is never continued. It is rolled back and then begun again, so that a commit, switch or edit that
+the user made in between is handled like any other.
 """
 
 import os
@@ -23,99 +23,105 @@ from forkjoin.git.refs import resolve_commit
 from forkjoin.git.worktrees.checkout import LockedCheckout
 
 
-async def put_back(held: LockedCheckout, old: str, new: str) -> None:
-    """Take back what was moved of a checkout from `old` to `new`, whatever part that was; its index as well.
+async def roll_back_files(checkout: LockedCheckout, old: str, new: str) -> None:
+    """Restore the files and index entries that a move from `old` to `new` has changed, however far it got.
 
-    What is just as `new` has it, or the beginning of that, or missing, was moved; all else is somebody's, and stays.
-    Where the disk is full, removing what was moved makes the room for what was there.
+    A file counts as moved if it is missing, or has the new content or the beginning of that. All other files belong to
+    the user and stay. Moved files are deleted first, which makes room for the old ones on a full disk.
 
     Raises:
-        GitError: It could not be. Doing it again is harmless, as it is in every case.
-        OSError: The same.
-        TargetMovedError: Somebody has taken the lock away.
+        GitError: The rollback failed. Calling this again is safe, here and for the other errors.
+        OSError: The rollback failed.
+        TargetMovedError: The index lock was removed by somebody else.
     """
-    await held.copy_index()
-    changes = await changes_between(held.path, old, new)
-    before, kept = await _entries(held)
-    if index_was_moved := await _put_index_back(held, changes, before):
-        before, kept = await _entries(held)
-    files = [one for one in changes if not one.is_submodule and one.path not in kept]
-    moved = await _find_moved(held, new, files, before)
-    await to_thread.run_sync(_take_away, held.path, moved)
-    wanted = [path for path in moved if path in before]
-    free = await to_thread.run_sync(lambda: [path for path in wanted if find_path_in_the_way(held.path, path) is None])
-    await held.git("checkout-index", "-q", "-u", "-z", "--stdin", stdin=join_names(free))
+    await checkout.copy_index()
+    changes = await changes_between(checkout.path, old, new)
+    entries, protected = await _read_index(checkout)
+    if index_was_moved := await _roll_back_index(checkout, changes, entries):
+        entries, protected = await _read_index(checkout)
+    files = [change for change in changes if not change.is_submodule and change.path not in protected]
+    moved = await _find_moved(checkout, new, files, entries)
+    await to_thread.run_sync(_delete, checkout.path, moved)
+    wanted = [path for path in moved if path in entries]
+    free = await to_thread.run_sync(
+        lambda: [path for path in wanted if find_path_in_the_way(checkout.path, path) is None]
+    )
+    await checkout.git("checkout-index", "-q", "-u", "-z", "--stdin", stdin=join_names(free))
     if index_was_moved:
-        await held.put_index()
+        await checkout.put_index()
 
 
-async def _entries(held: LockedCheckout) -> tuple[dict[str, tuple[str, str]], set[str]]:
-    """What the copy of the index has; and of that, what is in conflict or no file here by its user's choice."""
-    found: dict[str, tuple[str, str]] = {}
-    kept: set[str] = set()
-    for row in split_names(await held.git("ls-files", "--stage", "-t", "-z")):
+async def _read_index(checkout: LockedCheckout) -> tuple[dict[str, tuple[str, str]], set[str]]:
+    """Return the mode and object of each path in the copied index, and the paths that a rollback must not touch.
+
+    These are the paths in conflict, and the paths that the user excluded from the worktree (skip-worktree).
+    """
+    entries: dict[str, tuple[str, str]] = {}
+    protected: set[str] = set()
+    for row in split_names(await checkout.git("ls-files", "--stage", "-t", "-z")):
         entry, _, path = row.partition("\t")
         tag, mode, name, _ = entry.split(" ")
-        found[path] = (mode, name)
+        entries[path] = (mode, name)
         if tag != "H":
-            kept.add(path)
-    return found, kept
+            protected.add(path)
+    return entries, protected
 
 
-async def _put_index_back(
-    held: LockedCheckout, changes: Sequence[PathChange], before: Mapping[str, tuple[str, str]]
+async def _roll_back_index(
+    checkout: LockedCheckout, changes: Sequence[PathChange], entries: Mapping[str, tuple[str, str]]
 ) -> bool:
-    """Put the old side of these changes into the copy of the index, if the move had come so far.
+    """Restore the old entries in the copied index, if the index was moved. Return whether it was.
 
-    Not where HEAD has the new side: then somebody has committed it.
+    Entries that HEAD has too stay: somebody has committed them.
     """
-    if not changes or any(before.get(one.path) != (one.new if one.kind != "D" else None) for one in changes):
+    if not changes or any(entries.get(one.path) != (one.new if one.kind != "D" else None) for one in changes):
         return False
-    form = ("--cached", "--no-renames", "--name-only", "-z")
-    has_commit = await resolve_commit(held.folder, "HEAD") is not None
-    staged = set(split_names(await held.git("diff-index", *form, "HEAD", "--"))) if has_commit else set[str]()
+    options = ("--cached", "--no-renames", "--name-only", "-z")
+    has_commit = await resolve_commit(checkout.folder, "HEAD") is not None
+    staged = set(split_names(await checkout.git("diff-index", *options, "HEAD", "--"))) if has_commit else set[str]()
     sides = [(one.path, *one.old) for one in changes if not has_commit or one.path in staged]
     lines = join_names(f"{mode} {name}\t{path}" for path, mode, name in sides)
-    await held.git("update-index", "--add", "--replace", "-z", "--index-info", stdin=lines)
+    await checkout.git("update-index", "--add", "--replace", "-z", "--index-info", stdin=lines)
     return True
 
 
 async def _find_moved(
-    held: LockedCheckout, new: str, changes: Sequence[PathChange], before: Container[str]
+    checkout: LockedCheckout, new: str, changes: Sequence[PathChange], entries: Container[str]
 ) -> list[str]:
-    """The paths at which there is what the move has left, or nothing, or what is in the way of a file that was."""
-    listing = await held.git("diff-files", "--no-renames", "--name-only", "--ignore-submodules=all", "-z")
+    """Return the paths without a file, or with a file that the move wrote completely or in part."""
+    listing = await checkout.git("diff-files", "--no-renames", "--name-only", "--ignore-submodules=all", "-z")
     differ = set(split_names(listing))
     moved: list[str] = []
-    for one in changes:
-        if one.path in before and one.path not in differ:
+    for change in changes:
+        if change.path in entries and change.path not in differ:
             continue
-        there = await to_thread.run_sync(_read, held.path, one.path)
-        if there is None or (one.kind != "D" and await _begins(held, f"{new}:{one.path}", *there)):
-            moved.append(one.path)
+        file = await to_thread.run_sync(_read, checkout.path, change.path)
+        if file is None or (change.kind != "D" and await _was_written(checkout, f"{new}:{change.path}", *file)):
+            moved.append(change.path)
     return moved
 
 
 def _read(top: str, path: str) -> tuple[bytes, bool] | None:
-    """The bytes of a file, or where a symlink leads, and which of them it is; none where there is neither."""
+    """Return a file's bytes and False, or a symlink's target and True. Return `None` if there is neither."""
     if not is_file_on_disk(top, path):
         return None
     where = Path(top, path)
     return (os.fsencode(where.readlink()), True) if where.is_symlink() else (where.read_bytes(), False)
 
 
-async def _begins(held: LockedCheckout, revision: str, data: bytes, is_symlink: bool) -> bool:
-    """Whether this is what the move writes there, or what it had written when it was ended."""
-    _, whole, _ = await git.run(held.path, "cat-file", "--filters", revision, extra=held.here, ok_codes=(0,))
+async def _was_written(checkout: LockedCheckout, revision: str, data: bytes, is_symlink: bool) -> bool:
+    """Return whether `data` is what git checks out for a revision's file, or the beginning of that."""
+    variables = checkout.variables
+    _, whole, _ = await git.run(checkout.path, "cat-file", "--filters", revision, extra=variables, ok_codes=(0,))
     return whole == data if is_symlink else whole.startswith(data)
 
 
-def _take_away(top: str, paths: Iterable[str]) -> None:
-    """Remove these files, and the folders that are empty then."""
+def _delete(top: str, paths: Iterable[str]) -> None:
+    """Delete these files, and the folders that become empty."""
     for path in (path for path in paths if is_file_on_disk(top, path)):
         Path(top, path).unlink()
         for folder in parent_folders(path):
             try:
                 Path(top, folder).rmdir()
-            except OSError:  # there is something else in it
+            except OSError:  # it is not empty
                 break

@@ -1,9 +1,9 @@
-"""Merging many branches, one after the other, in the object store alone: what git does one by one, in few calls.
+"""Merging many branches in order, each onto the result of those before, in the object store only and in few git calls.
 
-A branch that touches nothing that another one, or the target, has touched since it left needs no merge: its changes
-are taken as they are. Where paths meet, git merges the trees, for those alone (git-merge-tree(1)). The commits of all
-of them are then made in one stream. A branch that left the target at several commits, or shares commits with another,
-is merged by git with all of its history.
+A branch whose changes don't overlap with those of the target or of another branch needs no merge: its changes are
+applied as they are. For overlapping branches git merges the trees (git-merge-tree(1)). The commits of all branches are
+then made in one stream. A branch that left the target at several commits, or shares commits with another branch, is
+merged by git with its whole history.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -22,93 +22,101 @@ from forkjoin.git.objects import sync_objects
 from forkjoin.git.refs import Tip, is_ancestor
 from forkjoin.git.safe_options import NO_FSYNC
 
-#: Since git 2.45 merge-tree takes trees; before that, each branch is merged with its history.
-_MERGES_TREES = (2, 45)
+#: The git version from which merge-tree takes trees. Older versions merge each branch with its whole history.
+_TREES_SINCE = (2, 45)
 
-#: Of more branches than this, the objects are put on disk together: one by one takes milliseconds for each.
-_MANY = 8
+#: For more branches than this, all objects are synced to disk together. Syncing takes milliseconds for each.
+_SYNC_TOGETHER = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A branch that is to be merged, and what its commit is to say."""
+    """A branch to merge, and the message of its merge commit."""
 
-    number: int  #: by which others need it
+    number: int
     tip: Tip
     message: str
-    needs: frozenset[int] = frozenset()  #: those without which it is not merged; of these, all are before it
-    base: str | None = None  #: where it began, if the target has all of that in other commits (squashed)
+    needs: frozenset[int] = frozenset()  #: numbers of branches, earlier in the list, that must be merged too
+    base: str | None = None  #: replaces git's merge base, where the target has earlier work in squashed commits
 
 
 @dataclass(frozen=True, slots=True)
 class MergeCommit:
-    head: Tip  #: the commit that has it, and all that was joined before it
-    submodules: tuple[PathChange, ...] = ()  #: those that it adds or moves
+    """The branch was merged."""
+
+    head: Tip  #: the commit with this branch and all branches merged before
+    submodules: tuple[PathChange, ...] = ()  #: submodules that the branch adds or moves to another commit
 
 
 @dataclass(frozen=True, slots=True)
 class BranchConflict:
+    """The branch conflicts with the branches merged before, or with the target."""
+
     files: tuple[str, ...]
-    tree: str  #: what git makes of it, with the conflicts marked in its files
+    tree: str  #: git's merged tree, with conflict markers in the files
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyContained:
-    """All of it was there already."""
+    """The target, or a branch merged before, contains the branch."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedByGit:
-    """git can't merge it at all."""
+    """git can't merge the branch at all, e.g. because of unrelated histories."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class MissingDependency:
-    """One that it needs could not be merged."""
+    """A branch that this branch needs was not merged."""
 
 
 _Failed = BranchConflict | RefusedByGit | MissingDependency
 MergeOutcome = MergeCommit | AlreadyContained | _Failed
 
-_TreeOutcome = (
-    list[PathChange] | AlreadyContained | BranchConflict | RefusedByGit
-)  #: of a merge whose commit is not made yet
+#: The outcome of merging trees: the changes to commit, or why there are none.
+_TreeOutcome = list[PathChange] | AlreadyContained | BranchConflict | RefusedByGit
 
 
 async def merge_branches_in_order(
-    common_dir: str, head: Tip, branches: Sequence[Branch], signed: Signature, *, squash: bool = False
+    common_dir: str, head: Tip, branches: Sequence[Branch], signature: Signature, *, squash: bool = False
 ) -> list[MergeOutcome]:
-    """How each of these branches fares that are merged onto `head` in their order, each on what came of those before.
+    """Merge the branches onto `head`, each onto the branches before. Leave out branches that can't be merged.
 
-    One that can't be merged is left out. With `squash`, each becomes one commit, by its own author.
+    Args:
+        squash: Make one ordinary commit of each branch, by the branch's author, instead of a merge commit.
+
+    Returns: The outcome for each branch, in order.
     """
     if not branches:
         return []
     added = await find_commits_since_base(common_dir, head.commit, [branch.tip for branch in branches])
-    many = len(branches) > _MANY
-    merger = _Merger(common_dir, head, signed, squash, NO_FSYNC if many else ())
-    trees, here = await read_version() >= _MERGES_TREES, {branch.number for branch in branches}
-    steps = [_Step(branch, one) for branch, one in zip(branches, added, strict=True)]
-    for is_quick, group in groupby(steps, lambda step: trees and step.is_quick(here)):
-        if is_quick:
-            await merger.merge_quickly(list(group))
+    many = len(branches) > _SYNC_TOGETHER
+    merger = _Merger(common_dir, head, signature, squash, NO_FSYNC if many else ())
+    takes_trees = await read_version() >= _TREES_SINCE
+    numbers = {branch.number for branch in branches}
+    steps = [_BranchStep(branch, one) for branch, one in zip(branches, added, strict=True)]
+    for is_simple, group in groupby(steps, lambda step: takes_trees and step.is_simple(numbers)):
+        if is_simple:
+            await merger.merge_trees(list(group))
         else:
             for step in group:
                 await merger.merge(step)
     if many:
         await sync_objects(common_dir)
-    return list(merger.fates.values())
+    return list(merger.outcomes.values())
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class _BranchStep:
     branch: Branch
     added: CommitsSinceBase
 
-    def is_quick(self, here: Set[int]) -> bool:
-        return self.added.base is not None and self.branch.base is None and self.branch.needs.isdisjoint(here)
+    def is_simple(self, numbers: Set[int]) -> bool:
+        """Return whether the merge needs only trees: one base, and no dependency among these branches."""
+        return self.added.base is not None and self.branch.base is None and self.branch.needs.isdisjoint(numbers)
 
     @property
     def base(self) -> Tip:
@@ -120,81 +128,86 @@ class _Step:
 class _Merger:
     common_dir: str
     head: Tip
-    signed: Signature
+    signature: Signature
     squash: bool
-    how: Sequence[str]  #: options of git's own
-    fates: dict[int, MergeOutcome] = field(default_factory=dict[int, MergeOutcome])  #: by branches' numbers
+    git_options: Sequence[str]
+    outcomes: dict[int, MergeOutcome] = field(default_factory=dict[int, MergeOutcome])  #: by branches' numbers
 
-    async def merge(self, step: _Step) -> None:
-        """Merge one branch with all of its history."""
+    async def merge(self, step: _BranchStep) -> None:
+        """Merge one branch with its whole history."""
         number, tip = step.branch.number, step.branch.tip.commit
-        if any(isinstance(self.fates.get(needed), _Failed) for needed in step.branch.needs):
-            self.fates[number] = MissingDependency()
+        if any(isinstance(self.outcomes.get(needed), _Failed) for needed in step.branch.needs):
+            self.outcomes[number] = MissingDependency()
             return
         if not step.added.commits or await is_ancestor(self.common_dir, tip, self.head.commit):
-            self.fates[number] = AlreadyContained()
+            self.outcomes[number] = AlreadyContained()
             return
         (merged,) = await self._try([MergePair(self.head.commit, tip, step.branch.base)])
         if isinstance(merged, str):
             (changes,) = await changes_between_pairs(self.common_dir, [(self.head.tree, merged)])
             await self._commit([(step, changes)])
         else:
-            self.fates[number] = merged
+            self.outcomes[number] = merged
 
-    async def merge_quickly(self, steps: Sequence[_Step]) -> None:
-        """Merge branches that left the target at one commit each, and share none with another."""
+    async def merge_trees(self, steps: Sequence[_BranchStep]) -> None:
+        """Merge the trees of branches that each have one base and share no commits."""
         bases = list(dict.fromkeys(step.base.tree for step in steps))
         theirs = [(step.base.tree, step.branch.tip.tree) for step in steps]
         found = await changes_between_pairs(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
         changes, ours = found[: len(steps)], dict(zip(bases, found[len(steps) :], strict=True))
-        chains = find_overlapping_branches(changes, [step.base.tree for step in steps], ours)
-        merged = await self._merge_trees([[steps[place] for place in chain] for chain in chains])
+        groups = find_overlapping_branches(changes, [step.base.tree for step in steps], ours)
+        merged = await self._merge_groups([[steps[index] for index in group] for group in groups])
         await self._commit([(step, merged.get(step, its)) for step, its in zip(steps, changes, strict=True)])
 
-    async def _merge_trees(self, chains: Sequence[Sequence[_Step]]) -> Mapping[_Step, _TreeOutcome]:
-        """What each of these changes, after those before it in its chain: one of each chain at a time.
+    async def _merge_groups(self, groups: Sequence[Sequence[_BranchStep]]) -> Mapping[_BranchStep, _TreeOutcome]:
+        """Merge each group's branches in order. One git call merges the next branch of every group.
 
-        What touches nothing of theirs is left aside.
+        The groups don't affect each other, so the changes of a branch are the same with or without other groups.
         """
-        pairs: dict[_Step, tuple[str, str]] = {}
-        failed: dict[_Step, BranchConflict | RefusedByGit] = {}
-        trees = [self.head.tree] * len(chains)
-        for round_ in zip_longest(*chains):
-            todo = [(chain, step) for chain, step in enumerate(round_) if step]
-            wanted = [MergePair(trees[chain], step.branch.tip.commit, step.base.commit) for chain, step in todo]
-            for (chain, step), merged in zip(todo, await self._try(wanted), strict=True):
+        pairs: dict[_BranchStep, tuple[str, str]] = {}
+        failed: dict[_BranchStep, BranchConflict | RefusedByGit] = {}
+        trees = [self.head.tree] * len(groups)
+        for steps in zip_longest(*groups):
+            todo = [(group, step) for group, step in enumerate(steps) if step]
+            wanted = [MergePair(trees[group], step.branch.tip.commit, step.base.commit) for group, step in todo]
+            for (group, step), merged in zip(todo, await self._try(wanted), strict=True):
                 if isinstance(merged, str):
-                    pairs[step] = trees[chain], merged
-                    trees[chain] = merged
+                    pairs[step] = trees[group], merged
+                    trees[group] = merged
                 else:
                     failed[step] = merged
         changes = await changes_between_pairs(self.common_dir, list(pairs.values())) if pairs else []
         return failed | dict(zip(pairs, changes, strict=True))
 
     async def _try(self, wanted: Sequence[MergePair]) -> list[str | BranchConflict | RefusedByGit]:
-        """The tree that comes of each of these merges, if one does."""
-        return [_tree_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.how)]
+        """Try these merges. Return the merged tree of each, or why there is none."""
+        return [_tree_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.git_options)]
 
-    async def _commit(self, done: Sequence[tuple[_Step, _TreeOutcome]]) -> None:
-        """Make the commits of what could be merged; squashed, what changes nothing needs none."""
-        came = [(step, AlreadyContained() if self.squash and outcome == [] else outcome) for step, outcome in done]
-        new = [self._commit_of(step, outcome) for step, outcome in came if isinstance(outcome, list)]
-        made = iter(await make_commits(self.common_dir, self.head.commit, new, self.how))
-        for step, outcome in came:
+    async def _commit(self, merged: Sequence[tuple[_BranchStep, _TreeOutcome]]) -> None:
+        """Commit the branches that could be merged, and record all outcomes.
+
+        With `squash`, a branch that changes nothing gets no commit.
+        """
+        final = [(step, AlreadyContained() if self.squash and outcome == [] else outcome) for step, outcome in merged]
+        new = [self._describe_commit(step, outcome) for step, outcome in final if isinstance(outcome, list)]
+        made = iter(await make_commits(self.common_dir, self.head.commit, new, self.git_options))
+        for step, outcome in final:
             self.head = next(made) if isinstance(outcome, list) else self.head
-            self.fates[step.branch.number] = _join(self.head, outcome) if isinstance(outcome, list) else outcome
+            self.outcomes[step.branch.number] = (
+                _merge_commit(self.head, outcome) if isinstance(outcome, list) else outcome
+            )
 
-    def _commit_of(self, step: _Step, changes: Sequence[PathChange]) -> NewCommit:
-        tip, message, signed = step.branch.tip.commit, step.branch.message, self.signed
+    def _describe_commit(self, step: _BranchStep, changes: Sequence[PathChange]) -> NewCommit:
+        tip, message, signature = step.branch.tip.commit, step.branch.message, self.signature
         if not self.squash:
-            return NewCommit(changes, tip, message, signed.author, signed.committer)
+            return NewCommit(changes, tip, message, signature.author, signature.committer)
         first, *others = dict.fromkeys(commit.author for commit in step.added.commits)
         trailers = "".join(f"Co-authored-by: {name}\n" for name in others)
         author = f"{first} {int(step.added.commits[0].at or 0)} +0000"
-        return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
+        return NewCommit(changes, None, f"{message}{trailers}", author, signature.committer)
 
 
-def _join(head: Tip, changes: Sequence[PathChange]) -> MergeCommit:
+def _merge_commit(head: Tip, changes: Sequence[PathChange]) -> MergeCommit:
     return MergeCommit(head, tuple(one for one in changes if one.new[0] == SUBMODULE))
 
 

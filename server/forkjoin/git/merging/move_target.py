@@ -1,8 +1,8 @@
-"""Moving a target: its ref by compare-and-swap and, where it is checked out, the files with it.
+"""Moving a target branch: its ref by compare-and-swap, and the files of the checkout that has it checked out.
 
-A checkout is moved beside whatever its user has in it, staged, unstaged, untracked and ignored. Files go first, the
-index second, the ref last: what a daemon leaves that is killed in between reads as the user's staged changes, never as
-a merge undone, and the next daemon takes it back before it does anything else there.
+The user's staged, unstaged, untracked and ignored changes in the checkout stay as they are. Files move first, the
+index second, the ref last. If the daemon is killed in between, the move looks like staged changes of the user, never
+like an undone merge. The next daemon rolls the move back before it does anything else there.
 """
 
 from contextlib import suppress
@@ -21,90 +21,94 @@ _FILES_NAMED = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """A target on its way from one commit to another."""
+class TargetMove:
+    """A move of a target branch from one commit to another. The merge queue records it as JSON."""
 
     ref: str
     old: str
     new: str
-    checkout: str | None  #: where it is checked out, if it is
-    why: str
-    folder: str | None = None  #: the git folder of that, by which it is found again where it was moved away
+    checkout: str | None  #: the worktree that has the target checked out
+    why: str  #: the entry in the target's reflog
+    folder: str | None = None  #: the checkout's git folder, which identifies a checkout that was moved elsewhere
 
 
-async def has_landed(common_dir: str, move: Move) -> bool:
-    """Whether the target has what the move brings, be it that it went on since.
+async def is_applied(common_dir: str, move: TargetMove) -> bool:
+    """Return whether the target contains the move, even if it has moved on since.
 
     Raises:
         GitError: git could not tell.
     """
-    now = await find_tip(common_dir, move.ref)
-    if now is None or now == move.old or not await is_ancestor(common_dir, move.new, now):
+    tip = await find_tip(common_dir, move.ref)
+    if tip is None or tip == move.old or not await is_ancestor(common_dir, move.new, tip):
         return False
     goes_back = await is_ancestor(common_dir, move.new, move.old)
-    return not (goes_back and await is_ancestor(common_dir, move.old, now))
+    return not (goes_back and await is_ancestor(common_dir, move.old, tip))
 
 
-async def apply_move(common_dir: str, move: Move, held: LockedCheckout | None) -> None:
-    """Move the target, whose checkout is held, wholly or not at all.
+async def apply_move(common_dir: str, move: TargetMove, checkout: LockedCheckout | None) -> None:
+    """Move the target and the files of its checkout, completely or not at all.
 
     Raises:
-        TargetMovedError: The target is no longer what it was.
-        CallerError: One of the user's files came into the way.
-        GitError: git would not.
-        BrokenPromiseError: Files of the checkout were moved and can't be put back now.
+        TargetMovedError: The target is no longer at `move.old`.
+        CallerError: One of the user's files is in the way.
+        GitError: git refused.
+        BrokenPromiseError: Some files of the checkout were moved and can't be rolled back now.
     """
     with CancelScope(shield=True):
-        if (held.tip if held else await find_tip(common_dir, move.ref)) != move.old:
+        if (checkout.tip if checkout else await find_tip(common_dir, move.ref)) != move.old:
             raise TargetMovedError
         try:
-            if held:
-                await _move_files(held, move)
-            await _move_ref(common_dir, move, held)
+            if checkout:
+                await _move_files(checkout, move)
+            await _move_ref(common_dir, move, checkout)
         except Exception:
-            if held:
-                await take_back(held, move)
+            if checkout:
+                await roll_back(checkout, move)
             raise
 
 
-async def _move_files(held: LockedCheckout, move: Move) -> None:
+async def _move_files(checkout: LockedCheckout, move: TargetMove) -> None:
     try:
-        await held.git("read-tree", "-m", "-u", held.tree or move.old, move.new)
+        await checkout.git("read-tree", "-m", "-u", checkout.tree or move.old, move.new)
     except GitRefusedError as error:
-        raise CallerError(f"{held.path} could not be moved: {error.last_line}. Nothing was changed.") from error
-    await held.put_index()
+        raise CallerError(
+            f"The files in {checkout.path} could not be updated: {error.last_line}. Nothing was changed; fix that, "
+            "then merge again."
+        ) from error
+    await checkout.put_index()
 
 
-async def _move_ref(common_dir: str, move: Move, held: LockedCheckout | None) -> None:
+async def _move_ref(common_dir: str, move: TargetMove, checkout: LockedCheckout | None) -> None:
     line = f"update {move.ref} {move.new} {move.old}"
-    holding, here = ((held.lock,), held.here) if held else ((), None)
+    inherited, variables = ((checkout.lock,), checkout.variables) if checkout else ((), None)
     try:
-        await update_refs(common_dir, [line], move.why, extra=here, pass_fds=holding)
+        await update_refs(common_dir, [line], move.why, extra=variables, pass_fds=inherited)
     except GitError:
-        if await has_landed(common_dir, move):
+        if await is_applied(common_dir, move):
             return
         if await find_tip(common_dir, move.ref) == move.old:
             raise
         raise TargetMovedError from None
 
 
-async def take_back(held: LockedCheckout, move: Move) -> None:
-    """Give a checkout the files again that it had before the move.
+async def roll_back(checkout: LockedCheckout, move: TargetMove) -> None:
+    """Restore the checkout's files and index as they were before the move.
 
     Raises:
-        BrokenPromiseError: They can't be put back now; the message names them.
+        BrokenPromiseError: They can't be restored now. The message names them.
     """
     try:
-        await interrupted_move.put_back(held, move.old, move.new)
+        await interrupted_move.roll_back_files(checkout, move.old, move.new)
     except (GitError, OSError, TargetMovedError) as error:
         raise BrokenPromiseError(
-            f"{held.path} may have files of a merge that did not land, and they can't be put back: {words_of(error)}. "
-            f"They are among {await _names(held, move)}; git checkout {move.old} -- PATH puts one back."
+            f"{checkout.path} may have files of a merge that did not happen, and they can't be restored: "
+            f"{words_of(error)}. They are among {await _list_files(checkout, move)}; git checkout {move.old} -- PATH "
+            "restores one."
         ) from error
 
 
-async def _names(held: LockedCheckout, move: Move) -> str:
+async def _list_files(checkout: LockedCheckout, move: TargetMove) -> str:
     with suppress(GitError, OSError):
-        changes = await changes_between(held.path, move.old, move.new)
+        changes = await changes_between(checkout.path, move.old, move.new)
         return printable_list([change.path for change in changes], _FILES_NAMED)
-    return "what it changes"
+    return "the files that the merge changes"

@@ -1,8 +1,8 @@
-"""Where a branch is checked out, and holding that checkout still while it is moved.
+"""The worktree that has a branch checked out, and locking that checkout while its files are moved.
 
-We hold its index.lock, as every git does that changes an index: a user's `git commit` or `git switch`, and another
-forkjoin, wait or are refused for these milliseconds, and can't come between files and ref. git works on a copy of the
-index, which then replaces it.
+The lock is git's own index.lock. A user's `git commit` or `git switch` and other daemons wait for it or fail during
+these milliseconds, so none can act between the files and the ref. git works on a copy of the index, which then replaces
+the index.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from forkjoin.git import git
 from forkjoin.git.refs import find_tip, resolve_commit, short_name
 from forkjoin.git.repository import find_main_worktree
 from forkjoin.git.symbolic_head import follow_head
-from forkjoin.git.worktrees.index_lock import is_there, let_go, try_lock_index
+from forkjoin.git.worktrees.index_lock import is_still_held, release_index, try_lock_index
 from forkjoin.git.worktrees.worktree_folder import git_folder, git_folders
 
 log = logging.getLogger(__name__)
 
-#: What git leaves in a worktree's git folder while an operation is under way there.
-_UNDER_WAY = {
+#: The files in a worktree's git folder that show that an operation is in progress.
+_IN_PROGRESS = {
     "MERGE_HEAD": "a merge",
     "CHERRY_PICK_HEAD": "a cherry-pick",
     "REVERT_HEAD": "a revert",
@@ -37,7 +37,7 @@ _UNDER_WAY = {
     "rebase-apply": "a rebase or git am",
 }
 
-#: How long somebody else's git command may take that has the index locked; an editor for a commit message may for ever.
+#: How long to wait for another git command that has locked the index. An open commit editor may hold it for hours.
 _LOCK_GIVE_UP_S = 20.0
 _LOCK_PAUSE_S = 0.01
 
@@ -46,20 +46,20 @@ _COPY = "forkjoin-index"
 
 
 class TargetMovedError(Exception):
-    """Somebody else moved the target meanwhile: merge again, on what it is now."""
+    """Somebody else moved the target meanwhile. The merge should start over from the new commit."""
 
 
-# -- where a target is checked out
+# -- finding a checkout
 
 
 async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = None) -> str | None:
-    """The worktree that has `ref` checked out, if one has.
+    """Return the path of the worktree that has `ref` checked out, or `None`.
 
     Args:
-        leaving: A worktree that is to be removed: a rebase that was begun in it stands in nobody's way.
+        leaving: A worktree that will be removed. A rebase that was begun in it is ignored.
 
     Raises:
-        CallerError: The branch is being rebased, is checked out twice, or where nothing can be reached.
+        CallerError: The branch is being rebased, is checked out twice, or its worktree can't be reached.
     """
     try:
         known = await _list_worktrees(common_dir)
@@ -86,9 +86,9 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
 
 
 async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
-    """Return each worktree with its git folder, except worktrees that were deleted.
+    """Return each worktree with its git folder, the main worktree first. Omit worktrees that were deleted.
 
-    The main one is first. It is told as its git folder, as git does, if nobody can tell where its files are.
+    If nobody can tell where the main worktree's files are, its path is its git folder, as git reports it.
     """
     main = await find_main_worktree(common_dir)
     linked = await to_thread.run_sync(lambda: _find_linked(common_dir))
@@ -100,7 +100,7 @@ def _find_linked(common_dir: str) -> list[tuple[Path, Path]]:
 
 
 def _is_prunable(path: Path, folder: Path) -> bool:
-    """Return whether a worktree was deleted. A locked worktree is only unavailable, as is one of a closed folder."""
+    """Return whether a worktree was deleted. One that is locked, or in a folder without access, is only unavailable."""
     return is_gone(path / ".git") and is_gone(folder / "locked")
 
 
@@ -109,13 +109,13 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _is_reachable(path: Path, common_dir: str) -> bool:
-    """Return whether a worktree's files are there."""
+    """Return whether a worktree's files can be read."""
     may_enter = os.access(path, os.R_OK | os.X_OK, effective_ids=True)
     return may_enter and path.is_dir() and path != Path(common_dir)
 
 
 def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None:
-    """The worktree other than `leaving` in which `ref` is being rebased, if it is in one."""
+    """Return the worktree, other than `leaving`, in which `ref` is being rebased, or `None`."""
     others = [
         (where, folder) for where, folder in git_folders(common_dir) if not (leaving and _is_same(where, leaving))
     ]
@@ -127,46 +127,46 @@ def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None
     return None
 
 
-# -- holding a checkout
+# -- locking a checkout
 
 
 @dataclass(frozen=True, slots=True)
 class LockedCheckout:
-    """A checkout whose index nobody but us can change now; git works on a copy of that."""
+    """A checkout whose index only this daemon can change now. git works on a copy of the index."""
 
     path: str
-    folder: Path  #: its git folder
-    lock: int  #: the descriptor of its index.lock
-    tip: str  #: the commit that it has checked out; '' where that was not asked
-    #: The tree that stands for this commit in a move, with untouched files as git would commit them; '': its own.
+    folder: Path  #: the git folder
+    lock: int  #: the descriptor of index.lock
+    tip: str  #: the commit that is checked out; "" if it was not read
+    #: A tree that replaces the commit's tree in a move, with untouched files as git would commit them; "" if none.
     tree: str = ""
 
     @property
-    def here(self) -> dict[str, str]:
-        """What tells git of it, whatever its `.git` has become."""
+    def variables(self) -> dict[str, str]:
+        """The variables that point git to this checkout, even if its `.git` is damaged."""
         return {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": self.path}
 
     async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
-        """git in this checkout, on a copy of its index. It holds the lock as well, should it outlive us."""
-        extra = {**self.here, "GIT_INDEX_FILE": str(self.folder / _COPY)}
+        """Run git in this checkout, on the copy of the index. git shares the lock, in case it outlives the daemon."""
+        extra = {**self.variables, "GIT_INDEX_FILE": str(self.folder / _COPY)}
         return await git.output(self.path, *arguments, stdin=stdin, extra=extra, pass_fds=(self.lock,))
 
     async def copy_index(self) -> None:
-        """Copy the index anew, and see in the copy which files were only touched: git takes those for changed else."""
-        await to_thread.run_sync(_clear, self.folder)
+        """Make a fresh copy of the index, and refresh it, since git takes files with a new timestamp for changed."""
+        await to_thread.run_sync(_delete_copy, self.folder)
         with contextlib.suppress(FileNotFoundError):
             await to_thread.run_sync(shutil.copy2, self.folder / "index", self.folder / _COPY)
-        with contextlib.suppress(GitError):  # exit 1: some have changed
+        with contextlib.suppress(GitError):  # exit 1: some files have changed
             await self.git("update-index", "-q", "--refresh")
 
     async def put_index(self) -> None:
-        """Let the copy be the index.
+        """Replace the index by the copy.
 
         Raises:
-            TargetMovedError: Somebody has taken the lock away, and may have changed the index since.
+            TargetMovedError: Somebody has deleted the lock, and may have changed the index since.
         """
-        if not await to_thread.run_sync(is_there, self.folder / "index.lock", self.lock):
-            raise TargetMovedError("the lock on its index was taken away")
+        if not await to_thread.run_sync(is_still_held, self.folder / "index.lock", self.lock):
+            raise TargetMovedError("somebody deleted the lock on its index")
         await to_thread.run_sync((self.folder / _COPY).replace, self.folder / "index")
 
 
@@ -174,11 +174,14 @@ class LockedCheckout:
 async def lock_checkout(
     common_dir: str, path: str | None, ref: str, owner: str
 ) -> AsyncGenerator[LockedCheckout | None]:
-    """Hold the checkout of `ref` at `path`, if it has one, in the name of `owner`, a daemon's home.
+    """Lock the checkout of `ref` at `path`, and yield it. Yield `None` if `path` is `None`.
+
+    Args:
+        owner: The name that marks the lock as this home's.
 
     Raises:
-        CallerError: Something is under way in it; the message names it.
-        TargetMovedError: It has another branch checked out by now, or is gone.
+        CallerError: An operation such as a rebase is in progress there, or the index stays locked.
+        TargetMovedError: The checkout is gone, or has another branch checked out by now.
     """
     if path is None:
         yield None
@@ -187,7 +190,7 @@ async def lock_checkout(
     if folder is None:
         raise TargetMovedError
     async with lock_checkout_in_any_state(path, folder, owner) as held:
-        await _check_nothing_under_way(folder, path)
+        await _check_nothing_in_progress(folder, path)
         tip = await find_tip(common_dir, ref)
         if tip is None or ref not in await follow_head(common_dir, folder):
             raise TargetMovedError
@@ -198,19 +201,19 @@ async def lock_checkout(
 
 @contextlib.asynccontextmanager
 async def lock_checkout_in_any_state(path: str, folder: Path, owner: str) -> AsyncGenerator[LockedCheckout]:
-    """Hold the checkout at `path`, whose git folder this is, whatever it has checked out or is under way in it."""
+    """Lock the checkout at `path`, whatever is checked out or in progress there. `folder` is its git folder."""
     lock = await _lock_index(folder, path, owner)
     try:
         yield LockedCheckout(path, folder, lock, "")
     finally:
         try:
-            _leave(folder, lock)
-        except OSError:  # a boundary: what was done is done, and whoever holds it next takes over what is left
-            log.exception("%s: the lock on its index, or the copy of that, stays", path)
+            _unlock(folder, lock)
+        except OSError:  # a boundary: the move is done, and the next lock takes over this one
+            log.exception("%s: the lock on its index, or the copy of the index, could not be removed", path)
 
 
 async def find_folder(common_dir: str, path: str) -> Path | None:
-    """The git folder of the checkout at `path`; none where there is no checkout of this repository."""
+    """Return the git folder of the checkout at `path`, or `None` if no folder is there."""
     if not await to_thread.run_sync(Path(path).is_dir):
         return None
     linked = await to_thread.run_sync(git_folder, common_dir, Path(path))
@@ -218,18 +221,21 @@ async def find_folder(common_dir: str, path: str) -> Path | None:
 
 
 async def check_free(common_dir: str, ref: str) -> None:
-    """See that a target could be moved: what takes long is not begun in vain."""
+    """Raise a CallerError if an operation in progress would keep `ref` from being moved now.
+
+    Called before verify, which may take long, runs in vain.
+    """
     path = await find_checkout(common_dir, ref)
     if path is not None and (folder := await find_folder(common_dir, path)):
-        await _check_nothing_under_way(folder, path)
+        await _check_nothing_in_progress(folder, path)
 
 
-async def _check_nothing_under_way(folder: Path, path: str) -> None:
-    in_a_table = await anyio.Path(folder / "reftable").exists()
-    for name, what in _UNDER_WAY.items():
-        is_ref = in_a_table and name in ("CHERRY_PICK_HEAD", "REVERT_HEAD")
+async def _check_nothing_in_progress(folder: Path, path: str) -> None:
+    has_reftable = await anyio.Path(folder / "reftable").exists()
+    for name, what in _IN_PROGRESS.items():
+        is_ref = has_reftable and name in ("CHERRY_PICK_HEAD", "REVERT_HEAD")
         if await anyio.Path(folder / name).exists() or (is_ref and await resolve_commit(path, name)):
-            raise CallerError(f"{what} is under way in {path}; finish or abort it, then merge again.")
+            raise CallerError(f"{what} is in progress in {path}; finish or abort it, then merge again.")
 
 
 async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
@@ -240,20 +246,20 @@ async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
                 return lock
             await anyio.sleep(_LOCK_PAUSE_S)
     raise CallerError(
-        f"Another git command is under way in {checkout} ({folder / 'index.lock'} is there); let it end, "
-        "or remove that file if there is none, then merge again."
+        f"Another git command is running in {checkout} ({folder / 'index.lock'} exists). Let it finish, or delete that "
+        "file if no git is running, then merge again."
     )
 
 
-def _leave(folder: Path, lock: int) -> None:
+def _unlock(folder: Path, lock: int) -> None:
     try:
-        if is_there(folder / "index.lock", lock):  # else the copies may be another's by now
-            _clear(folder)
+        if is_still_held(folder / "index.lock", lock):  # otherwise the copy may belong to another daemon by now
+            _delete_copy(folder)
     finally:
-        let_go(folder / "index.lock", lock)
+        release_index(folder / "index.lock", lock)
 
 
-def _clear(folder: Path) -> None:
-    """Leave no copy of the index, nor what a git that was killed left of one."""
+def _delete_copy(folder: Path) -> None:
+    """Delete the copy of the index, and the lock on the copy that a killed git may have left."""
     for name in (_COPY, f"{_COPY}.lock"):
         (folder / name).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""git's own index.lock, held by us.
+"""Holding git's index.lock ourselves, so that no other git changes the index.
 
-Whoever makes it writes its name into it, a daemon's home, and keeps a lock (flock(2)) on it, shared with every git that
-it starts. So what a daemon that was killed leaves is known for its own by the next, which takes it over once a git that
-outlived the first has ended. git itself never looks into that file, and nobody else's is ever taken.
+The lock file contains the owner's name, a daemon's home. The daemon keeps an flock(2) on the file and shares it with
+every git that it starts. A later daemon of the same home therefore recognizes the lock of a killed daemon, and takes it
+over once all git processes that outlived the killed daemon have ended. git itself never reads the file. A lock of
+somebody else is never taken over.
 """
 
 import contextlib
@@ -13,21 +14,24 @@ import os
 import stat
 from pathlib import Path
 
-#: What a file system says that has no hard links.
+#: The errors of a file system without hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def try_lock_index(file: Path, owner: str) -> int | None:
-    """The descriptor of an index.lock that is ours: made now, or left by a daemon of the same home that was killed."""
+    """Create index.lock, or take over the lock that a killed daemon of the same home left. Blocks.
+
+    Returns: The open descriptor, or `None` if somebody else holds the lock.
+    """
     name = os.fsencode(owner)
-    made = _make(file, name)
-    return _take_over(file, name) if made is None else made
+    lock = _create_atomically(file, name)
+    return _take_over(file, name) if lock is None else lock
 
 
-def _make(file: Path, name: bytes) -> int | None:
-    """Make it whole, and then give it its name: a kill in between leaves no lock that is nobody's."""
+def _create_atomically(file: Path, name: bytes) -> int | None:
+    """Write the lock under another name, then link it. A kill in between leaves no lock file without an owner."""
     draft = file.with_name(f"forkjoin-lock-{hashlib.sha256(name).hexdigest()[:12]}")
-    draft.unlink(missing_ok=True)  # of a daemon of this home that was killed
+    draft.unlink(missing_ok=True)  # left by a killed daemon of this home
     lock = _create(draft, name)
     try:
         os.link(draft, file)
@@ -36,8 +40,8 @@ def _make(file: Path, name: bytes) -> int | None:
         if error.errno in _NO_LINKS:
             with contextlib.suppress(FileExistsError):
                 return _create(file, name)
-        elif not isinstance(error, FileExistsError):
-            raise
+        elif not isinstance(error, FileExistsError | FileNotFoundError):
+            raise  # FileNotFoundError: another task of this daemon has just removed the draft
         return None
     else:
         return lock
@@ -60,13 +64,13 @@ def _create(file: Path, name: bytes) -> int:
 def _take_over(file: Path, name: bytes) -> int | None:
     try:
         lock = os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # it is gone, or another user's, or no file
+    except OSError:  # it is gone, belongs to another user, or is no regular file
         return None
     if (
         stat.S_ISREG(os.fstat(lock).st_mode)
         and os.read(lock, len(name) + 1) == name
         and try_lock(lock)
-        and is_there(file, lock)
+        and is_still_held(file, lock)
     ):
         return lock
     os.close(lock)
@@ -74,7 +78,7 @@ def _take_over(file: Path, name: bytes) -> int | None:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file, unless another has: somebody else who opened it, or a git that we let share the lock."""
+    """Try to lock an open file with flock(2). Return False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -82,18 +86,18 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def is_there(file: Path, lock: int) -> bool:
-    """Whether a lock that we have is still the file of its name: it may have been let go, or taken away by a person."""
+def is_still_held(file: Path, lock: int) -> bool:
+    """Return whether our open lock is still the file at this path. Somebody may have deleted or replaced the file."""
     try:
         return os.path.samestat(os.fstat(lock), file.stat())
     except FileNotFoundError:
         return False
 
 
-def let_go(file: Path, lock: int) -> None:
-    """Unlock the index, unless that was done for us."""
+def release_index(file: Path, lock: int) -> None:
+    """Delete the lock file if it is still ours, and close the descriptor."""
     try:
-        if is_there(file, lock):
+        if is_still_held(file, lock):
             file.unlink(missing_ok=True)
     finally:
         os.close(lock)
