@@ -1,4 +1,4 @@
-"""Who is let in, and how soon."""
+"""Authentication of connections."""
 
 from pathlib import Path
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""A daemon that takes over: what another has left goes on, and what it lost is waited for and said."""
+"""A daemon that takes over from another one: agents continue, and lost environments are waited for."""
 
 import os
 import sqlite3

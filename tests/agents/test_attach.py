@@ -1,4 +1,4 @@
-"""A person in an agent's conversation: its program rests, and goes on when they have left."""
+"""A person attached to an agent: its program ends for them, and continues when they have left."""
 
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,7 +22,7 @@ from support.harness import (
     until,
 )
 
-#: Says that it is up, and is then in the midst of its turn until it is resumed.
+#: Prints `up`, then keeps working until it is resumed.
 TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
 #: As above; tells whether what a person has left running has ended, which takes its time for that.
 LOOKING = "import os\nanswer('up')\nif not resumed:\n    hear()\nsucceed(f'has ended: {os.path.exists(\"ended\")}')"
@@ -58,7 +58,7 @@ def serve(where: str, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
 
 
 async def up(lead: Lead) -> str:
-    """The id of an agent that is in the midst of its turn."""
+    """Return the id of an agent that is working on its turn."""
     (agent,) = await lead.spawn(TASK, agent="talker")
     await lead.until(agent, last_event="up")
     return agent

@@ -1,4 +1,4 @@
-"""What an attempt comes to."""
+"""The final states of attempts."""
 
 import pytest
 from forkjoin.agents.finish import final_state

@@ -1,4 +1,4 @@
-"""Money: what agents spend is seen as they spend it, and they pause with their work kept where there is no more."""
+"""Budgets: costs are counted while agents run, and agents pause with their work kept when nothing is left."""
 
 from pathlib import Path
 
@@ -115,7 +115,7 @@ async def test_agents_of_two_leads_share_the_budget_of_a_repository(
         everyone = [f"a{number}" for number in range(1, 7)]
 
         async def run(wanted: int) -> None:
-            """Return once so many do."""
+            """Return once this number of agents runs."""
 
             async def look() -> bool:
                 agents = (await one.call("list_agents"))["agents"]

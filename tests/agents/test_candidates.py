@@ -1,4 +1,4 @@
-"""Candidates: several agents with one task; a judge scores them, and a name stands for the best."""
+"""Candidates: several agents on one task. A judge scores them, and their name means the best one."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ async def contest(lead: Lead, task: str, judge: str | None = None, **spec: Any) 
 
 
 async def won(lead: Lead) -> list[str]:
-    """The candidates, the best first; a star stands at who has won."""
+    """Return the candidates, the best first, with a star at the winner."""
     rows = (await lead.call("get_result", id="fix"))["candidates"]
     return [f"{row['id']}{'*' if row.get('won') else ''}" for row in rows]
 

@@ -1,4 +1,4 @@
-"""Commands that an agent writes into the configuration which it shares are run by none of our git calls."""
+"""Commands that an agent writes into the shared git configuration: forkjoin's git calls run none of them."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ATTRIBUTES = f"* filter=ev merge=ev diff=ev\n{FILTERS}"
 
 
 def attack(told: Path, hooks: Path) -> str:
-    """A script that leaves loose work, commits nothing, and then writes everything that there is to be run."""
+    """Return a script that leaves uncommitted work, then writes commands into all configuration."""
     common = "$(git rev-parse --path-format=absolute --git-common-dir)"
     set_ = f'git config -f "{common}/config"'
     lines = [f"{set_} {key} '{_say(told, key)}'" for key in KEYS]
@@ -34,7 +34,7 @@ def attack(told: Path, hooks: Path) -> str:
         f"{set_} 'includeIf.gitdir:**/worktrees/*.path' {told.parent}/conditional",
         f"{set_} include.path {told.parent}/included; {set_} extensions.worktreeConfig true",
         f"git config --worktree filter.of-worktree.clean '{_say(told, 'worktree')}'",
-        # another repository, whose own configuration a `git status` around it would heed
+        # another repository, whose own configuration a `git status` around it would use
         "git init -q sub; cd sub; echo x > f; git add f; git -c user.name=x -c user.email=x commit -qm x",
         f"git config filter.of-sub.clean '{_say(told, 'sub')}'; echo '* filter=of-sub' > .git/info/attributes; cd ..",
         "git update-index --add --cacheinfo 160000,$(git -C sub rev-parse HEAD),sub",

@@ -1,4 +1,4 @@
-"""Agents that come after others: when they start, from what, and what becomes of them if one fails."""
+"""Dependencies between agents: start, base commit, and failures."""
 
 from pathlib import Path
 

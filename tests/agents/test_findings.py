@@ -1,4 +1,4 @@
-"""What agents tell each other: a short list, of those of one lead."""
+"""Findings that agents of one lead share."""
 
 import sqlite3
 from pathlib import Path
@@ -12,7 +12,7 @@ from support.harness import Lead, lead_of, program_of
 
 
 async def at_work(lead: Lead, many: int) -> None:
-    """So many agents that run until they are stopped."""
+    """Start this number of agents, which run until they are stopped."""
     for agent in await lead.spawn(*["sleep 1000"] * many):
         await lead.until(agent, state="running")
 

@@ -1,4 +1,4 @@
-"""How agents end, through the tools: hostile trees, hangs, failures, lost runs of verify, a machine that went down."""
+"""Ends of agents: hostile process trees, hangs, failures, lost runs of verify, a reboot."""
 
 import contextlib
 import json
@@ -41,12 +41,12 @@ while :; do sleep 1; done
 
 
 def of_attempts(home: Home) -> dict[int, str]:
-    """What runs for attempts: programs and shims."""
+    """Return the processes of attempts: programs and shims."""
     return {pid: words for pid, words in processes_of(home.state).items() if "/attempts/" in words}
 
 
 def marked(home: Home) -> set[int]:
-    """What has an attempt's mark in its environment."""
+    """Return the processes with an attempt's mark in their environment."""
     mark = f"FORKJOIN_MARK={home.attempts}/".encode()
     found: set[int] = set()
     for pid in processes_of(home.state):
@@ -219,7 +219,7 @@ FAILURES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("how", FAILURES)
 async def test_a_program_that_fails_has_failed_whatever_it_said(lead: Lead, how: str) -> None:
-    """Fault 12: exit or signal, and the end of what it complained; its work is kept and named."""
+    """Fault 12: the result has the exit or signal and the end of stderr. The work is kept."""
     script, error = FAILURES[how]
     (agent,) = await lead.run(f"echo kept > kept.txt; {script}")
     result = await lead.call("get_result", id=agent)
@@ -294,7 +294,7 @@ async def test_a_verify_has_no_token_of_its_agent_s_program_and_that_is_on_no_di
 
 
 async def test_no_process_of_a_lost_agent_runs_once_its_end_is_recorded(lead: Lead, home: Home) -> None:
-    """Fault 27: its shim was killed, and what that ran goes on, deaf, until it is ended without it."""
+    """Fault 27: after the shim was killed, its program runs on until the daemon ends it."""
     (agent,) = await lead.run("trap '' HUP INT TERM; (sleep 1000) & echo x > x.txt; kill -9 $PPID; sleep 1000")
     result = await lead.call("get_result", id=agent)
     assert marked(home) == set()
@@ -302,7 +302,7 @@ async def test_no_process_of_a_lost_agent_runs_once_its_end_is_recorded(lead: Le
 
 
 async def test_after_a_reboot_what_ran_is_lost_and_a_verify_that_ran_is_run_again(repository: Path, home: Home) -> None:
-    """Fault 27: all processes gone at once, another boot id; no half state, work kept."""
+    """Fault 27: all processes end at once and the boot id changes. All work is kept."""
     runs = home.state / "runs"
     verify = f"echo run >> {runs}; test $(wc -l < {runs}) -gt 1 || sleep 1000"
     async with open_lead(repository) as lead:

@@ -1,4 +1,4 @@
-"""The disk that worktrees are on is full: it is said, all is as before, and with room again the next spawn works."""
+"""A full disk below the worktrees: an error says so, nothing has changed, and later spawns work."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def small(home: Home) -> Iterator[Path]:
         yield folder
 
 
-#: What fills the disk: the base itself, or an ignored file that is to be brought.
+#: What fills the disk: the base commit, or an ignored file that is copied to the worktree.
 @pytest.mark.parametrize("which", ["base", "ignored"])
 async def test_a_full_disk_is_said_and_leaves_all_as_before(
     repository: Path, home: Home, small: Path, which: str

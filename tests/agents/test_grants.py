@@ -1,4 +1,4 @@
-"""The money of agents that agents spawn: it comes out of what was granted, and who lacks it is told."""
+"""Budgets of nested agents, which come out of their parent's grant."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Limits as an agent meets them: its result names the one that ended it, and nobody else is ended by it."""
+"""Resource limits: the result names the limit that ended an agent, and other agents continue."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from forkjoin.core.paths import Home
 from forkjoin.process import attempt_cgroups, capacity
 from support.harness import open_lead_in_memory
 
-#: These grow to what is some times their limit, and no further, should nothing end them.
+#: Programs that grow to several times their limit, but no further, in case nothing ends them.
 TAKES_MEMORY = """
 echo half > half.txt
 python3 -S -c 'import time

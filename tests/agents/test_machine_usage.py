@@ -1,4 +1,4 @@
-"""Room: what agents need is learned; without it they wait, and the youngest gives its memory back."""
+"""Memory of the machine: needs are learned, agents wait for it, and the youngest one gives it back."""
 
 from pathlib import Path
 from types import SimpleNamespace

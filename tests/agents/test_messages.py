@@ -1,4 +1,4 @@
-"""Telling an agent more: while it runs, when it has ended, in order, and whatever is killed meanwhile."""
+"""Messages to agents: while they run, after their end, in order, and when processes are killed meanwhile."""
 
 import errno
 import time
@@ -31,7 +31,7 @@ async def told(lead: Lead, agent: str, text: str) -> str:
 
 
 async def up(lead: Lead, task: str, **more: object) -> str:
-    """The id of an agent whose program does this, once it says so."""
+    """Return the id of an agent with this task, once it has answered `up`."""
     (agent,) = await lead.spawn(f"answer('up')\n{task}", agent="talker", **more)
     await lead.until(agent, last_event="up")
     return agent

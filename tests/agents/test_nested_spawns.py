@@ -1,4 +1,4 @@
-"""Agents that agents spawn: within what was granted, and with the end of those that have spawned them."""
+"""Nested agents: they stay within the grant, and end with their parent."""
 
 import json
 import sys

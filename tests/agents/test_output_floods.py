@@ -1,4 +1,4 @@
-"""Floods (fault 9): whatever an agent prints, replies and memory stay bounded, and others are answered meanwhile."""
+"""Floods of output (fault 9): replies and memory stay bounded, and other calls are answered meanwhile."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def watch(other: Lead, home: Home) -> Watch:
 
 
 async def flood(watch: Watch, other: Lead, lead: Lead, *specs: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Run agents that flood, all at once; their ids, and their results."""
+    """Run agents with much output, all at once, and return their ids and results."""
     spawned = await lead.call("spawn_agents", agents=list(specs))
     ids = [agent["id"] for agent in spawned["agents"]]
     waited: Any = None
@@ -127,7 +127,7 @@ def disk(home: Home, handle: str, name: str = "output") -> int:
 async def test_commands_that_flood_end_with_the_end_of_what_they_printed(
     lead: Lead, other: Lead, watch: Watch, home: Home, record_property: Callable[[str, object], None]
 ) -> None:
-    """Fault 9, of commands, their stderr and their verify: results are the end, and say how the rest is read."""
+    """Fault 9: results have the end of the output of commands, and say how to read the rest."""
     verify = f"{SCRIPTS['lines']} here; exit 1"
     specs = [{"task": script} for script in SCRIPTS.values()]
     specs += [{"task": f"({SCRIPTS['lines']}) >&2; echo broken >&2; exit 3"}]
@@ -169,7 +169,7 @@ TALKS = ("no JSON", "no line end", "a long line", "a result of 6 MB", "a result 
 async def test_talkers_that_flood_have_their_last_message_and_their_events(
     lead: Lead, other: Lead, watch: Watch, record_property: Callable[[str, object], None]
 ) -> None:
-    """Fault 9, of programs whose lines become events: their turns' ends are found, and their inputs closed."""
+    """Fault 9: the ends of turns are found in much output, and inputs are closed."""
     results = await flood(watch, other, lead, *({"task": kind, "agent": "talker"} for kind in TALKS))
     record_property("figures", f"six floods that become events: the daemon grew by {watch.growth:.0f} MB")
     assert [result["state"] for _, result in results] == ["succeeded"] * len(TALKS)

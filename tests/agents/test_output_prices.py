@@ -1,4 +1,4 @@
-"""What model calls cost."""
+"""Prices of model calls."""
 
 import pytest
 from forkjoin.agents.output_reader import price

@@ -1,4 +1,4 @@
-"""Text from outside arrives as it was, or is refused; it reaches no shell, no option of git's and no path."""
+"""Text from outside arrives unchanged or is refused. It reaches no shell, git option or path."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Errors that will pass are tried again, and are no agent's failure and no landing's (faults 16 and 17)."""
+"""Passing errors: the operation is tried again, and no agent or merge fails (faults 16 and 17)."""
 
 import errno
 from collections.abc import Awaitable, Callable

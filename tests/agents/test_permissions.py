@@ -1,4 +1,4 @@
-"""What agents may do: said at spawn and in the settings, and kept by their programs, or refused."""
+"""Permissions of agents, from their spec and from the settings."""
 
 from pathlib import Path
 from typing import Any

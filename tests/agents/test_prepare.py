@@ -1,4 +1,4 @@
-"""git fails, hangs or is killed while an agent's worktree is made: it is tried again, or all is as before."""
+"""git fails, hangs or is killed while a worktree is created: it is tried again, or nothing has changed."""
 
 import shutil
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What a vendor refuses holds its account's agents, and ends none: they are frozen, or rest, and go on."""
+"""Rate limits: agents of the account are frozen or pause, and then continue."""
 
 import time
 from contextlib import suppress
@@ -20,7 +20,7 @@ async def goes_on(folder: Path) -> None:
 
 
 async def is_frozen(home: Home, agent: str) -> None:
-    """Return once whatever runs for the agent's first attempt is stopped."""
+    """Return once all processes of the agent's first attempt are frozen."""
     mark = f"FORKJOIN_MARK={home.attempts.resolve() / agent}-1".encode()
 
     def states() -> set[str]:

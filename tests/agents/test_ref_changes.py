@@ -1,4 +1,4 @@
-"""An agent's end names the refs that changed meanwhile, and leaves no branch checked out but its own."""
+"""Refs that changed while an agent ran, and branches that it left checked out."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CHANGED = "refs other than its own changed"
 
 
 async def run(lead: Lead, script: str) -> dict[str, list[str]]:
-    """The result of an agent with this script, whose exit code does not count."""
+    """Return the result of an agent that runs this script. Its exit code is ignored."""
     result: dict[str, list[str]]
     (result,) = await lead.results(*await lead.spawn(f"{script}\ntrue"))
     return result

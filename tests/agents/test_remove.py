@@ -1,4 +1,4 @@
-"""What removing takes, and what it refuses to: git is asked, and nothing goes by halves."""
+"""Removing agents, and removals that are refused without any change."""
 
 import shutil
 import subprocess

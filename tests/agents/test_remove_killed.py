@@ -1,4 +1,4 @@
-"""A daemon is killed at each step of a removal, and somebody goes on in the worktree: the next one loses nothing."""
+"""A daemon that is killed at each step of a removal, while somebody works in the worktree: no work is lost."""
 
 import shutil
 from pathlib import Path
@@ -50,7 +50,7 @@ class World:
         return next(self.home.worktrees.glob("*/a1-*"), self.home.worktrees / "none")
 
     def go_on(self) -> list[str]:
-        """Let somebody work on where the agent did, as far as that is there; the ends of this work's paths."""
+        """Work in what is left of the worktree, and return the ends of the new paths."""
         if not self.worktree.exists():
             return []
         (self.worktree / "late.txt").write_text("late\n")
@@ -58,7 +58,7 @@ class World:
         return ["late.txt", *self._commit(self.worktree / "deps/clone/.git"), *self._commit(folder / "modules/lib")]
 
     def _commit(self, folder: Path) -> list[str]:
-        """Commit in a nested repository, if it is there still; the end of the commit's path."""
+        """Commit in the nested repository if it exists, and return the end of the path."""
         at = ("--git-dir", str(folder))
         if not git(self.repository, *at, "rev-parse", "HEAD^{tree}", check=False).isalnum():
             return []

@@ -1,4 +1,4 @@
-"""Fault 18: what damaged records held is told again by the files of attempts; and other files of a home, damaged."""
+"""Damaged records and other damaged files (fault 18): agents are restored from the files of attempts."""
 
 import json
 import os
@@ -66,7 +66,7 @@ class Left:
 
 @pytest.fixture
 async def left(repository: Path, home: Home) -> AsyncIterator[Left]:
-    """Agents: a1 ended with work, a2 runs, a3 ended and was removed, a4 was lost with its work."""
+    """Four agents: a1 ended with work, a2 runs, a3 was removed, a4 was lost."""
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("echo one > one.txt; echo first")
         await lead.spawn(_waits(home))

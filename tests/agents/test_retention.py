@@ -1,4 +1,4 @@
-"""Retention: what is merged goes after a time, unmerged work never, and a clock that is wrong removes nothing."""
+"""Retention: merged agents are removed after some days, unmerged work never, and a wrong clock has no effect."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ FIRST = date(2030, 1, 1)
 
 
 async def _see_days(reconciler: Reconciler, count: int, start: date = FIRST) -> None:
-    """Let forkjoin run on so many days, one after the other."""
+    """Let forkjoin run on this number of consecutive days."""
     for n in range(count):
         await apply_retention(reconciler.services, start + timedelta(days=n), [])
 
@@ -33,7 +33,7 @@ async def _known(reconciler: Reconciler) -> set[str]:
 
 @pytest.fixture
 async def ended(repository: Path, home: Home) -> None:
-    """Agents that have ended: a1 is merged, a2 is not, a3 changed nothing, a4 failed with work."""
+    """Ended agents: a1 is merged, a2 isn't, a3 changed nothing, a4 failed with work."""
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("echo 1 > 1.txt", "echo 2 > 2.txt", "true", "echo 4 > 4.txt; exit 1")
         await lead.call("merge_worktree", ids=["a1"])

@@ -1,4 +1,4 @@
-"""Between attempts: what passes ends an attempt, never its agent."""
+"""Retries: a passing problem ends an attempt, but not the agent."""
 
 import os
 import signal

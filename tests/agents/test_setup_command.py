@@ -1,4 +1,4 @@
-"""Before an agent's program starts its worktree is made ready as its repository wants it."""
+"""The setup of an agent's worktree before its program starts."""
 
 import os
 import re

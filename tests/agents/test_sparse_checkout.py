@@ -1,4 +1,4 @@
-"""In a sparse checkout agents work in a sparse one, too, and what is merged is verified on all files."""
+"""Sparse checkouts: agents get a sparse worktree, and merges are verified on all files."""
 
 from pathlib import Path
 

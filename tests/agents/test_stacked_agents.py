@@ -1,4 +1,4 @@
-"""Stacks: an agent's base is another agent, from the end of whose work it starts."""
+"""Stacks: agents that start from the work of another agent."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Before an agent's worktree goes, its repository's teardown is run there."""
+"""The teardown before an agent's worktree is removed."""
 
 from datetime import date
 from functools import partial

@@ -1,4 +1,4 @@
-"""Two leads on one repository, with one home and with two, beside a person: all agents are there, and nothing else."""
+"""Two leads and a person in one repository, with one home and with two: no agent is lost."""
 
 from collections.abc import Iterator
 from pathlib import Path

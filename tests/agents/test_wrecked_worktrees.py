@@ -1,4 +1,4 @@
-"""An agent wrecks its worktree: its result is right, the user's checkout as before, and all of it can go."""
+"""Wrecked worktrees: the result is right, the user's checkout is unchanged, and removal works."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

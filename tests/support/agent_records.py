@@ -1,4 +1,4 @@
-"""Agents for tests of pure code."""
+"""Records of agents for tests of pure code."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -38,7 +38,9 @@ def make_agent(
     above: tuple[str, ...] = (),
     **spec: object,
 ) -> Agent:
-    """An agent's record, as far as a decision looks at it; `spec` is what its spec says."""
+    """Return an agent's record with the fields that the scheduler reads.
+
+    `spec` gives fields of its spec."""
     parts = SpecParts.model_validate(spec)
     return Agent(
         number=number,
@@ -90,7 +92,7 @@ _PARTS = {
 
 
 def change(agent: Agent, **values: Any) -> Agent:
-    """Return a copy of the agent with other values of its own fields, and of those of its parts."""
+    """Return a copy of the agent with other values of its fields or of its parts' fields."""
     for name, value in values.items():
         if name in Agent.__dataclass_fields__:
             agent = replace(agent, **{name: value})

@@ -1,4 +1,4 @@
-"""How tests let agents ask, and hear of it as leads do."""
+"""Requests of agents, as tests make them and as leads see them."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ QUESTION = {"question": "Tabs\nor \x1b[31m spaces?"}
 
 
 class Call:
-    """A tool call under way, and what it came to."""
+    """A tool call under way, and its answer."""
 
     def __init__(self, whose: Lead, tool: str, given: dict[str, Any]) -> None:
         self._act = partial(whose.call, tool, **given)
@@ -24,7 +24,7 @@ class Call:
 
 
 async def news(lead: Lead) -> list[Any]:
-    """What a wait tells that agents ask."""
+    """Return the requests that a wait reports."""
     told = await lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert not told["timed_out"]
     return list(told["requests"])

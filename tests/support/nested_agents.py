@@ -14,12 +14,12 @@ WAITS = "until test -e go; do sleep 0.05; done"
 
 
 def calls(*steps: tuple[str, Any]) -> str:
-    """The task of the scripted program that calls tools."""
+    """Return a task for the scripted program that makes these tool calls."""
     return json.dumps(steps)
 
 
 async def begin(lead: Lead, **nesting: Any) -> str:
-    """An agent at work that may spawn others so."""
+    """Start an agent that may spawn others, and return its id."""
     (parent,) = await lead.spawn(WAITS, nesting=nesting, exclusive="database")
     await lead.until(parent, state="running")
     return parent

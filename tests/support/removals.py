@@ -13,7 +13,7 @@ def worktree_of(home: Home, id_: str) -> Path:
 
 
 async def refused(near: Lead, repository: Path, says: str, *ids: str, discard: bool = True) -> None:
-    """See that a removal is refused in these words, and that all is as before."""
+    """Assert that a removal is refused with these words, and that nothing has changed."""
     before = everything(repository)
     told = await near.refusal("remove_worktrees", ids=list(ids), discard_unmerged=discard)
     assert says in told

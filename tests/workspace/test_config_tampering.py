@@ -1,4 +1,4 @@
-"""What changes in shared configuration and hooks while an agent is at work is told in its result."""
+"""Changes in shared configuration and hooks, which an agent's result reports."""
 
 import json
 import stat
@@ -23,7 +23,7 @@ HOOKS = '"$(git rev-parse --path-format=absolute --git-common-dir)/hooks"'
 
 
 def told_in(result: dict[str, list[str]]) -> list[str]:
-    """What a result tells of such changes."""
+    """Return the warnings about changed configuration."""
     return [warning for warning in result["warnings"] if " changed while " in warning]
 
 

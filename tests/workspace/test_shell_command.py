@@ -1,4 +1,4 @@
-"""Command lines that are run for an agent or a landing, as far as they are more than attempts."""
+"""Shell commands that run for agents and merges."""
 
 from pathlib import Path
 
