@@ -1,4 +1,4 @@
-"""What of the configuration and hooks that worktrees share counts as changed, and how it is put back."""
+"""Changes of shared configuration and hooks are found, and changed files are restored."""
 
 import os
 import stat
@@ -18,7 +18,7 @@ def common_dir(repository: Path) -> str:
 
 
 async def changed_since(before: Snapshot, common_dir: str) -> list[str]:
-    """What changed since a snapshot that was kept as JSON meanwhile."""
+    """Return the changes since a snapshot, after storing the snapshot as JSON."""
     return [
         str(change)
         for change in await compare_snapshots(from_json(config_snapshot.to_json(before)), take_snapshot(common_dir))

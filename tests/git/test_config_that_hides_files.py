@@ -1,4 +1,4 @@
-"""What an agent may configure hides none of its work, and changes nothing that forkjoin reads of git's answers."""
+"""No setting that an agent makes hides its work or changes what forkjoin reads from git."""
 
 import subprocess
 from pathlib import Path
@@ -55,7 +55,7 @@ _DEEDS = {
 
 
 def _work(fork: Fork) -> None:
-    """Do what an agent does: change a file, its mode, and the kind of another; make files, one of a similar name."""
+    """Change a file, a mode and a file's type, and create files, two of them with similar names."""
     (fork.path / "shared.txt").write_text("one\n2\nthree\nünï\n")
     (fork.path / "README.MD").write_text("new\n")
     (fork.path / "deep").mkdir()
@@ -77,7 +77,7 @@ async def _answers(fork: Fork, tip: str) -> object:
 
 
 async def _compare(repository: Path, setting: str | None, deed: str) -> None:
-    """Compare what is told of two agents that do the same, one of which has done something before."""
+    """Compare what forkjoin reads of two agents with the same work, one of which ran a script first."""
     (repository / "link").symlink_to("shared.txt")
     ask(repository, "add", "link")
     ask(repository, "commit", "-qm", "link")

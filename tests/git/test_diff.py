@@ -1,4 +1,4 @@
-"""What a branch changed, counted and as text."""
+"""Diffs of a branch: their sizes and their text."""
 
 import os
 from pathlib import Path

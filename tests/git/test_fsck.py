@@ -1,4 +1,4 @@
-"""What branches bring along is checked as `git fsck --strict` does."""
+"""Objects that branches add are checked as `git fsck --strict` checks them."""
 
 import subprocess
 from pathlib import Path
@@ -10,19 +10,19 @@ from support.harness import git
 
 
 def make_object(repository: Path, kind: str, data: bytes) -> str:
-    """Write an object as it is, whatever git thinks of it; its id."""
+    """Write an object without git's checks. Return its id."""
     write = ["git", "-C", str(repository), "hash-object", "-t", kind, "-w", "--literally", "--stdin"]
     return subprocess.run(write, input=data, capture_output=True, check=True).stdout.decode().strip()
 
 
 def make_tree(repository: Path, *entries: tuple[str, bytes, str]) -> str:
-    """Write a tree of these entries (mode, name, object) as they are; its id."""
+    """Write a tree of entries (mode, name, object) without git's checks. Return its id."""
     data = b"".join(b"%s %s\0%s" % (mode.encode(), name, bytes.fromhex(one)) for mode, name, one in entries)
     return make_object(repository, "tree", data)
 
 
 def put(repository: Path, *entries: tuple[str, bytes, str]) -> str:
-    """Commit a tree of these entries onto main's commit; the commit."""
+    """Commit a tree of these entries on top of main. Return the commit."""
     return git(repository, "commit-tree", "-p", "main", "-m", "odd", make_tree(repository, *entries))
 
 

@@ -1,4 +1,4 @@
-"""How git is called: in what environment, for which names, and to what end."""
+"""Calls of git: their environment, their output, refs, and how a hanging git is ended."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever the configuration or a `.git` says, a call of git is about the files that it was made for."""
+"""A call of git uses the worktree it was made in, despite a changed configuration or `.git`."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ MEDDLING = [
 
 @contextmanager
 def meddled(repository: Path, meddle: Callable[[Path], None]) -> Generator[None]:
-    """As long as this is open, the configuration is not what it was: a plain git may not work there."""
+    """Change the configuration temporarily. A plain git may fail meanwhile."""
     before = (repository / ".git" / "config").read_bytes()
     meddle(repository)
     yield

@@ -1,4 +1,4 @@
-"""Work that no branch has stays reachable, and git is asked which work that is."""
+"""Kept refs keep work reachable that no branch has, and git tells which work that is."""
 
 from pathlib import Path
 

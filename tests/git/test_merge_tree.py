@@ -1,4 +1,4 @@
-"""Two commits are merged in the object store alone, and where that can't be, the files are named."""
+"""Two commits are merged in the object store alone, or the files in conflict are named."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def common_dir(repository: Path) -> str:
 
 
 async def merge(repository: Path, ours: Callable[[], object], theirs: Callable[[], object]) -> TriedMerge:
-    """What comes of what `ours` does on main and `theirs` on a branch; all else is as before."""
+    """Merge what `ours` does on main and `theirs` on a branch. Check that the repository stays as it was."""
     ours()
     git(repository, "commit", "-qam", "ours")
     git(repository, "switch", "-q", "theirs")

@@ -1,4 +1,4 @@
-"""In a repository that several users share, no user's lock or checkout is harmed by another, and neither by ours."""
+"""In a repository shared by several users, forkjoin harms no other user's lock or checkout."""
 
 import os
 import re
@@ -32,7 +32,7 @@ async def test_the_lock_can_be_taken_by_all_who_may_write(repository: Path, shar
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """A folder that other users reach, too."""
+    """Return a folder that other users can reach."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
@@ -92,7 +92,7 @@ except CallerError as error:
 
 @pytest.fixture
 def others(repository: Path) -> Path:
-    """Another user's worktree, on side."""
+    """Make another user's worktree, on the branch side."""
     work = repository.parent / "others" / "theirs"
     git(repository, "worktree", "add", "-q", "-b", "side", str(work))
     return work

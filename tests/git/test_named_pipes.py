@@ -1,4 +1,4 @@
-"""A pipe, or a symlink to one, where git or we open a file: nobody waits for it, and who is concerned is told."""
+"""Named pipes in the place of files: neither git nor forkjoin blocks on them, and they are reported."""
 
 import os
 from collections.abc import Callable

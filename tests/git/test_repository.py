@@ -1,4 +1,4 @@
-"""What a folder's repository is and how its checkout stands, without leaving a trace in it."""
+"""The state of a repository is read without changing the repository."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def head_of(repository: Path) -> str:
 
 
 def clean(repository: Path, top: Path | None = None) -> Checkout:
-    """How the repository of the fixture looks, from `top`."""
+    """Return the expected state of the fixture's repository, read from `top`."""
     return Checkout(
         str(repository / ".git"), str(top or repository), "refs/heads/main", head_of(repository), dirty=False
     )
@@ -130,7 +130,7 @@ async def test_a_repository_that_git_will_not_use_is_refused_in_gits_words(repos
 
 
 async def dirty(repository: Path) -> bool:
-    """Whether it looks dirty; its index, and all else, is as before."""
+    """Return whether the checkout is dirty. Check that the repository stays as it was."""
     before, stat = everything(repository), (repository / ".git" / "index").stat()
     found = await read_checkout(repository, check_dirty=True)
     after = (repository / ".git" / "index").stat()

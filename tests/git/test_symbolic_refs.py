@@ -1,4 +1,4 @@
-"""A symbolic ref in the place of an agent's branch, or of a ref of ours: what it leads to is never moved or deleted."""
+"""The target of a symbolic ref in the place of a branch or a kept ref is never moved or deleted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from support.harness import git
     params=["files", pytest.param("reftable", marks=pytest.mark.skipif(GIT_VERSION < (2, 46), reason="old"))]
 )
 async def fork(request: pytest.FixtureRequest, user: Path, tmp_path: Path) -> Fork:
-    """An agent's worktree, of a repository whose refs are in files or in a table, with main one commit on since."""
+    """Return an agent's worktree, with refs in files or in a reftable, and main one commit ahead."""
     repository = tmp_path / "repository"
     form = [] if request.param == "files" else [f"--ref-format={request.param}"]
     git(tmp_path, "init", "-q", *form, str(repository))

@@ -1,4 +1,4 @@
-"""What git is told in place of commands that nobody trusts."""
+"""Entries of a git configuration that nobody trusts are overridden."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ NO_LISTING = Trusted()
 
 
 def told(environment: dict[str, str]) -> dict[str, str]:
-    """The keys and values that an environment tells git."""
+    """Return the entries that an environment sets, by key."""
     count = int(environment.get("GIT_CONFIG_COUNT", 0))
     return {environment[f"GIT_CONFIG_KEY_{n}"]: environment[f"GIT_CONFIG_VALUE_{n}"] for n in range(count)}
 
@@ -189,7 +189,7 @@ async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repos
 
 @pytest.fixture(autouse=True)
 def no_trust() -> Iterator[None]:
-    """Each test begins without a home's records, and leaves none to the next."""
+    """Reset the records of trust before and after each test."""
     GIT_CONFIG.use_trust(None)
     yield
     GIT_CONFIG.use_trust(None)

@@ -1,4 +1,4 @@
-"""A worktree is taken away whatever became of it, without touching another's."""
+"""A worktree is removed whatever its state, and other worktrees stay untouched."""
 
 import os
 import shutil

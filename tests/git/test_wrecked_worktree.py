@@ -1,4 +1,4 @@
-"""What an agent did to its branch, its index or its worktree costs nothing of its work, and nobody else anything."""
+"""Damage by an agent to its branch, index or worktree loses no work and affects no other agent."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""How tests make commits and worktrees, look at all of a repository, and put a `git` of their own in PATH."""
+"""Commits and worktrees for tests, the whole state of a repository, and fake `git` programs in PATH."""
 
 import os
 import re
@@ -16,25 +16,25 @@ from support.harness import git
 
 REAL_GIT = shutil.which("git") or "git"
 
-#: Some of git's own abilities are younger than the oldest git that forkjoin takes.
+#: Some features of git are newer than the oldest git that forkjoin supports.
 GIT_VERSION = tuple(int(part) for part in re.findall(r"\d+", git(Path("/"), "version"))[:2])
 
 OWNER = "a1 of /somewhere"
 
-#: Makes even root heed permissions: without his capabilities.
+#: Drops root's capabilities, so that file permissions apply to it.
 _BOUND = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
 
 def run_bound(script: str) -> str:
-    """Run a Python script as a user to whom a folder can be closed. Return what it printed."""
+    """Run a Python script as a user that file permissions apply to. Return its stdout."""
     if _BOUND and not shutil.which(_BOUND[0]):
-        pytest.skip("root, and no setpriv")
+        pytest.skip("running as root without setpriv")
     return subprocess.run([*_BOUND, sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """An agent's worktree."""
+    """An agent's worktree and its branch."""
 
     repository: Path
     path: Path
@@ -47,7 +47,7 @@ class Fork:
 
     @property
     def folder(self) -> Path:
-        """Its git folder."""
+        """The worktree's own git folder."""
         found = git_folder(self.common_dir, self.path)
         assert found
         return found
@@ -57,7 +57,7 @@ class Fork:
 
 
 async def make_fork(repository: Path, name: str = "a1-left") -> Fork:
-    """A worktree as an agent gets it, beside the repository."""
+    """Make a worktree like an agent's, in a folder next to the repository."""
     path = repository.parent / "worktrees" / name
     base = git(repository, "rev-parse", "HEAD")
     branch = await worktree.make(str(repository / ".git"), path, f"forkjoin/{name}", base, f"{name} of /somewhere")
@@ -65,7 +65,10 @@ async def make_fork(repository: Path, name: str = "a1-left") -> Fork:
 
 
 def commit(where: Path, files: Mapping[str, str | None], message: str = "work") -> str:
-    """Commit files with these contents (none: without that file), and nothing else; the commit."""
+    """Commit these files and nothing else. Return the commit.
+
+    `None` as the text deletes a file.
+    """
     for name, text in files.items():
         write(where, name, text)
     git(where, "add", "--all", "--force", "--", *files)
@@ -74,7 +77,7 @@ def commit(where: Path, files: Mapping[str, str | None], message: str = "work") 
 
 
 def put_raw(repository: Path, name: str, data: bytes) -> None:
-    """Commit a file's bytes as they are, whatever its attributes say."""
+    """Commit a file's bytes unchanged, without the conversions that its attributes ask for."""
     (repository / name).write_bytes(data)
     blob = git(repository, "hash-object", "-w", "--no-filters", name)
     git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
@@ -84,13 +87,13 @@ def put_raw(repository: Path, name: str, data: bytes) -> None:
 
 
 def touch(where: Path) -> None:
-    """Let git look into each file again."""
+    """Set old times on all files, so that git compares their contents again."""
     for file in where.iterdir():
         os.utime(file, (1, 1))
 
 
 def write(where: Path, name: str, text: str | None) -> None:
-    """Write a file, with the folders it needs, or take it away."""
+    """Write a file and create its folders. Delete it if the text is `None`."""
     if text is None:
         (where / name).unlink()
     else:
@@ -99,19 +102,19 @@ def write(where: Path, name: str, text: str | None) -> None:
 
 
 def blob(where: Path, revision: str, name: str | bytes) -> bytes:
-    """A file's bytes in a commit."""
+    """Return the bytes of a file in a commit."""
     path = os.fsencode(revision) + b":" + os.fsencode(name)
     return subprocess.run(["git", "-C", str(where), "cat-file", "blob", path], capture_output=True, check=True).stdout
 
 
 def files_of(where: Path, revision: str) -> list[str]:
-    """What a commit has, each as "<mode> <path>"."""
+    """Return the files of a commit, each as "<mode> <path>"."""
     listing = git(where, "ls-tree", "-r", "-z", revision)
     return [f"{row.split()[0]} {row.partition(chr(9))[2]}" for row in listing.split("\0") if row]
 
 
 def everything(repository: Path) -> dict[str, object]:
-    """All of a repository that must be as before where nothing was to change: refs, worktrees, checkout, stash."""
+    """Return the state of a repository that must not change: refs, worktrees, checkout, stash and locks."""
     top = repository / ".git"
     return {
         "refs": git(repository, "for-each-ref"),
@@ -128,7 +131,7 @@ def everything(repository: Path) -> dict[str, object]:
 
 
 def contents(top: Path) -> dict[str, bytes | str]:
-    """Every file and symlink under a folder, `.git` apart, with its bytes or where it leads."""
+    """Return the bytes of each file and the target of each symlink below a folder, without `.git`."""
     return {
         str(path.relative_to(top)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
         for path in top.rglob("*")
@@ -137,9 +140,9 @@ def contents(top: Path) -> dict[str, bytes | str]:
 
 
 def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, *, everything: bool = False) -> None:
-    """Let a shell script be the first `git` in PATH; what it does not end itself goes on as the real one.
+    """Put a `git` first in PATH that runs a shell script, and then the real git unless the script exits.
 
-    Unless it is to see `everything`, it does not see that the configuration is listed, as is done once before all else.
+    Calls that list the configuration skip the script, unless `everything` is true.
     """
     folder.mkdir(exist_ok=True)
     listing = f'case " $* " in *" config --list "*) exec {REAL_GIT} "$@";; esac' * (not everything)
@@ -149,7 +152,7 @@ def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, *, every
 
 
 def put_counting_git(folder: Path, monkeypatch: pytest.MonkeyPatch, *, everything: bool = False) -> Path:
-    """Let each call of git leave a line, with its arguments, in the file that is returned."""
+    """Put a `git` first in PATH that logs the arguments of each call on a line. Return the log."""
     log = folder / "calls"
     put_git(folder, monkeypatch, f'echo "$*" >> {log}', everything=everything)
     log.touch()
@@ -157,7 +160,7 @@ def put_counting_git(folder: Path, monkeypatch: pytest.MonkeyPatch, *, everythin
 
 
 def put_hooks(folder: Path, told: Path) -> None:
-    """Hooks that each leave a line in `told` when they are run."""
+    """Install hooks that each append their name to the file `told`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("pre-commit", "commit-msg", "post-commit", "post-checkout", "post-merge", "post-index-change"):
         _put_hook(folder / name, told)
@@ -169,7 +172,7 @@ def _put_hook(file: Path, told: Path) -> None:
     file.chmod(0o755)
 
 
-#: A gpg that signs anything.
+#: A fake gpg that signs anything, and logs each verification.
 _GPG = """#!/bin/sh
 cat > /dev/null
 case "$*" in *--verify*) echo verified >> {0};; *) echo "[GNUPG:] SIG_CREATED D" >&2; echo signature;; esac
@@ -177,7 +180,7 @@ case "$*" in *--verify*) echo verified >> {0};; *) echo "[GNUPG:] SIG_CREATED D"
 
 
 def sign(repository: Path, told: Path) -> str:
-    """Sign the last commit, and let git show signatures, which leaves a line in `told`; the commit."""
+    """Sign the last commit and make git show signatures, which appends a line to `told`. Return the commit."""
     program = told.with_name("gpg")
     program.write_text(_GPG.format(told))
     program.chmod(0o755)

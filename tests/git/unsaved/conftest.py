@@ -10,13 +10,13 @@ from support.unsaved_work import ALLOW, make_repository
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A repository from which others are cloned."""
+    """Return a repository to clone from."""
     return make_repository(tmp_path / "library", {"lib.txt": "x\n"})
 
 
 @pytest.fixture
 async def with_submodule(repository: Path, library: Path) -> Fork:
-    """An agent's worktree in which a submodule is ready."""
+    """Return an agent's worktree with an initialised submodule."""
     git(repository, *ALLOW, "submodule", "add", "-q", str(library), "lib")
     git(repository, "commit", "-qm", "with a submodule")
     fork = await make_fork(repository)

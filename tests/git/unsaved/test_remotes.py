@@ -1,4 +1,4 @@
-"""A commit that was pushed to a repository in an agent's worktree is nowhere else, however git was led there."""
+"""A commit pushed to a repository in an agent's worktree is unsaved, however the remote is configured."""
 
 import os
 from collections.abc import Callable

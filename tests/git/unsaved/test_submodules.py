@@ -1,4 +1,4 @@
-"""Commits of submodules that a branch names outlive the worktree in which they were made."""
+"""Submodule commits that a branch names still exist when their worktree is gone."""
 
 from pathlib import Path
 
@@ -27,14 +27,14 @@ def add(where: Path, library: Path, path: str = "lib", *options: str) -> None:
 
 
 async def make(repository: Path) -> Fork:
-    """An agent's worktree, its submodules ready."""
+    """Make an agent's worktree with initialised submodules."""
     fork = await make_fork(repository)
     git(fork.path, *ALLOW, "submodule", "update", "-q", "--init", "--recursive")
     return fork
 
 
 def move(fork: Fork, path: str = "lib") -> str:
-    """Commit something in a submodule, and the submodule in the worktree; the submodule's commit."""
+    """Commit in a submodule, then commit the submodule's change in the worktree. Return the submodule's commit."""
     done = commit(fork.path / path, {"new.txt": "new\n"})
     git(fork.path, "add", path)
     git(fork.path, "commit", "-qm", "moved")
@@ -52,7 +52,7 @@ async def keep(fork: Fork, *, dry_run: bool = False) -> str | None:
 
 
 async def land(fork: Fork) -> None:
-    """Do as a merge does, and a removal after it; then let the user update the submodules, with no remote to ask."""
+    """Merge the branch and remove the worktree, then update the user's submodules without a remote."""
     assert await keep(fork) is None
     assert await find_unsaved_work(fork.common_dir, fork.path, fork.base) == []
     git(fork.repository, "merge", "-q", "--ff-only", fork.branch)

@@ -56,7 +56,7 @@ REFS = ["refs/worktree/remotes/kept", "refs/bisect/bad", "refs/rewritten/onto"]
 
 @pytest.fixture(params=["files", "reftable"])
 async def any_fork(request: pytest.FixtureRequest, tmp_path: Path) -> Fork:
-    """An agent's worktree in a repository with refs of either form."""
+    """Return an agent's worktree in a repository with refs in files, or in a reftable."""
     if request.param == "reftable" and GIT_VERSION < (2, 45):
         pytest.skip("git knows no reftable")
     form = [] if request.param == "files" else ["--ref-format=reftable"]
