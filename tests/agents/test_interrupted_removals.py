@@ -12,7 +12,7 @@ from forkjoin.core.paths import Home
 from forkjoin.git.worktrees import worktree
 from forkjoin.reconciler import Reconciler
 from support.harness import Lead, first_answer, git, lead_of, open_lead_in_memory, open_reconciler_in_memory
-from support.removals import worktree_of
+from support.removals import worktree_path_of
 
 
 async def _is_whole(reconciler: Reconciler) -> bool:
@@ -39,7 +39,7 @@ async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gon
     async with open_reconciler_in_memory(home) as reconciler:
         await first_answer(lambda: _is_told(reconciler, "its repository is gone"))
         assert await _is_whole(reconciler)
-        assert (worktree_of(home, "a1") / "x.txt").exists()
+        assert (worktree_path_of(home, "a1") / "x.txt").exists()
     assert not repository.exists()
 
 
@@ -47,11 +47,11 @@ async def test_a_repeated_removal_checks_everything_again(repository: Path, home
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.run("true")
         await reconciler.store.lifecycle.begin_removal([await reconciler.store.agents.get(1)])
-        git(worktree_of(home, first), "init", "-q", "inner")
-        (worktree_of(home, first) / "inner" / "late").touch()
+        git(worktree_path_of(home, first), "init", "-q", "inner")
+        (worktree_path_of(home, first) / "inner" / "late").touch()
         assert "inner (1 uncommitted path)" in await lead.refusal("remove_worktrees", ids=[first])
         assert await _is_whole(reconciler)
-        (worktree_of(home, first) / "inner").rename(home.state / "moved away")
+        (worktree_path_of(home, first) / "inner").rename(home.state / "moved away")
         assert "warnings" not in await lead.call("remove_worktrees", ids=[first])
 
 
@@ -97,14 +97,14 @@ async def _fall_at_removed(really: Callable[..., Awaitable[None]], *agents: Agen
     await really(*agents, **fields)
 
 
-@pytest.mark.parametrize("falls_at", ["remove", "retire_branch", "set_removed"])
+@pytest.mark.parametrize("falls_at", ["remove", "delete_branch", "set_removed"])
 async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, falls_at: str
 ) -> None:
     """Fault 2."""
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.run("echo x > x.txt", "echo y > y.txt")
-        (worktree_of(home, ids[0]) / "later.txt").write_text("later\n")
+        (worktree_path_of(home, ids[0]) / "later.txt").write_text("later\n")
         with monkeypatch.context() as fault:
             where, name = (reconciler.store.agents, "update") if falls_at == "set_removed" else (worktree, falls_at)
             fault.setattr(
@@ -141,7 +141,7 @@ async def test_an_agent_that_cant_be_removed_completely_delays_no_other(
     near: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await near.run(*(f"echo {n} > {n}.txt" for n in range(3)))
-    stuck, remove = worktree_of(home, ids[1]), worktree.remove
+    stuck, remove = worktree_path_of(home, ids[1]), worktree.remove
 
     async def remove_others(common_dir: str, path: Path) -> None:
         if path == stuck:

@@ -11,7 +11,7 @@ from forkjoin.git.unsaved import unsaved_work
 from forkjoin.reconciler import Reconciler
 from support.branches import blob
 from support.harness import Lead, git, open_lead_in_memory
-from support.removals import refused, worktree_of
+from support.removals import refused, worktree_path_of
 
 
 async def _is_whole(reconciler: Reconciler) -> bool:
@@ -59,7 +59,7 @@ async def test_commits_that_came_after_its_end_are_unmerged_though_it_had_none(
     near: Lead, repository: Path, home: Home
 ) -> None:
     (first,) = await near.run("true")
-    git(worktree_of(home, first), "commit", "-q", "--allow-empty", "-m", "later")
+    git(worktree_path_of(home, first), "commit", "-q", "--allow-empty", "-m", "later")
     await refused(near, repository, "Unmerged work: a1", first, discard=False)
 
 
@@ -104,7 +104,7 @@ async def test_a_repository_made_within_is_not_taken_along_unasked(near: Lead, r
     (first,) = await near.run(_INNER)
     assert "inner (1 commit)" in " ".join((await near.call("get_result", id=first))["warnings"])
     await refused(near, repository, _SAYS, second, first, discard=False)
-    (worktree_of(home, first) / "inner").rename(home.state / "moved away")
+    (worktree_path_of(home, first) / "inner").rename(home.state / "moved away")
     assert "warnings" not in await near.call("remove_worktrees", ids=[second, first])
 
 
@@ -118,15 +118,15 @@ async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead
     assert ref in warning
     command = warning.partition("This restores it: ")[2]
     subprocess.run(["sh", "-ec", command], cwd=repository.parent, check=True)
-    assert (worktree_of(home, first) / ".claude" / "x" / "loose").read_text() == "x\n"
-    assert not (repository.parent / worktree_of(home, first).name).exists()
+    assert (worktree_path_of(home, first) / ".claude" / "x" / "loose").read_text() == "x\n"
+    assert not (repository.parent / worktree_path_of(home, first).name).exists()
     assert "kept_as" not in answer["removed"][0]
     assert b".claude/x/loose" in blob(repository, ref, "files.tar")
 
 
 async def test_what_is_made_within_while_a_teardown_runs_is_seen(near: Lead, home: Home) -> None:
     (first,) = await near.run("true")
-    inner = worktree_of(home, first) / "inner"
+    inner = worktree_path_of(home, first) / "inner"
     calls = list[Path]()
     really = unsaved_work.find_unsaved_work
 
@@ -146,9 +146,9 @@ async def test_what_is_made_within_while_a_teardown_runs_is_seen(near: Lead, hom
 
 async def test_a_locked_worktree_is_refused_until_it_is_unlocked(near: Lead, repository: Path, home: Home) -> None:
     (first,) = await near.run("true")
-    git(repository, "worktree", "lock", str(worktree_of(home, first)))
+    git(repository, "worktree", "lock", str(worktree_path_of(home, first)))
     await refused(near, repository, "its worktree is locked. Unlock it first: git worktree unlock", first)
-    git(repository, "worktree", "unlock", str(worktree_of(home, first)))
+    git(repository, "worktree", "unlock", str(worktree_path_of(home, first)))
     await near.call("remove_worktrees", ids=[first])
 
 
@@ -188,7 +188,7 @@ async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_k
     git(repository, "init", "-q")
     git(repository, "commit", "-q", "--allow-empty", "-m", "anew")
     await refused(near, repository, "its repository is gone, with everything that it committed", first, discard=False)
-    assert (worktree_of(home, first) / "x.txt").exists()
+    assert (worktree_path_of(home, first) / "x.txt").exists()
     answer = await near.call("remove_worktrees", ids=[first], discard_unmerged=True)
     assert answer["removed"] == [{"id": first, "name": "echo-x-x-txt"}]
     assert list(home.worktrees.glob("*/*")) == []

@@ -7,7 +7,7 @@ import pytest
 from forkjoin.core.paths import Home
 from support.branches import blob
 from support.harness import Lead, forkjoin, git, open_lead_in_memory
-from support.removals import refused, worktree_of
+from support.removals import refused, worktree_path_of
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
 async def test_uncommitted_files_are_kept_and_ignored_ones_go(near: Lead, repository: Path, home: Home) -> None:
     (first,) = await near.run("echo '*.log' > .gitignore; echo x > x.txt")
     await near.call("merge_worktree", ids=[first])
-    (worktree_of(home, first) / "later.txt").write_text("later\n")
-    (worktree_of(home, first) / "later.log").write_text("ignored\n")
+    (worktree_path_of(home, first) / "later.txt").write_text("later\n")
+    (worktree_path_of(home, first) / "later.log").write_text("ignored\n")
     kept = (await near.call("remove_worktrees", ids=[first]))["removed"][0]["kept_as"]
     assert git(repository, "ls-tree", "--name-only", kept).split() == [
         *(".gitignore", "README.md", "later.txt", "shared.txt", "x.txt")
@@ -81,7 +81,7 @@ async def test_a_symlink_in_place_of_a_worktree_gives_away_no_worktree_of_anothe
     (repository / ".wt/feature/staged.txt").write_text("staged\n")
     git(repository / ".wt/feature", "add", "staged.txt")
     (other,) = await near.run("echo x > other.txt")
-    both = repository / ".wt/feature", worktree_of(home, other)
+    both = repository / ".wt/feature", worktree_path_of(home, other)
     before = [git(one, "status", "--porcelain=v2", "--branch") for one in both]
     link = f'R={repository}; W=$PWD; cd /; rm -rf "$W"; ln -s {leads_to} "$W"'
     (first,) = await near.run(link)
@@ -148,7 +148,7 @@ async def test_what_a_person_lets_git_ignore_is_no_work(near: Lead, repository: 
     (user / ".config" / "git" / "ignore").write_text(".DS_Store\n")
     (first, second) = [(await near.run("touch .DS_Store; mkdir cache; echo '*' > cache/.gitignore"))[0] for _ in "12"]
     await near.call("remove_worktrees", ids=[first])
-    (worktree_of(home, second) / "notes").touch()
+    (worktree_path_of(home, second) / "notes").touch()
     (repository / ".git" / "info" / "exclude").write_text("notes\n")
     await refused(near, repository, "notes (ignored by rules that nobody accepted", second, discard=False)
     forkjoin(repository, "trust", "--yes")

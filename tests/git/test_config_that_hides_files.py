@@ -95,7 +95,7 @@ async def _compare(repository: Path, setting: str | None, deed: str) -> None:
         subprocess.run(["sh", "-e", "-c", script], cwd=fork.path, check=True, capture_output=True)
         _work(fork)
         left = await leave(fork)
-        assert (left.loose, left.warnings, left.refused) == (before.loose, before.warnings, [])
+        assert (left.uncommitted, left.warnings, left.refused) == (before.uncommitted, before.warnings, [])
         assert await _answers(fork, str(left.tip)) == told
 
 
@@ -114,4 +114,4 @@ async def test_changes_to_what_forkjoin_checked_out_are_seen_though_git_is_to_as
     ask(repository, "config", "core.ignoreStat", "true")
     fork = await make_fork(repository)
     (fork.path / "shared.txt").write_text("changed\n")
-    assert (await leave(fork)).loose == 1
+    assert (await leave(fork)).uncommitted == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core import file_lock
-from forkjoin.git.worktrees.worktree import registering
+from forkjoin.git.worktrees.worktree import lock_worktree_list
 from support.branches import commit, make_fork, run_bound, write
 from support.harness import git
 
@@ -26,7 +26,7 @@ async def test_the_lock_can_be_taken_by_all_who_may_write(repository: Path, shar
         git(repository, "config", "core.sharedRepository", sharing)
     file = repository / ".git" / "forkjoin.lock"
     file.touch(0o600)  # as it was made before it was shared
-    async with registering(str(repository / ".git")):
+    async with lock_worktree_list(str(repository / ".git")):
         assert file.stat().st_mode & 0o777 == mode
 
 

@@ -112,10 +112,10 @@ async def test_a_symbolic_branch_is_gone_for_all_who_ask(fork: Fork, meddle: Cal
 async def test_retiring_a_symbolic_branch_takes_away_that_ref_alone(fork: Fork, meddle: Callable[[Fork], None]) -> None:
     main = git(fork.repository, "rev-parse", "main")
     meddle(fork)
-    await worktree.retire_branch(fork.common_dir, fork.branch, None)
+    await worktree.delete_branch(fork.common_dir, fork.branch, None)
     assert git(fork.repository, "rev-parse", "main") == main
     assert await find_symbolic_target(fork.common_dir, f"refs/heads/{fork.branch}") is None
-    await worktree.retire_branch(fork.common_dir, fork.branch, None)
+    await worktree.delete_branch(fork.common_dir, fork.branch, None)
 
 
 async def test_a_ref_that_is_changed_is_that_very_ref(fork: Fork) -> None:

@@ -17,7 +17,7 @@ async def test_a_worktree_that_is_taken_away_leaves_all_as_before(repository: Pa
     (fork.path / "loose").write_text("x")
     for _ in range(2):
         await worktree.remove(fork.common_dir, fork.path)
-        await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+        await worktree.delete_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
     assert not fork.path.exists()
 
@@ -27,23 +27,23 @@ async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
     fork = await make_fork(repository)
     shutil.rmtree(fork.path)
     await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+    await worktree.delete_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
 
 
 async def test_a_gc_that_prunes_it_meanwhile_is_no_fault(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything(repository)
     fork = await make_fork(repository)
-    folder, take_away = fork.folder, worktree.take_away
+    folder, delete_path = fork.folder, worktree.delete_path
 
     def be_beaten(path: Path) -> None:
-        take_away(path)
+        delete_path(path)
         if path == folder:
             raise FileNotFoundError
 
-    monkeypatch.setattr(worktree, "take_away", be_beaten)
+    monkeypatch.setattr(worktree, "delete_path", be_beaten)
     await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+    await worktree.delete_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
 
 
@@ -53,7 +53,7 @@ async def test_a_pipe_in_its_place_is_taken_away(repository: Path) -> None:
     shutil.rmtree(fork.path)
     os.mkfifo(fork.path)
     await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+    await worktree.delete_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
     assert not os.path.lexists(fork.path)
 
@@ -73,7 +73,7 @@ async def test_one_whose_git_folder_is_damaged_is_taken_away(repository: Path) -
         (fork.folder / name).unlink()
     (fork.path / ".git").write_text("nonsense")
     await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+    await worktree.delete_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
 
 
@@ -124,6 +124,6 @@ async def test_a_branch_that_moved_meanwhile_is_not_deleted(repository: Path) ->
     fork = await make_fork(repository)
     tip = commit(fork.path, {"new": "x"})
     with pytest.raises(GitError, match=fork.branch):
-        await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
-    await worktree.retire_branch(fork.common_dir, fork.branch, tip)
+        await worktree.delete_branch(fork.common_dir, fork.branch, fork.base)
+    await worktree.delete_branch(fork.common_dir, fork.branch, tip)
     assert git(repository, "branch", "--list", "forkjoin/*") == ""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees.autocommit import Left
+from forkjoin.git.worktrees.autocommit import AutocommitResult
 from support.autocommits import leave, leave_twice
 from support.branches import Fork, blob, commit, everything, files_of, make_fork
 from support.harness import git
@@ -16,7 +16,7 @@ from support.harness import git
 
 async def test_commits_on_the_branch_are_its_tip(fork: Fork) -> None:
     tip = commit(fork.path, {"done": "x"})
-    assert await leave_twice(fork) == Left(tip, 0, [])
+    assert await leave_twice(fork) == AutocommitResult(tip, 0, [])
 
 
 async def test_loose_work_goes_on_top_of_the_agents_own_commits(fork: Fork) -> None:
@@ -43,7 +43,7 @@ async def test_work_on_another_branch_is_brought_to_the_agents_and_that_one_does
     left = await leave_twice(fork)
     assert blob(fork.repository, fork.branch, "loose") == b"y"
     assert git(fork.repository, "rev-parse", "develop") == fork.base
-    assert left.loose == 1
+    assert left.uncommitted == 1
 
 
 async def test_work_that_the_branch_cannot_take_is_kept_under_a_ref(fork: Fork) -> None:
@@ -81,7 +81,7 @@ async def test_a_branch_that_a_person_has_checked_out_is_not_moved_under_them(fo
 async def test_an_older_commit_checked_out_leaves_the_branch_where_it_is(fork: Fork) -> None:
     tip = commit(fork.path, {"done": "x"})
     git(fork.path, "switch", "-q", "--detach", fork.base)
-    assert await leave_twice(fork) == Left(tip, 0, [])
+    assert await leave_twice(fork) == AutocommitResult(tip, 0, [])
 
 
 async def test_a_branch_that_was_reset_is_where_it_was_reset_to(fork: Fork) -> None:
@@ -89,14 +89,16 @@ async def test_a_branch_that_was_reset_is_where_it_was_reset_to(fork: Fork) -> N
     git(fork.path, "reset", "-q", "--soft", fork.base)
     left = await leave_twice(fork)
     assert git(fork.repository, "rev-parse", f"{left.tip}^") == fork.base
-    assert left.loose == 1
+    assert left.uncommitted == 1
 
 
 async def test_a_deleted_branch_is_made_again_with_the_commits_that_were_on_it(fork: Fork) -> None:
     done = commit(fork.path, {"done": "x"})
     git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
     left = await leave_twice(fork)
-    assert left == Left(done, 0, ["The agent's branch was gone; it was made again at the agent's last commit."])
+    assert left == AutocommitResult(
+        done, 0, ["The agent's branch was gone; it was made again at the agent's last commit."]
+    )
 
 
 async def test_loose_work_on_a_deleted_branch_goes_on_top_of_the_commits_that_were_on_it(fork: Fork) -> None:
@@ -114,7 +116,7 @@ async def test_where_the_branch_cannot_be_made_again_what_was_on_it_is_kept(fork
     git(fork.path, "branch", "-qD", fork.branch)
     git(fork.repository, "branch", f"{fork.branch}/below", fork.base)
     left = await leave(fork)
-    assert left == Left(None, 0, [left.warnings[-1]])
+    assert left == AutocommitResult(None, 0, [left.warnings[-1]])
     assert left.warnings[-1] == (
         "The agent's HEAD had left its branch; what was there is kept as refs/forkjoin/kept/a1-left, and is not merged."
     )
@@ -155,14 +157,14 @@ async def test_locks_of_a_git_that_was_killed_are_in_nobodys_way(fork: Fork) -> 
     for lock in (fork.folder / "index.lock", fork.folder / "HEAD.lock", _ref_lock(fork)):
         lock.write_bytes(b"")
     (fork.path / "loose").write_text("y")
-    assert (await leave_twice(fork)).loose == 1
+    assert (await leave_twice(fork)).uncommitted == 1
 
 
 async def test_folders_in_place_of_locks_are_in_nobodys_way(fork: Fork) -> None:
     for lock in (fork.folder / "index.lock", fork.folder / "HEAD.lock", _ref_lock(fork)):
         (lock / "deep").mkdir(parents=True)
     (fork.path / "loose").write_text("y")
-    assert (await leave_twice(fork)).loose == 1
+    assert (await leave_twice(fork)).uncommitted == 1
 
 
 def _ref_lock(fork: Fork) -> Path:
@@ -248,7 +250,9 @@ async def test_a_repository_around_the_worktrees_is_not_touched(repository: Path
     (fork.path / ".git").unlink()
     (fork.path / "loose").write_text("y")
     left = await leave(fork)
-    assert left == Left(fork.base, 0, ["git no longer knows the agent's worktree: only what is on its branch is left."])
+    assert left == AutocommitResult(
+        fork.base, 0, ["git no longer knows the agent's worktree: only what is on its branch is left."]
+    )
     assert not (tmp_path / ".git" / "index").exists()
 
 

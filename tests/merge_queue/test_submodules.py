@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.git.worktrees.worktree import take_away
+from forkjoin.git.worktrees.worktree import delete_path
 from support.branches import commit
 from support.harness import Lead, git, open_lead_in_memory
 
@@ -64,7 +64,7 @@ async def test_a_branch_whose_submodule_has_lost_its_commit_is_skipped_and_the_o
 ) -> None:
     first, second = await near.run(_MOVE, "echo y > y.txt")
     (gone,) = (repository / ".git" / "worktrees").glob(f"{first}-*/modules")
-    take_away(gone)
+    delete_path(gone)
     before = git(repository, "rev-parse", "main")
     answer = await near.call("merge_worktree", ids=[first, second])
     (skipped,) = answer["skipped"]

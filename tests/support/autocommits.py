@@ -1,20 +1,20 @@
 """How tests let loose work be committed."""
 
-from forkjoin.git.worktrees.autocommit import Left, commit_loose
+from forkjoin.git.worktrees.autocommit import AutocommitResult, commit_uncommitted_work
 from support.branches import Fork, everything
 from support.harness import git
 
 
-async def leave(fork: Fork, keep_as: str = "a1-left") -> Left:
-    return await commit_loose(fork.common_dir, fork.path, fork.branch, "Uncommitted work", keep_as)
+async def leave(fork: Fork, keep_as: str = "a1-left") -> AutocommitResult:
+    return await commit_uncommitted_work(fork.common_dir, fork.path, fork.branch, "Uncommitted work", keep_as)
 
 
-async def leave_twice(fork: Fork) -> Left:
+async def leave_twice(fork: Fork) -> AutocommitResult:
     """As it is left the first time, once the second has changed nothing and kept nothing more."""
     left = await leave(fork)
     before = everything(fork.repository)
     again = await leave(fork)
-    assert (again.tip, again.loose) == (left.tip, 0)
+    assert (again.tip, again.uncommitted) == (left.tip, 0)
     assert everything(fork.repository) == before
     assert left.tip == git(fork.repository, "rev-parse", fork.branch)
     return left

@@ -7,7 +7,7 @@ from support.branches import everything
 from support.harness import Lead
 
 
-def worktree_of(home: Home, id_: str) -> Path:
+def worktree_path_of(home: Home, id_: str) -> Path:
     (found,) = home.worktrees.glob(f"*/{id_}-*")
     return found
 

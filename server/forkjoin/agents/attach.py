@@ -22,7 +22,7 @@ from forkjoin.core.event import Noted
 from forkjoin.core.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.core.session import Caller
 from forkjoin.git.objects import temporary_objects
-from forkjoin.git.worktrees.release_branches import free_others
+from forkjoin.git.worktrees.release_branches import release_other_branches
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
@@ -158,7 +158,7 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
     if not is_unchanged:
         message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
         tip = (await commit_uncommitted(services.store, common_dir, agent, message)).tip
-    freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
+    freed = await release_other_branches(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
     await services.store.events.add(agent, [(Noted(words), -1) for words in freed])
     if tip is None or await find_result_commit(services.store, agent) == tip:
         return

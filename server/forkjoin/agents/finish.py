@@ -25,9 +25,9 @@ from forkjoin.git.git_config import find_warnings
 from forkjoin.git.refs import find_tip
 from forkjoin.git.unsaved.unsaved_work import UnsavedWork, find_unsaved_work
 from forkjoin.git.worktrees import autocommit, merge_in_worktree
-from forkjoin.git.worktrees.release_branches import free_others
+from forkjoin.git.worktrees.release_branches import release_other_branches
 from forkjoin.git.worktrees.sparse_checkout import is_sparse
-from forkjoin.git.worktrees.worktree_folder import find_place
+from forkjoin.git.worktrees.worktree_folder import find_registered_worktree
 from forkjoin.services import Services
 from forkjoin.store.rows import RESTORED
 from forkjoin.workspace import config_tampering
@@ -65,7 +65,7 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
 
 async def _verify(services: Services, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> VerifyOutcome:
     """Run verify and judge. Add a warning if the worktree is a sparse checkout."""
-    place = await find_place(common_dir, Path(agent.worktree.path))
+    place = await find_registered_worktree(common_dir, Path(agent.worktree.path))
     is_partial = place is not None and await is_sparse(place.folder)
     verified = await verify(services, agent, environment)
     if is_partial and verified.verdict is not Verify.NONE:
@@ -79,7 +79,7 @@ async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[
 
     Return warnings about these and about changed refs.
     """
-    freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
+    freed = await release_other_branches(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
     return [*freed, *await find_foreign_ref_changes(services, agent, common_dir)]
 
 
@@ -124,7 +124,7 @@ async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
     return Merge.UNMERGED if result.commits else Merge.NOTHING
 
 
-async def _commit_work(services: Services, common_dir: str, agent: Agent) -> autocommit.Left:
+async def _commit_work(services: Services, common_dir: str, agent: Agent) -> autocommit.AutocommitResult:
     """Commit uncommitted work, and return the state of the branch.
 
     Once verify or judge has begun, nothing is committed: the files may be theirs.
@@ -132,16 +132,16 @@ async def _commit_work(services: Services, common_dir: str, agent: Agent) -> aut
     kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
     tests = [await services.executor.outcome(handle) for handle in run_handles(agent.handle, *kinds)]
     if any(test.kind != "not_started" for test in tests):
-        return autocommit.Left(await find_tip(common_dir, agent.ref), 0, [])
+        return autocommit.AutocommitResult(await find_tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
     return await commit_uncommitted(services.store, common_dir, agent, message)
 
 
-async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) -> str | None:
+async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.AutocommitResult) -> str | None:
     """Return why the agent has not resolved its conflict, or `None` if it has."""
     if left.tip is None:
         return "its branch is gone"
-    return await merge_in_worktree.why_unresolved(
+    return await merge_in_worktree.describe_unresolved(
         common_dir, agent.worktree.base, agent.conflict.commit, left.tip, left.conflicts
     )
 
@@ -152,7 +152,7 @@ class _Ended(NamedTuple):
     common_dir: str
     outcome: Outcome
     concluded: Conclusion
-    left: autocommit.Left
+    left: autocommit.AutocommitResult
     verified: VerifyOutcome
     beyond: list[str]  #: warnings about other branches
 
@@ -230,7 +230,7 @@ async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
         agent.conflict.commit: f"a{agent.conflict.agent}",
     }
     with suppress(ForkjoinError):  # for example if the histories have no common commit
-        return await merge_in_worktree.find_dropped(ended.common_dir, sides, ended.left.tip)
+        return await merge_in_worktree.find_dropped_changes(ended.common_dir, sides, ended.left.tip)
     return []
 
 

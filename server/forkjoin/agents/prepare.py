@@ -37,7 +37,7 @@ async def prepare(services: Services, agent: Agent) -> Agent:
         )
     project = await store.projects.get(agent.project)
     if agent.attempt > 1 and agent.worktree.prepared and is_folder(path):
-        await autocommit.mend(project.common_dir, path, agent.worktree.branch)
+        await autocommit.repair(project.common_dir, path, agent.worktree.branch)
         return agent
     agent = await determine_base(services, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
@@ -51,7 +51,7 @@ async def prepare(services: Services, agent: Agent) -> Agent:
             await bring_ignored(Path(agent.worktree.checkout), path)
     except (ForkjoinError, OSError):
         if not agent.worktree.prepared:  # else its program may have started already
-            await worktree.undo(project.common_dir, path, branch, agent.worktree.base)
+            await worktree.discard(project.common_dir, path, branch, agent.worktree.base)
         raise
     await store.agents.update(agent, prepared=True, branch=branch)
     return await store.agents.get(agent.number)

@@ -38,7 +38,7 @@ from forkjoin.core.model import Agent, Removal
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.refs import describe_symbolic_target, find_symbolic_target, find_tip
 from forkjoin.git.worktrees import worktree
-from forkjoin.git.worktrees.autocommit import Left
+from forkjoin.git.worktrees.autocommit import AutocommitResult
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
@@ -143,7 +143,7 @@ async def _check_and_keep(
         await end_person_program(services, agent)
     symbolic = [note for agent in known if (note := await _warn_of_symbolic_branch(common_dir, agent))]
     leftovers = {agent.number: await commit_leftovers(services, common_dir, agent) for agent in known}
-    if late := [agent for agent in known if agent.removing and leftovers[agent.number].loose and not discard]:
+    if late := [agent for agent in known if agent.removing and leftovers[agent.number].uncommitted and not discard]:
         raise refuse_removal(
             late[0], "its worktree got new files after its removal was interrupted. They are on its branch now"
         )
@@ -162,7 +162,7 @@ async def _check_and_keep(
 
 async def _has_begun(common_dir: str, agent: Agent) -> bool:
     """Return whether the deletion of the agent's worktree has begun."""
-    return await to_thread.run_sync(worktree.going_since, common_dir, Path(agent.worktree.path)) is not None
+    return await to_thread.run_sync(worktree.removal_began_at, common_dir, Path(agent.worktree.path)) is not None
 
 
 def _removal_lock(services: Services, project: int) -> anyio.Lock:
@@ -171,8 +171,8 @@ def _removal_lock(services: Services, project: int) -> anyio.Lock:
 
 
 async def _commit_newer_changes(
-    services: Services, common_dir: str, agents: Sequence[Agent], leftovers: Mapping[int, Left]
-) -> dict[int, Left]:
+    services: Services, common_dir: str, agents: Sequence[Agent], leftovers: Mapping[int, AutocommitResult]
+) -> dict[int, AutocommitResult]:
     """Commit changes that worktrees got while the teardown ran, which may take long.
 
     Returns:
@@ -181,7 +181,7 @@ async def _commit_newer_changes(
     Raises:
         CallerError: An agent is in use again, or its branch has moved.
     """
-    added: dict[int, Left] = {}
+    added: dict[int, AutocommitResult] = {}
     now = await services.store.agents.get_all(agent.number for agent in agents)
     check_not_in_use(services, now)
     for agent in (one for one in now if one.number in leftovers):
@@ -245,7 +245,7 @@ async def _delete(services: Services, common_dir: str, agent: Agent) -> str | No
     if agent.worktree.prepared:
         await worktree.remove(common_dir, Path(agent.worktree.path))
         if not repository_is_gone and not (agent.removing and await _is_checked_out(common_dir, agent)):
-            await worktree.retire_branch(common_dir, agent.worktree.branch, tip)
+            await worktree.delete_branch(common_dir, agent.worktree.branch, tip)
     await config_tampering.delete_ignore_rules(services, agent)
     await services.store.agents.update(agent, removed=time.time())  # last, so that an interrupted removal is finished
     return kept_as

@@ -10,7 +10,7 @@ from forkjoin.core.error import CallerError, ForkjoinError, words_of
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent
 from forkjoin.git.worktrees.falsely_changed_files import fingerprint
-from forkjoin.git.worktrees.worktree_folder import find_place, is_folder
+from forkjoin.git.worktrees.worktree_folder import find_registered_worktree, is_folder
 from forkjoin.services import Services
 
 #: The number of teardowns that run at the same time.
@@ -30,7 +30,7 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
     if not (recipe.share or recipe.setup):
         return True
     workspace = await workspace_of(services, agent, environment)
-    place = await find_place(workspace.common_dir, workspace.path)
+    place = await find_registered_worktree(workspace.common_dir, workspace.path)
     assert place
     done = anyio.Path(place.folder, "forkjoin-set-up")
     if await done.exists():

@@ -14,14 +14,14 @@ from forkjoin.git.file_names import printable_list
 from forkjoin.git.unsaved import unsaved_work
 from forkjoin.git.unsaved.unsaved_work import UnsavedWork
 from forkjoin.git.worktrees import worktree
-from forkjoin.git.worktrees.autocommit import Left, keep_left
+from forkjoin.git.worktrees.autocommit import AutocommitResult, keep_abandoned_commits
 from forkjoin.git.worktrees.hidden_files import find_unseen
 from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
 from forkjoin.workspace.agent_work import commit_uncommitted, find_result_commit
 
 
-async def commit_leftovers(services: Services, common_dir: str, agent: Agent) -> Left:
+async def commit_leftovers(services: Services, common_dir: str, agent: Agent) -> AutocommitResult:
     """Commit the changes that the worktree got after the agent's end."""
     try:
         return await commit_uncommitted(services.store, common_dir, agent, f"Left in the worktree of {agent.label}")
@@ -30,7 +30,7 @@ async def commit_leftovers(services: Services, common_dir: str, agent: Agent) ->
 
 
 async def find_uncommittable(
-    services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, Left]
+    services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, AutocommitResult]
 ) -> list[UnsavedWork]:
     """Return the files in the worktree that git can't commit or doesn't see."""
     top = Path(agent.worktree.path)
@@ -91,12 +91,12 @@ async def keep_late_files(common_dir: str, agent: Agent) -> list[str]:
     Return a warning about them.
     """
     path = Path(agent.worktree.path)
-    since = await to_thread.run_sync(worktree.going_since, common_dir, path)
+    since = await to_thread.run_sync(worktree.removal_began_at, common_dir, path)
     late = await to_thread.run_sync(unsaved_work.find_late_files, common_dir, path, since or 0)
     return [await keep_unsaved(common_dir, agent, late)] if late else []
 
 
-async def keep_left_behind(common_dir: str, agent: Agent, left: Left, *, discard: bool) -> None:
+async def keep_left_behind(common_dir: str, agent: Agent, left: AutocommitResult, *, discard: bool) -> None:
     """Keep the commits that a reset or a rebase left behind.
 
     Only reflogs name them.
@@ -105,7 +105,7 @@ async def keep_left_behind(common_dir: str, agent: Agent, left: Left, *, discard
         discard: Whether to continue if they can't be read.
     """
     try:
-        await keep_left(common_dir, Path(agent.worktree.path), agent.worktree.branch, left.tip, agent.slug)
+        await keep_abandoned_commits(common_dir, Path(agent.worktree.path), agent.worktree.branch, left.tip, agent.slug)
     except GitError as error:
         if not discard:
             give_up = "Pass discard_unmerged=true to give them up"

@@ -8,7 +8,7 @@ from anyio import to_thread
 
 from forkjoin.git import git
 from forkjoin.git.file_names import printable, split_names
-from forkjoin.git.worktrees.worktree_folder import find_place, is_folder
+from forkjoin.git.worktrees.worktree_folder import find_registered_worktree, is_folder
 
 #: Bytes of a diff that are read. An agent may have added files of any size.
 LIMIT = 32 * 1024 * 1024
@@ -62,11 +62,11 @@ async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: s
         path: A path to restrict the diff to, or `None`.
         stat: Whether to return a summary per file instead of a patch.
     """
-    place = await find_place(common_dir, worktree)
+    place = await find_registered_worktree(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return b""
     text = await git.read_output(
-        worktree, *_arguments(stat), base, "--", *_restrict(path), limit=LIMIT, extra=place.here
+        worktree, *_arguments(stat), base, "--", *_restrict(path), limit=LIMIT, extra=place.variables
     )
     untracked = split_names(await place.git("ls-files", "-z", "--others", "--exclude-standard"))
     return text + b"".join(

@@ -179,7 +179,7 @@ class _EligibilityChecks:
     async def _skip_resolver(self, agent: Agent, tip: str) -> SkippedBranch | None:
         """Skip a resolver whose branch still has the conflict, or brings back work that was undone in the target."""
         if agent.state is not State.SUCCEEDED and (
-            why := await merge_in_worktree.why_unresolved(
+            why := await merge_in_worktree.describe_unresolved(
                 self.context.common_dir, agent.worktree.base, agent.conflict.commit, tip
             )
         ):

@@ -12,7 +12,7 @@ from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, words
 from forkjoin.git.merging import move_target
 from forkjoin.git.refs import short_name
 from forkjoin.git.worktrees.checkout import find_folder, lock_checkout_in_any_state
-from forkjoin.git.worktrees.worktree_folder import worktree_of
+from forkjoin.git.worktrees.worktree_folder import worktree_path_of
 
 
 async def settle_interrupted_move(common_dir: str, move: move_target.TargetMove, owner: str) -> bool:
@@ -48,7 +48,7 @@ async def _find_checkout(common_dir: str, move: move_target.TargetMove) -> tuple
         return None
     folder = await find_folder(common_dir, move.checkout)
     if folder is None or not _is_same(folder, move.folder):
-        moved = await to_thread.run_sync(worktree_of, Path(move.folder)) if move.folder else None
+        moved = await to_thread.run_sync(worktree_path_of, Path(move.folder)) if move.folder else None
         folder = await find_folder(common_dir, str(moved)) if moved else None
         return (str(moved), folder) if folder and _is_same(folder, move.folder) else None
     return move.checkout, folder

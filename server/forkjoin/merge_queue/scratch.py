@@ -16,10 +16,10 @@ from forkjoin.core.error import CallerError, GitError, is_passing
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
 from forkjoin.git.refs import short_name
-from forkjoin.git.worktrees.files_shared_from_checkout import drop_changed
-from forkjoin.git.worktrees.included_files import renew_ignored
+from forkjoin.git.worktrees.files_shared_from_checkout import delete_changed_copies
+from forkjoin.git.worktrees.included_files import update_ignored_copies
 from forkjoin.git.worktrees.scratch_worktree import UnfitCommitError, detach, make_scratch
-from forkjoin.git.worktrees.worktree_folder import find_place
+from forkjoin.git.worktrees.worktree_folder import find_registered_worktree
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.services import Services
 from forkjoin.store.scratch_worktrees import ScratchWorktree
@@ -97,16 +97,16 @@ class ScratchVerifier:
         if left := await end_runs(context.services, set(runs).difference(current)):
             raise OSError(f"processes of an earlier verify run can't be ended: {', '.join(left)}")
         path, checkout = scratch_path(context.services.home, scratch.number), Path(scratch.checkout)
-        if scratch.ready != run or await find_place(context.common_dir, path) is None:
+        if scratch.ready != run or await find_registered_worktree(context.common_dir, path) is None:
             keep = bool(scratch.tip) and await context.is_ancestor(scratch.tip, context.job.target)
             await self._store.scratch_worktrees.set_ready(scratch.number, "", scratch.tip if keep else "")
             await make_scratch(context.common_dir, path, commit, keep=keep)
             await self._store.scratch_worktrees.set_ready(scratch.number, run, commit)
-        place = await find_place(context.common_dir, path)
+        place = await find_registered_worktree(context.common_dir, path)
         if place and scratch.checkout and not current:
-            await renew_ignored(checkout, place)
+            await update_ignored_copies(checkout, place)
             if scratch.recipe.share:
-                await to_thread.run_sync(drop_changed, checkout, place, scratch.recipe.share)
+                await to_thread.run_sync(delete_changed_copies, checkout, place, scratch.recipe.share)
 
     def _run_prefix(self, scratch: ScratchWorktree, commit: str) -> str:
         return f"t{scratch.number}-{self._context.job.number}-{commit[:16]}"

@@ -83,10 +83,10 @@ async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, w
     await store.results.replace(agent, now)
 
 
-async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.Left:
+async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.AutocommitResult:
     """Commit the worktree's uncommitted files, except those that setup wrote."""
     set_up = await store.baselines.setup_files(agent)
-    return await autocommit.commit_loose(
+    return await autocommit.commit_uncommitted_work(
         common_dir, Path(agent.worktree.path), agent.worktree.branch, message, agent.slug, set_up=set_up
     )
 

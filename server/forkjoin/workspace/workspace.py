@@ -13,7 +13,7 @@ from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.core.session import NO_RIGHTS
 from forkjoin.core.settings import Recipe
 from forkjoin.git.worktrees.files_shared_from_checkout import COPY, share
-from forkjoin.git.worktrees.worktree_folder import Place, find_place
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 from forkjoin.process.environment import compose
 from forkjoin.services import Services
 from forkjoin.workspace.shell_command import CommandRun, Shell, run_handles
@@ -93,9 +93,11 @@ class Workspace:
                 return SetupOutcome(notes, f"{kind} failed: {outcome}\n{printed}".strip())
         return SetupOutcome(notes)
 
-    async def _place(self) -> Place | None:
+    async def _place(self) -> RegisteredWorktree | None:
         """Return the worktree's git data, or `None` if no files are shared with it."""
-        return await find_place(self.common_dir, self.path) if self.recipe.share and self.checkout else None
+        return (
+            await find_registered_worktree(self.common_dir, self.path) if self.recipe.share and self.checkout else None
+        )
 
     async def tear_down(self) -> str:
         """Run the teardown, if there is one. Return why it failed, or ""."""

@@ -66,7 +66,7 @@ async def test_the_user_gets_a_commit_that_was_pushed_nowhere(repository: Path, 
     add(repository, library)
     if not is_ready:
         git(repository, "submodule", "deinit", "-q", "-f", "lib")
-        worktree.take_away(repository / ".git" / "modules")
+        worktree.delete_path(repository / ".git" / "modules")
     fork = await make(repository)
     done = move(fork)
     assert await keep(fork, dry_run=True) is None
@@ -213,7 +213,7 @@ async def test_a_shallow_submodule_is_copied_where_there_is_none_and_refused_whe
     git(fork.path, *ALLOW, "submodule", "update", "-q", "--init", "--depth=1")
     move(fork)
     assert await keep(fork) is None
-    worktree.take_away(repository / ".git" / "modules")
+    worktree.delete_path(repository / ".git" / "modules")
     assert await keep(fork) is None
     module = repository / ".git" / "modules" / "lib"
     assert git(module, "fsck", "--strict", "--no-dangling") == ""

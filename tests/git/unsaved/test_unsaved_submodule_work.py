@@ -23,9 +23,9 @@ async def test_work_in_a_submodule_is_unsaved(with_submodule: Fork, work: Callab
 async def test_commits_of_a_submodule_whose_folder_was_deleted_are_unsaved(with_submodule: Fork) -> None:
     fork = with_submodule
     commit(fork.path / "lib", {"a": "x"})
-    worktree.take_away(fork.path / "lib")
+    worktree.delete_path(fork.path / "lib")
     assert await describe_unsaved(fork) == ["modules/lib (1 commit)"]
-    worktree.take_away(fork.path)
+    worktree.delete_path(fork.path)
     assert await describe_unsaved(fork) == ["modules/lib (1 commit)"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import GitError
-from forkjoin.git.worktrees.autocommit import Left
+from forkjoin.git.worktrees.autocommit import AutocommitResult
 from support.autocommits import leave, leave_twice
 from support.branches import (
     GIT_VERSION,
@@ -24,7 +24,7 @@ from support.harness import git
 
 
 async def test_nothing_loose_makes_no_commit_and_no_warning(fork: Fork) -> None:
-    assert await leave_twice(fork) == Left(fork.base, 0, [])
+    assert await leave_twice(fork) == AutocommitResult(fork.base, 0, [])
 
 
 async def test_edited_new_and_deleted_files_are_in_one_commit_on_the_branch(fork: Fork) -> None:
@@ -33,7 +33,7 @@ async def test_edited_new_and_deleted_files_are_in_one_commit_on_the_branch(fork
     (fork.path / "new" / "deep" / "file").write_bytes(bytes(range(256)) * 1000)
     (fork.path / "README.md").unlink()
     left = await leave_twice(fork)
-    assert left.loose == 3
+    assert left.uncommitted == 3
     assert left.warnings == ["3 uncommitted paths were committed for the agent."]
     assert files_of(fork.repository, fork.branch) == ["100644 new/deep/file", "100644 shared.txt"]
     assert blob(fork.repository, fork.branch, "shared.txt") == b"one\r\ntwo\n\xff"
@@ -58,7 +58,7 @@ async def test_modes_and_symlinks_are_kept(fork: Fork) -> None:
 )
 async def test_a_file_of_any_name_is_kept(fork: Fork, name: bytes) -> None:
     (fork.path / os.fsdecode(name)).write_bytes(name)
-    assert (await leave_twice(fork)).loose == 1
+    assert (await leave_twice(fork)).uncommitted == 1
     assert blob(fork.repository, fork.branch, name) == name
 
 
@@ -80,7 +80,7 @@ async def test_a_change_within_the_second_of_the_checkout_is_seen(fork: Fork) ->
     os.utime(fork.path / "shared.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     index = (fork.folder / "index").stat()
     os.utime(fork.folder / "index", ns=(index.st_atime_ns, stat.st_mtime_ns))
-    assert (await leave_twice(fork)).loose == 1
+    assert (await leave_twice(fork)).uncommitted == 1
 
 
 @pytest.mark.parametrize(("files", "how"), [(3, "core.fsync=committed"), (150, "--file-system")])
@@ -124,7 +124,7 @@ async def test_what_passes_is_no_reason_to_commit_less_or_to_make_the_index_anew
         with pytest.raises(GitError, match="No space left"):
             await leave(fork)
     assert (fork.folder / "index").read_bytes() == before
-    assert (await leave_twice(fork)).loose == 1
+    assert (await leave_twice(fork)).uncommitted == 1
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".gitattributes", "deep/er/.gitignore", "deep/er/.gitattributes"])
@@ -135,7 +135,7 @@ async def test_pipes_where_git_reads_its_settings_hold_nobody_up(fork: Fork, nam
     os.mkfifo(fork.path / name)
     left = await leave(fork)
     assert left.warnings[0] == f"The agent left pipes that git would wait for, which were removed: {name}."
-    assert left.loose == 2
+    assert left.uncommitted == 2
     assert (await leave_twice(fork)).tip == left.tip
 
 
@@ -145,7 +145,7 @@ async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fo
     (fork.path / "good").write_text("x")
     left = await leave_twice(fork)
     assert left.warnings[0] == "Not all of the uncommitted work could be committed: error: invalid path 'GIT~1/refused'"
-    assert left.loose == 1
+    assert left.uncommitted == 1
     assert blob(fork.repository, fork.branch, "good") == b"x"
 
 
@@ -249,7 +249,7 @@ async def test_ignored_files_are_named_but_not_committed(fork: Fork) -> None:
     for name in ("cache/1", "cache/2", "a.log", os.fsdecode(b"\xff\n.log")):
         (fork.path / name).touch()
     left = await leave_twice(fork)
-    assert left.loose == 0
+    assert left.uncommitted == 0
     assert left.warnings == ["Ignored files stay in the worktree and are not merged: a.log, cache/, \\xff\\n.log."]
 
 

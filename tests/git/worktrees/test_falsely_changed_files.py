@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees.autocommit import Left, commit_loose, is_at
+from forkjoin.git.worktrees.autocommit import AutocommitResult, commit_uncommitted_work, is_at
 from forkjoin.git.worktrees.falsely_changed_files import fingerprint
 from support.branches import Fork, commit, everything, files_of, make_fork, put_raw, touch, write
 from support.harness import git
@@ -48,8 +48,8 @@ def with_autocrlf(repository: Path) -> None:
 KINDS = [with_line_ends, with_mixed_line_ends, with_an_id, with_an_encoding, with_a_filter, with_autocrlf]
 
 
-async def commit_what_is_loose(fork: Fork, set_up: bytes = b"") -> Left:
-    return await commit_loose(fork.common_dir, fork.path, fork.branch, "loose", "a1-left", set_up=set_up)
+async def commit_what_is_loose(fork: Fork, set_up: bytes = b"") -> AutocommitResult:
+    return await commit_uncommitted_work(fork.common_dir, fork.path, fork.branch, "loose", "a1-left", set_up=set_up)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +61,7 @@ async def test_a_file_that_git_calls_modified_at_once_is_not_committed(
     touch(fork.path)
     assert git(fork.path, "status", "--porcelain") == " M a.dos"
     left = await commit_what_is_loose(fork)
-    assert (left.tip, left.loose, left.warnings) == (fork.base, 0, [])
+    assert (left.tip, left.uncommitted, left.warnings) == (fork.base, 0, [])
     assert await is_at(fork.common_dir, fork.path, fork.base)
 
 
@@ -74,19 +74,19 @@ async def test_only_what_was_done_is_committed_beside_it(repository: Path, kind:
     write(fork.path, "new", "x\n")
     write(fork.path, "shared.txt", None)
     left = await commit_what_is_loose(fork)
-    assert (left.loose, left.warnings) == (3, ["3 uncommitted paths were committed for the agent."])
+    assert (left.uncommitted, left.warnings) == (3, ["3 uncommitted paths were committed for the agent."])
     assert git(fork.path, "diff", "--name-status", fork.base, fork.branch).split() == [
         *("M", "README.md", "A", "new", "D", "shared.txt"),
     ]
     assert git(fork.path, "status", "--porcelain") == " M a.dos"
-    assert (await commit_what_is_loose(fork)).loose == 0
+    assert (await commit_what_is_loose(fork)).uncommitted == 0
 
 
 async def test_a_change_of_such_a_file_is_committed(repository: Path) -> None:
     with_line_ends(repository)
     fork = await make_fork(repository)
     (fork.path / "a.dos").write_bytes(b"one\r\ntwo\r\nthree\r\n")
-    assert (await commit_what_is_loose(fork)).loose == 1
+    assert (await commit_what_is_loose(fork)).uncommitted == 1
     assert git(repository, "show", f"{fork.branch}:a.dos") == "one\ntwo\nthree"
 
 
@@ -94,7 +94,7 @@ async def test_its_mode_is_a_change(repository: Path) -> None:
     with_line_ends(repository)
     fork = await make_fork(repository)
     (fork.path / "a.dos").chmod(0o755)
-    assert (await commit_what_is_loose(fork)).loose == 1
+    assert (await commit_what_is_loose(fork)).uncommitted == 1
     assert "100755 a.dos" in files_of(repository, fork.branch)
 
 
@@ -102,7 +102,7 @@ async def test_what_the_agent_has_staged_is_committed(repository: Path) -> None:
     with_line_ends(repository)
     fork = await make_fork(repository)
     git(fork.path, "add", "--renormalize", ".")
-    assert (await commit_what_is_loose(fork)).loose == 1
+    assert (await commit_what_is_loose(fork)).uncommitted == 1
     assert git(repository, "show", f"{fork.branch}:a.dos") == "one\ntwo"
 
 
@@ -111,7 +111,7 @@ async def test_an_attribute_that_the_agent_adds_changes_no_file_that_it_did_not_
     fork = await make_fork(repository)
     touch(fork.path)
     write(fork.path, ".gitattributes", "* text\n")
-    assert (await commit_what_is_loose(fork)).loose == 1
+    assert (await commit_what_is_loose(fork)).uncommitted == 1
     assert git(repository, "diff", "--name-only", fork.base, fork.branch) == ".gitattributes"
 
 
@@ -131,7 +131,7 @@ async def test_what_setup_has_left_is_not_committed(repository: Path) -> None:
     set_up(fork.path)
     found = await fingerprint(fork.common_dir, fork.path)
     left = await commit_what_is_loose(fork, found)
-    assert (left.tip, left.loose, left.warnings) == (fork.base, 0, [])
+    assert (left.tip, left.uncommitted, left.warnings) == (fork.base, 0, [])
     assert await is_at(fork.common_dir, fork.path, fork.base, set_up=found)
     assert not await is_at(fork.common_dir, fork.path, fork.base)
 
@@ -147,7 +147,7 @@ async def test_what_the_agent_has_changed_of_it_is_committed(repository: Path) -
     write(fork.path, "shared.txt", "again\n")
     write(fork.path, "copy", "by setup\n")
     left = await commit_what_is_loose(fork, found)
-    assert left.loose == 5
+    assert left.uncommitted == 5
     changed = git(repository, "diff", "--name-only", fork.base, fork.branch).split()
     assert changed == ["copy", "deep/made.txt", "link", "made.txt", "shared.txt"]
     assert git(fork.path, "status", "--porcelain") == " M README.md"
@@ -160,7 +160,7 @@ async def test_what_is_staged_of_it_is_the_agents_own(repository: Path) -> None:
     git(fork.path, "add", "made.txt")
     git(fork.path, "rm", "-q", "--cached", "shared.txt")
     write(fork.path, "new", "x\n")
-    assert (await commit_what_is_loose(fork, found)).loose == 3
+    assert (await commit_what_is_loose(fork, found)).uncommitted == 3
     changed = git(repository, "diff", "--name-only", fork.base, fork.branch).split()
     assert changed == ["made.txt", "new", "shared.txt"]
 
@@ -172,5 +172,5 @@ async def test_a_pipe_among_it_holds_nobody_up(repository: Path) -> None:
     (fork.path / "made.txt").unlink()
     os.mkfifo(fork.path / "made.txt")
     before = everything(repository)["refs"]
-    assert (await commit_what_is_loose(fork, found)).loose == 0
+    assert (await commit_what_is_loose(fork, found)).uncommitted == 0
     assert everything(repository)["refs"] == before

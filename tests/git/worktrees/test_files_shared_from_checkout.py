@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from forkjoin.git.worktrees import autocommit, worktree
 from forkjoin.git.worktrees.files_shared_from_checkout import COPY, share
-from forkjoin.git.worktrees.worktree_folder import Place, find_place
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 from support.branches import Fork, contents, files_of, make_fork, write
 from support.harness import git
 from support.repository_configs import put_dependencies
 
 
-async def place_of(fork: Fork) -> Place:
-    found = await find_place(fork.common_dir, fork.path)
+async def place_of(fork: Fork) -> RegisteredWorktree:
+    found = await find_registered_worktree(fork.common_dir, fork.path)
     assert found
     return found
 
@@ -26,8 +26,8 @@ async def bring(fork: Fork, **wanted: str) -> list[str]:
     return notes
 
 
-async def commit_loose(fork: Fork) -> autocommit.Left:
-    return await autocommit.commit_loose(fork.common_dir, fork.path, fork.branch, "loose", "a1-left")
+async def commit_uncommitted_work(fork: Fork) -> autocommit.AutocommitResult:
+    return await autocommit.commit_uncommitted_work(fork.common_dir, fork.path, fork.branch, "loose", "a1-left")
 
 
 async def test_a_link_leads_to_the_checkouts_folder(repository: Path) -> None:
@@ -130,13 +130,13 @@ async def test_what_is_shared_is_no_loose_work_whatever_the_pattern(repository: 
     fork = await make_fork(repository)
     await bring(fork, node_modules=how)
     await bring(fork, node_modules=how)
-    left = await commit_loose(fork)
-    assert (left.loose, left.tip) == (0, fork.base)
+    left = await commit_uncommitted_work(fork)
+    assert (left.uncommitted, left.tip) == (0, fork.base)
     assert left.warnings == [], "nor is it told as what stays"
     write(fork.path, "work.txt", "work\n")
     write(fork.path, "node_modules.forkjoin-new/half", "half\n")
-    left = await commit_loose(fork)
-    assert left.loose == 1
+    left = await commit_uncommitted_work(fork)
+    assert left.uncommitted == 1
     assert "work.txt" in " ".join(files_of(repository, fork.branch))
     assert "node_modules" not in " ".join(files_of(repository, fork.branch))
     assert left.tip
@@ -154,7 +154,7 @@ async def test_what_is_not_shared_is_work_as_ever(repository: Path) -> None:
         await bring(fork, vendor="copy", missing="copy")
     write(fork.path, "vendor/new", "new\n")
     write(fork.path, "missing/new", "new\n")
-    assert (await commit_loose(fork)).loose == 2
+    assert (await commit_uncommitted_work(fork)).uncommitted == 2
 
 
 async def test_what_the_user_ignores_everywhere_is_ignored_still(repository: Path, user: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_what_the_user_ignores_everywhere_is_ignored_still(repository: Pat
             git(user, "config", "--global", "core.excludesFile", str(place))
         await bring(fork, node_modules="link")
         write(fork.path, "x.swp", "x\n")
-        assert (await commit_loose(fork)).loose == 0
+        assert (await commit_uncommitted_work(fork)).uncommitted == 0
         place.unlink()
 
 
@@ -180,7 +180,7 @@ async def test_what_a_file_of_the_worktree_ignores_is_ignored_still(repository: 
     fork = await make_fork(repository)
     await bring(fork, node_modules="link")
     write(fork.path, "x.swp", "x\n")
-    assert (await commit_loose(fork)).loose == 0
+    assert (await commit_uncommitted_work(fork)).uncommitted == 0
 
 
 async def test_the_checkout_and_its_repository_are_as_before(repository: Path) -> None:
@@ -188,7 +188,7 @@ async def test_the_checkout_and_its_repository_are_as_before(repository: Path) -
     fork = await make_fork(repository)
     before = (contents(repository), (repository / ".git/config").read_bytes(), git(repository, "status", "--porcelain"))
     await bring(fork, node_modules="link")
-    await commit_loose(fork)
+    await commit_uncommitted_work(fork)
     after = (contents(repository), (repository / ".git/config").read_bytes(), git(repository, "status", "--porcelain"))
     assert after == before
     assert (

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees.autocommit import keep_left
+from forkjoin.git.worktrees.autocommit import keep_abandoned_commits
 from support.autocommits import leave
 from support.branches import GIT_VERSION, Fork, commit, make_fork, put_counting_git
 from support.harness import git
@@ -19,7 +19,7 @@ def refs_left(fork: Fork) -> list[str]:
 async def keep_twice(fork: Fork) -> list[str]:
     """Keep what was left behind, before the worktree goes; the subjects of all commits that are kept by it then."""
     for _ in range(2):
-        await keep_left(fork.common_dir, fork.path, fork.branch, (await leave(fork)).tip, "a1-left")
+        await keep_abandoned_commits(fork.common_dir, fork.path, fork.branch, (await leave(fork)).tip, "a1-left")
     if not (refs := refs_left(fork)):
         return []
     assert refs == [KEPT]
@@ -88,7 +88,7 @@ async def test_an_agent_that_only_committed_costs_no_call_of_git(
     (fork.path / "loose").touch()
     left = await leave(fork)
     log = put_counting_git(tmp_path / "bin", monkeypatch)
-    await keep_left(fork.common_dir, fork.path, fork.branch, left.tip, "a1-left")
+    await keep_abandoned_commits(fork.common_dir, fork.path, fork.branch, left.tip, "a1-left")
     assert log.read_text() == ""
 
 

@@ -9,9 +9,9 @@ import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.core.regular_file import open_regular
 from forkjoin.git.worktrees import included_files
-from forkjoin.git.worktrees.autocommit import commit_loose
-from forkjoin.git.worktrees.included_files import bring_ignored, renew_ignored
-from forkjoin.git.worktrees.worktree_folder import find_place
+from forkjoin.git.worktrees.autocommit import commit_uncommitted_work
+from forkjoin.git.worktrees.included_files import bring_ignored, update_ignored_copies
+from forkjoin.git.worktrees.worktree_folder import find_registered_worktree
 from support.branches import commit, contents, everything, make_fork
 from support.harness import git
 
@@ -54,7 +54,7 @@ async def test_what_was_brought_is_not_named_as_left_behind(checkout: Path) -> N
     fork = await make_fork(checkout)
     await bring_ignored(checkout, fork.path)
     (fork.path / "build" / "out").touch()
-    left = await commit_loose(fork.common_dir, fork.path, fork.branch, "Uncommitted work", "a1-left")
+    left = await commit_uncommitted_work(fork.common_dir, fork.path, fork.branch, "Uncommitted work", "a1-left")
     assert left.warnings == ["Ignored files stay in the worktree and are not merged: build/."]
 
 
@@ -168,33 +168,33 @@ async def test_a_checkout_without_worktreeinclude_brings_nothing(repository: Pat
 
 async def test_what_is_named_no_more_goes_where_it_was_brought_to_be_renewed(checkout: Path) -> None:
     fork = await make_fork(checkout)
-    place = await find_place(fork.common_dir, fork.path)
+    place = await find_registered_worktree(fork.common_dir, fork.path)
     assert place
-    await renew_ignored(checkout, place)
+    await update_ignored_copies(checkout, place)
     (fork.path / "two.secret").write_text("made there")
     (checkout / ".env").unlink()
     (checkout / ".worktreeinclude").write_text(".env\n")
-    await renew_ignored(checkout, place)
+    await update_ignored_copies(checkout, place)
     assert not (fork.path / "one.secret").exists()
     assert [name for name in contents(fork.path) if not (checkout / name).exists()] == ["two.secret"]
 
 
 async def test_what_a_worktree_tracks_is_not_renewed_from_the_checkout(checkout: Path) -> None:
     fork = await make_fork(checkout)
-    place = await find_place(fork.common_dir, fork.path)
+    place = await find_registered_worktree(fork.common_dir, fork.path)
     assert place
-    await renew_ignored(checkout, place)
+    await update_ignored_copies(checkout, place)
     commit(fork.path, {".env": "tracked", "one.secret": "tracked"})
     (checkout / "one.secret").unlink()
-    await renew_ignored(checkout, place)
+    await update_ignored_copies(checkout, place)
     assert [(fork.path / name).read_text() for name in (".env", "one.secret")] == ["tracked", "tracked"]
 
 
 async def test_nothing_outside_goes_whatever_the_list_of_what_was_brought_says(checkout: Path) -> None:
     fork = await make_fork(checkout)
-    place = await find_place(fork.common_dir, fork.path)
+    place = await find_registered_worktree(fork.common_dir, fork.path)
     assert place
     (fork.path.parent / "outside").touch()
     (place.folder / "forkjoin-brought").write_text("../outside\0..\0")
-    await renew_ignored(checkout, place)
+    await update_ignored_copies(checkout, place)
     assert (fork.path.parent / "outside").exists()

@@ -125,7 +125,7 @@ async def test_one_that_is_resolved_as_it_was_before_becomes_a_merge_commit_too(
 ) -> None:
     git(merging_fork.path, "read-tree", "-u", "--reset", "HEAD")
     left = await leave_twice(merging_fork)
-    assert (left.loose, left.warnings) == (0, ["The merge that was under way was committed for the agent."])
+    assert (left.uncommitted, left.warnings) == (0, ["The merge that was under way was committed for the agent."])
     assert git(merging_fork.repository, "log", "-1", "--format=%P", merging_fork.branch).split() == [
         merging_fork.base,
         theirs,
@@ -229,7 +229,7 @@ async def test_what_names_no_commit_is_no_merge(fork: Fork, said: str) -> None:
     (fork.folder / "MERGE_HEAD").write_text(said)
     (fork.path / "new").touch()
     left = await leave(fork)
-    assert (left.loose, git(fork.repository, "log", "-1", "--format=%P", fork.branch)) == (1, fork.base)
+    assert (left.uncommitted, git(fork.repository, "log", "-1", "--format=%P", fork.branch)) == (1, fork.base)
 
 
 # -- what counts as resolved
@@ -263,7 +263,7 @@ async def test_marks_that_were_committed_are_found_wherever_they_are_and_however
 ) -> None:
     fork, theirs = await _begin(repository, name, before, attributes)
     git(fork.path, "commit", "-qam", "marks and all")
-    why = await merge_in_worktree.why_unresolved(fork.common_dir, fork.base, theirs, fork.tip())
+    why = await merge_in_worktree.describe_unresolved(fork.common_dir, fork.base, theirs, fork.tip())
     assert why == f"these files still conflict: {printable(name)}"
 
 
@@ -276,4 +276,4 @@ async def test_marks_that_one_of_the_sides_has_by_right_are_no_conflict(reposito
     left = await leave_twice(fork)
     assert left.tip
     assert left.conflicts == []
-    assert await merge_in_worktree.why_unresolved(fork.common_dir, fork.base, theirs, left.tip) is None
+    assert await merge_in_worktree.describe_unresolved(fork.common_dir, fork.base, theirs, left.tip) is None

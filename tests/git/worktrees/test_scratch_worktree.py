@@ -81,7 +81,7 @@ async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
 ) -> None:
     (scratch.path / "x.cache").write_text("warm")
     with monkeypatch.context() as patch:
-        patch.setattr("forkjoin.git.worktrees.scratch_worktree.registering", _be_killed)
+        patch.setattr("forkjoin.git.worktrees.scratch_worktree.lock_worktree_list", _be_killed)
         with pytest.raises(InterruptedError):
             await make_scratch(scratch.common_dir, scratch.path, scratch.base, keep=True)
     (scratch.path / "shared.txt").write_text("half written")

@@ -272,7 +272,7 @@ async def test_a_repository_that_somebody_else_registers_in_is_waited_for(
     common_dir: str, path: Path, base: str
 ) -> None:
     with anyio.fail_after(GIVE_UP_S):
-        async with anyio.create_task_group() as tasks, worktree.registering(common_dir):
+        async with anyio.create_task_group() as tasks, worktree.lock_worktree_list(common_dir):
             tasks.start_soon(worktree.make, common_dir, path, "forkjoin/a1-left", base, OWNER)
             await until(lambda: git(Path(common_dir), "branch", "--list", "forkjoin/*"))
             assert not path.exists()
@@ -321,7 +321,7 @@ async def test_a_folder_of_worktrees_that_is_reached_through_a_symlink_is_one(
     for _ in range(2):
         assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left"
     await worktree.remove(common_dir, path)
-    await worktree.retire_branch(common_dir, "forkjoin/a1-left", base)
+    await worktree.delete_branch(common_dir, "forkjoin/a1-left", base)
     assert everything(repository) == before
     assert os.listdir(tmp_path / "real") == []
 
@@ -347,7 +347,7 @@ async def test_a_lock_that_somebody_keeps_is_named(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worktree, "_LOCK_GIVE_UP_S", 0.1)
-    async with worktree.registering(str(repository / ".git")):
+    async with worktree.lock_worktree_list(str(repository / ".git")):
         with pytest.raises(TimeoutError, match=r"forkjoin\.lock has been locked by another process"):
             await worktree.make(str(repository / ".git"), tmp_path / "work", "work", "HEAD", "owner")
     assert await worktree.make(str(repository / ".git"), tmp_path / "work", "work", "HEAD", "owner") == "work"

@@ -18,7 +18,7 @@ from forkjoin.git import git
 from forkjoin.git.changed_paths import changes_between, find_path_in_the_way, parent_folders
 from forkjoin.git.file_names import join_names, printable, split_names
 from forkjoin.git.worktrees.checkout import LockedCheckout
-from forkjoin.git.worktrees.falsely_changed_files import find_as_checked_out
+from forkjoin.git.worktrees.falsely_changed_files import find_unmodified_files
 
 #: A path in git's refusal to update files. Some refusals name only the first path.
 _PATH_IN_ERROR = re.compile(r"'(.+?)' (?:not uptodate|would|overlaps|since)", re.DOTALL)
@@ -48,7 +48,7 @@ async def _find_untouched(checkout: LockedCheckout, old: str, new: str) -> list[
     differ = split_names(await checkout.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
     staged = await _entries(checkout, [path for path in differ if path in wanted])
     paths = [path for path, entry in staged.items() if entry == wanted[path]]
-    return sorted(await find_as_checked_out(Path(checkout.path), paths, checkout.git))
+    return sorted(await find_unmodified_files(Path(checkout.path), paths, checkout.git))
 
 
 async def _normalize(checkout: LockedCheckout, old: str, untouched: list[str]) -> LockedCheckout:

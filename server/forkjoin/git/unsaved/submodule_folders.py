@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forkjoin.git.git_folder import follow_git_link
 from forkjoin.git.worktrees.nested_repositories import is_within
-from forkjoin.git.worktrees.worktree_folder import git_folders
+from forkjoin.git.worktrees.worktree_folder import list_git_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ def find_main_and_worktrees(common_dir: str) -> tuple[RepositoryFolders, list[Re
     top = Path(common_dir)
     main = RepositoryFolders(top, top.parent if top.name == ".git" else None)
     linked = [
-        RepositoryFolders(git_dir, tree, is_deleted_with_worktree=True) for tree, git_dir in git_folders(common_dir)
+        RepositoryFolders(git_dir, tree, is_deleted_with_worktree=True)
+        for tree, git_dir in list_git_folders(common_dir)
     ]
     return main, linked
 

@@ -35,7 +35,7 @@ from forkjoin.git.unsaved.untrusted_repository_reader import (
 from forkjoin.git.worktrees.hidden_files import show
 from forkjoin.git.worktrees.nested_repositories import Nested, Within, find_nested, find_within, walk
 from forkjoin.git.worktrees.staging import EMPTY_TREES
-from forkjoin.git.worktrees.worktree_folder import find_pipes, git_folder, is_folder
+from forkjoin.git.worktrees.worktree_folder import find_irregular_files, git_folder, is_folder
 from forkjoin.git.worktrees.worktree_repair import MODULES
 
 #: A submodule's mode in an index (gitformat-index(5)).
@@ -220,7 +220,7 @@ async def _list_missing_commits(nested: Nested, tips: Tips, modules: Sequence[Pa
 
 async def _count_uncommitted(reader: RepositoryReader, tree: Path) -> int:
     """Return the number of paths that differ from HEAD. Untracked files count, ignored files and repositories don't."""
-    if pipes := await to_thread.run_sync(find_pipes, tree):
+    if pipes := await to_thread.run_sync(find_irregular_files, tree):
         raise UnreadableError(f"{printable(str(pipes[0]))} is neither a file nor a folder")
     attributes = {"GIT_ATTR_SOURCE": EMPTY_TREES[reader.id_length]}
     location = {**reader.environment, "GIT_WORK_TREE": str(tree), **attributes}

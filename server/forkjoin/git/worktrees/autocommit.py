@@ -26,29 +26,35 @@ from forkjoin.git.refs import (
 )
 from forkjoin.git.worktrees import head_reflog, merge_in_worktree
 from forkjoin.git.worktrees.checkout import find_checkout
-from forkjoin.git.worktrees.falsely_changed_files import leave_out_untouched
+from forkjoin.git.worktrees.falsely_changed_files import omit_untouched_files
 from forkjoin.git.worktrees.files_shared_from_checkout import shared
 from forkjoin.git.worktrees.included_files import included
 from forkjoin.git.worktrees.staging import Status, read_status, stage
-from forkjoin.git.worktrees.worktree import drop_symbolic, relink, take_away
-from forkjoin.git.worktrees.worktree_folder import Place, find_place, is_folder, is_linked, remove_pipes
-from forkjoin.git.worktrees.worktree_repair import mend_folder
+from forkjoin.git.worktrees.worktree import delete_path, delete_symbolic_ref, repair_gitdir_file
+from forkjoin.git.worktrees.worktree_folder import (
+    RegisteredWorktree,
+    find_registered_worktree,
+    is_folder,
+    is_linked,
+    remove_pipes,
+)
+from forkjoin.git.worktrees.worktree_repair import repair_git_folder
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class AutocommitResult:
     """How an agent's branch stands once its loose work is committed."""
 
     tip: str | None  #: the branch's commit; none where nothing of it is left
-    loose: int  #: how many paths were uncommitted, and are committed now
+    uncommitted: int  #: how many paths were uncommitted, and are committed now
     warnings: list[str]  #: what the lead should know, each a sentence
     conflicts: list[str] = field(default_factory=list[str])  #: paths of a merge that were in conflict still
     refused: list[str] = field(default_factory=list[str])  #: uncommitted paths that git can't take
 
 
-async def commit_loose(
+async def commit_uncommitted_work(
     common_dir: str, worktree: Path, branch: str, message: str, keep_as: str, *, set_up: bytes = b""
-) -> Left:
+) -> AutocommitResult:
     """Commit all uncommitted and untracked files to `branch`. This is idempotent.
 
     Work that `branch` can't take, because the agent moved it elsewhere, is kept under refs/forkjoin/kept/`keep_as`.
@@ -56,32 +62,32 @@ async def commit_loose(
     Args:
         set_up: The fingerprint of what setup has left there (see untouched.py), which is no work of the agent's.
     """
-    await to_thread.run_sync(relink, common_dir, worktree)
-    place = await find_place(common_dir, worktree)
+    await to_thread.run_sync(repair_gitdir_file, common_dir, worktree)
+    place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         warnings = await _drop_symbolic(common_dir, None, branch)
         warnings.append("git no longer knows the agent's worktree: only what is on its branch is left.")
-        return Left(await find_tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
-    warnings = await to_thread.run_sync(_mend, place, branch)
+        return AutocommitResult(await find_tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
+    warnings = await to_thread.run_sync(_repair, place, branch)
     if not await to_thread.run_sync(is_folder, worktree):
         warnings += await _drop_symbolic(common_dir, place, branch)
         head = await resolve_commit(place.folder, "HEAD")
-        return Left(await _bring_home(place, branch, head, keep_as, warnings), 0, warnings)
+        return AutocommitResult(await _bring_home(place, branch, head, keep_as, warnings), 0, warnings)
     status = await _read_whole_status(place, warnings)
     if status.branch != branch and (symbolic := await _drop_symbolic(common_dir, place, branch)):
         warnings += symbolic
         status = await _read_whole_status(place, warnings)
-    status = await leave_out_untouched(place, status, set_up)
+    status = await omit_untouched_files(place, status, set_up)
     status = replace(status, unmerged=await merge_in_worktree.find_unresolved(place, status.unmerged))
     is_home = status.head and status.branch == branch
     warnings += await to_thread.run_sync(_warn_of_moves, place, branch, status)
-    theirs = await _find_theirs(place, status)
+    theirs = await _find_commit_to_merge(place, status)
     head, loose = await _commit(place, status, theirs, branch, message, warnings)
     tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
     warnings += [*await _keep_detached(place, keep_as), *await _name_what_stays(place, status)]
-    now = await leave_out_untouched(place, await read_status(place), set_up) if status.loose else status
-    refused = [path for path in now.loose if path not in now.repositories]  # those are left out on purpose
-    return Left(tip, loose, warnings, status.unmerged, refused)
+    now = await omit_untouched_files(place, await read_status(place), set_up) if status.uncommitted else status
+    refused = [path for path in now.uncommitted if path not in now.repositories]  # those are left out on purpose
+    return AutocommitResult(tip, loose, warnings, status.unmerged, refused)
 
 
 async def is_at(
@@ -91,13 +97,13 @@ async def is_at(
 
     Args:
         or_less: Whether files of it may be gone.
-        set_up: As for `commit_loose`.
+        set_up: As for `commit_uncommitted_work`.
     """
-    place = await find_place(common_dir, worktree)
+    place = await find_registered_worktree(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return True
-    status = await leave_out_untouched(place, await read_status(place), set_up)
-    loose = await to_thread.run_sync(_there, worktree, status.loose) if or_less else status.loose
+    status = await omit_untouched_files(place, await read_status(place), set_up)
+    loose = await to_thread.run_sync(_there, worktree, status.uncommitted) if or_less else status.uncommitted
     return status.head == commit and not loose and not status.repositories
 
 
@@ -105,18 +111,18 @@ def _there(worktree: Path, names: list[str]) -> list[str]:
     return [name for name in names if not is_gone(worktree / name)]
 
 
-async def mend(common_dir: str, worktree: Path, branch: str) -> None:
+async def repair(common_dir: str, worktree: Path, branch: str) -> None:
     """Take away what keeps git from working in the worktree of an agent whose program was killed."""
-    await to_thread.run_sync(relink, common_dir, worktree)
-    if place := await find_place(common_dir, worktree):
-        await to_thread.run_sync(_mend, place, branch)
+    await to_thread.run_sync(repair_gitdir_file, common_dir, worktree)
+    if place := await find_registered_worktree(common_dir, worktree):
+        await to_thread.run_sync(_repair, place, branch)
 
 
-def _mend(place: Place, branch: str) -> list[str]:
+def _repair(place: RegisteredWorktree, branch: str) -> list[str]:
     """Put back a `.git` that is gone, and take away what git would stop at: nothing runs there any more."""
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):
-        take_away(place.folder / lock)
-    warnings = mend_folder(place, branch)
+        delete_path(place.folder / lock)
+    warnings = repair_git_folder(place, branch)
     if not is_folder(place.path):
         return [*warnings, "The agent removed its worktree: only what it had committed is left."]
     if pipes := remove_pipes(place.path):
@@ -134,7 +140,7 @@ def _mend(place: Place, branch: str) -> list[str]:
     return warnings
 
 
-async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
+async def _read_whole_status(place: RegisteredWorktree, warnings: list[str]) -> Status:
     """How the worktree stands, once its index is whole."""
     index = place.folder / "index"
     if await to_thread.run_sync(index.exists):
@@ -147,7 +153,7 @@ async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
     return await read_status(place)
 
 
-async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> list[str]:
+async def _drop_symbolic(common_dir: str, place: RegisteredWorktree | None, branch: str) -> list[str]:
     """Delete a symbolic ref at the agent's branch. Detach HEAD at its last commit.
 
     Returns:
@@ -158,17 +164,19 @@ async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> l
     if target is None:
         return []
     if place and (last := await _last_head(place)):
-        await update_refs(common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=place.here)
-    await drop_symbolic(common_dir, ref)
+        await update_refs(
+            common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=place.variables
+        )
+    await delete_symbolic_ref(common_dir, ref)
     return [f"The agent's branch was {describe_symbolic_target(target)}."]
 
 
 # -- committing it
 
 
-async def _find_theirs(place: Place, status: Status) -> str | None:
+async def _find_commit_to_merge(place: RegisteredWorktree, status: Status) -> str | None:
     """What is being merged, and has been resolved; any other merge is over, before its conflicts are committed."""
-    theirs = await merge_in_worktree.find_theirs(place)
+    theirs = await merge_in_worktree.find_merged_commit(place)
     if theirs and (status.unmerged or (status.head and await is_ancestor(place.common_dir, theirs, status.head))):
         await to_thread.run_sync(merge_in_worktree.end, place)
         return None
@@ -176,16 +184,16 @@ async def _find_theirs(place: Place, status: Status) -> str | None:
 
 
 async def _commit(
-    place: Place, status: Status, theirs: str | None, branch: str, message: str, warnings: list[str]
+    place: RegisteredWorktree, status: Status, theirs: str | None, branch: str, message: str, warnings: list[str]
 ) -> tuple[str, int]:
     """Commit what is loose, on HEAD, and what is being merged; the commit there then, and how many paths were loose."""
     parent = status.head or await _last_head(place)
-    if parent and not status.loose and not theirs:
+    if parent and not status.uncommitted and not theirs:
         return parent, 0
     if status.branch not in (None, branch):  # that one may have moved on, without the files here
         parent = await _last_head(place, told=True) or parent
     tree = await stage(place, status, warnings)
-    loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.loose)
+    loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.uncommitted)
     if parent and not loose and not theirs:
         return parent, 0
     who = await find_fallback_identity(place.common_dir)
@@ -202,7 +210,7 @@ async def _commit(
     return tip, loose
 
 
-async def _move_head(place: Place, status: Status, branch: str, tip: str) -> None:
+async def _move_head(place: RegisteredWorktree, status: Status, branch: str, tip: str) -> None:
     """Put HEAD on `tip`: with the agent's own branch, or off any other one, which is not ours to move."""
     if status.branch != branch:
         lines = ["option no-deref", f"update HEAD {tip}"]
@@ -210,13 +218,13 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
         lines = [f"update refs/heads/{branch} {tip} {status.head}"]
     else:  # it is on a branch that is gone, and will be made again
         return
-    await update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.here)
+    await update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.variables)
 
 
-def _warn_of_moves(place: Place, branch: str, status: Status) -> list[str]:
+def _warn_of_moves(place: RegisteredWorktree, branch: str, status: Status) -> list[str]:
     """Return warnings if the agent's branch was moved or deleted while HEAD was on it."""
     tip = status.head if status.branch == branch else None
-    moves = head_reflog.find_moves(place, branch, tip, differs=bool(status.loose))
+    moves = head_reflog.find_moves(place, branch, tip, differs=bool(status.uncommitted))
     deleted = [
         f"Its branch {branch} was deleted at {old[:12]} while it ran: what it committed since does not follow on that."
         for old, new in moves
@@ -228,7 +236,7 @@ def _warn_of_moves(place: Place, branch: str, status: Status) -> list[str]:
     )
 
 
-async def _last_head(place: Place, *, told: bool = False) -> str | None:
+async def _last_head(place: RegisteredWorktree, *, told: bool = False) -> str | None:
     """Return the last commit in the log of HEAD. It outlives the branch.
 
     Args:
@@ -239,7 +247,9 @@ async def _last_head(place: Place, *, told: bool = False) -> str | None:
     return await resolve_commit(place.common_dir, commit) if commit else None
 
 
-async def _bring_home(place: Place, branch: str, tip: str | None, keep_as: str, warnings: list[str]) -> str | None:
+async def _bring_home(
+    place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str, warnings: list[str]
+) -> str | None:
     """See that the agent's branch has its last commit, wherever that was made; the branch's commit then."""
     ref = f"refs/heads/{branch}"
     now = await find_tip(place.common_dir, ref)
@@ -257,7 +267,7 @@ async def _bring_home(place: Place, branch: str, tip: str | None, keep_as: str, 
     return now
 
 
-async def _restore(place: Place, ref: str, tip: str) -> bool:
+async def _restore(place: RegisteredWorktree, ref: str, tip: str) -> bool:
     """Make a branch again; false where one below it, or above, is in its place."""
     try:
         await update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
@@ -266,7 +276,7 @@ async def _restore(place: Place, ref: str, tip: str) -> bool:
     return True
 
 
-async def _may_move(place: Place, ref: str) -> bool:
+async def _may_move(place: RegisteredWorktree, ref: str) -> bool:
     """Whether nobody else has the agent's branch checked out: they would find their files changed back."""
     try:
         return await find_checkout(place.common_dir, ref) in (None, str(place.path))
@@ -274,20 +284,20 @@ async def _may_move(place: Place, ref: str) -> bool:
         return False
 
 
-async def keep_left(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
+async def keep_abandoned_commits(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
     """Keep the commits that the agent left behind by a reset, an amend or a rebase, before its worktree goes.
 
     Raises:
         GitError: They can't be read.
     """
-    if place := await find_place(common_dir, worktree):
-        await head_reflog.keep_left(place, branch, tip, keep_as)
+    if place := await find_registered_worktree(common_dir, worktree):
+        await head_reflog.keep_abandoned_commits(place, branch, tip, keep_as)
 
 
-async def _keep_detached(place: Place, keep_as: str) -> list[str]:
+async def _keep_detached(place: RegisteredWorktree, keep_as: str) -> list[str]:
     """Keep the commits that the agent made on no branch and went away from; return a warning if there are some."""
     try:
-        ref = await head_reflog.keep_detached(place, keep_as)
+        ref = await head_reflog.keep_detached_commits(place, keep_as)
     except GitRefusedError as error:
         return [f"Commits that the agent made on no branch can't be read: {error.last_line}."]
     return [f"Commits that the agent made on no branch are kept, and not merged: {ref}."] if ref else []
@@ -296,14 +306,14 @@ async def _keep_detached(place: Place, keep_as: str) -> list[str]:
 # -- what stays there
 
 
-async def _name_what_stays(place: Place, status: Status) -> list[str]:
+async def _name_what_stays(place: RegisteredWorktree, status: Status) -> list[str]:
     said: list[str] = []
     if status.repositories:
         said.append(
             f"Repositories within the worktree stay there, and are not merged: {printable_list(status.repositories)}."
         )
     if status.ignored:
-        brought = {*await included(place.path, place.here), *await to_thread.run_sync(shared, place)}
+        brought = {*await included(place.path, place.variables), *await to_thread.run_sync(shared, place)}
         if names := [name for name in status.ignored if name.removesuffix("/") not in brought]:
             said.append(f"Ignored files stay in the worktree and are not merged: {printable_list(names)}.")
     return said

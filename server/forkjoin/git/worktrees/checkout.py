@@ -23,7 +23,7 @@ from forkjoin.git.refs import find_tip, resolve_commit, short_name
 from forkjoin.git.repository import find_main_worktree
 from forkjoin.git.symbolic_head import follow_head
 from forkjoin.git.worktrees.index_lock import is_still_held, release_index, try_lock_index
-from forkjoin.git.worktrees.worktree_folder import git_folder, git_folders
+from forkjoin.git.worktrees.worktree_folder import git_folder, list_git_folders
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
 
 
 def _find_linked(common_dir: str) -> list[tuple[Path, Path]]:
-    return [one for one in git_folders(common_dir, strict=True) if not _is_prunable(*one)]
+    return [one for one in list_git_folders(common_dir, strict=True) if not _is_prunable(*one)]
 
 
 def _is_prunable(path: Path, folder: Path) -> bool:
@@ -117,7 +117,7 @@ def _is_reachable(path: Path, common_dir: str) -> bool:
 def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None:
     """Return the worktree, other than `leaving`, in which `ref` is being rebased, or `None`."""
     others = [
-        (where, folder) for where, folder in git_folders(common_dir) if not (leaving and _is_same(where, leaving))
+        (where, folder) for where, folder in list_git_folders(common_dir) if not (leaving and _is_same(where, leaving))
     ]
     for where, folder in [(Path(common_dir).parent, Path(common_dir)), *others]:
         for name in ("rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"):

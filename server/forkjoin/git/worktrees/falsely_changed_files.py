@@ -21,7 +21,7 @@ from forkjoin.core.error import GitError
 from forkjoin.core.regular_file import open_regular
 from forkjoin.git.file_names import join_names
 from forkjoin.git.worktrees.staging import Status, read_status
-from forkjoin.git.worktrees.worktree_folder import Place, find_place
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 
 _DIGEST = 16
 _CHUNK = 1024 * 1024
@@ -33,7 +33,7 @@ class Git(Protocol):
     def __call__(self, *arguments: str, stdin: bytes | None = None) -> Awaitable[str]: ...
 
 
-async def leave_out_untouched(place: Place, status: Status, set_up: bytes) -> Status:
+async def omit_untouched_files(place: RegisteredWorktree, status: Status, set_up: bytes) -> Status:
     """Return the status without files that git or setup wrote and nobody changed.
 
     Args:
@@ -41,10 +41,10 @@ async def leave_out_untouched(place: Place, status: Status, set_up: bytes) -> St
     """
     status = await leave_out_set_up(place, status, set_up)
     modified = [path for path in status.modified if path not in status.left_out]
-    return _leave_out(status, await find_as_checked_out(place.path, modified, place.git))
+    return _leave_out(status, await find_unmodified_files(place.path, modified, place.git))
 
 
-async def leave_out_set_up(place: Place, status: Status, set_up: bytes) -> Status:
+async def leave_out_set_up(place: RegisteredWorktree, status: Status, set_up: bytes) -> Status:
     """Return the status without what is still as the repository's setup has left it."""
     if not set_up:
         return status
@@ -54,8 +54,8 @@ async def leave_out_set_up(place: Place, status: Status, set_up: bytes) -> Statu
 
 
 def _leave_out(status: Status, paths: Set[str]) -> Status:
-    loose = [path for path in status.loose if path not in paths]
-    return replace(status, loose=loose, left_out=status.left_out | paths) if paths else status
+    uncommitted = [path for path in status.uncommitted if path not in paths]
+    return replace(status, uncommitted=uncommitted, left_out=status.left_out | paths) if paths else status
 
 
 # -- what setup has left
@@ -63,7 +63,7 @@ def _leave_out(status: Status, paths: Set[str]) -> Status:
 
 async def fingerprint(common_dir: str, worktree: Path) -> bytes:
     """Return digests of unstaged changes and untracked files in a worktree."""
-    place = await find_place(common_dir, worktree)
+    place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         return b""
     status = await read_status(place)
@@ -106,7 +106,7 @@ def _parts(file: Path) -> Iterator[bytes]:
 # -- what git has left
 
 
-async def find_as_checked_out(top: Path, paths: Sequence[str], run_git: Git) -> set[str]:
+async def find_unmodified_files(top: Path, paths: Sequence[str], run_git: Git) -> set[str]:
     """Return those of these paths at which there is just what git writes there of what the index has."""
     if not paths:
         return set()

@@ -16,8 +16,8 @@ from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.git_config import find_users_ignore_file
 from forkjoin.git.worktrees.included_files import is_blocked
-from forkjoin.git.worktrees.worktree import take_away
-from forkjoin.git.worktrees.worktree_folder import Place
+from forkjoin.git.worktrees.worktree import delete_path
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
 #: What a copy is called until it is whole.
 _HALF = ".forkjoin-new"
@@ -40,7 +40,7 @@ done
 """
 
 
-async def share(checkout: Path, place: Place, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+async def share(checkout: Path, place: RegisteredWorktree, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Link what is to be linked, and see that git ignores all that is shared. Doing so twice is harmless.
 
     What is there already stays as it is, and git's business.
@@ -65,14 +65,14 @@ async def share(checkout: Path, place: Place, wanted: Mapping[str, str]) -> tupl
     return copies, notes
 
 
-def drop_changed(checkout: Path, place: Place, wanted: Mapping[str, str]) -> None:
+def delete_changed_copies(checkout: Path, place: RegisteredWorktree, wanted: Mapping[str, str]) -> None:
     """Take away the copies of what has changed in the checkout since this was last called, to be made anew. Blocks."""
     stamp, now = place.folder / "forkjoin-copied", time.time() - _LAG_S
     since = stamp.stat().st_mtime if stamp.exists() else now
     for copy in (place.path / name for name, how in wanted.items() if how == "copy"):
         source = checkout / copy.relative_to(place.path)
         if not is_blocked(copy.parent, place.path.resolve()) and _has_changed(source, since):
-            take_away(copy)
+            delete_path(copy)
     stamp.touch()
     os.utime(stamp, (now, now))
 
@@ -91,19 +91,19 @@ def _all_in(top: str) -> Iterator[str]:
         yield from (f"{above}/{name}" for name in (*folders, *files))
 
 
-async def _ignored(place: Place, names: Iterable[str]) -> bytes:
+async def _ignored(place: RegisteredWorktree, names: Iterable[str]) -> bytes:
     """What git is to ignore in a worktree: what the user's own list says, and what is shared."""
     own = await to_thread.run_sync(read_regular, await find_users_ignore_file(place.common_dir, place.path), _LIMIT)
     return b"%s\n%s%s" % (own or b"", _MARK, "".join(f"/{name}\n" for name in names).encode())
 
 
-def shared(place: Place) -> set[str]:
+def shared(place: RegisteredWorktree) -> set[str]:
     """What is shared with a worktree."""
     _, _, names = (read_regular(place.ignore) or b"").rpartition(_MARK)
     return {line.removeprefix("/") for line in names.decode(errors="replace").splitlines()}
 
 
-async def _why_not(checkout: Path, place: Place, name: str) -> str:
+async def _why_not(checkout: Path, place: RegisteredWorktree, name: str) -> str:
     """Why this can't be shared; empty where it can."""
     if why := await to_thread.run_sync(_look, checkout, place.path, name):
         return why

@@ -12,7 +12,7 @@ from anyio import to_thread
 from forkjoin.core.regular_file import read_end
 from forkjoin.git import git, kept_refs
 from forkjoin.git.commit_identity import FIXED_SIGNATURE
-from forkjoin.git.worktrees.worktree_folder import Place
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
 #: Bytes of a log that are read, from its end.
 _LIMIT = 1024 * 1024
@@ -37,7 +37,7 @@ class Entry:
         return self.old == self.new or not self.old.strip("0") or bool(_FORWARD.match(self.why))
 
 
-async def read_log(place: Place) -> list[Entry]:
+async def read_log(place: RegisteredWorktree) -> list[Entry]:
     """Return the entries of the log of HEAD, oldest first."""
     if not await to_thread.run_sync(Path(place.common_dir, "reftable").is_dir):
         return await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
@@ -53,11 +53,11 @@ def _read_file(file: Path) -> list[Entry]:
     return [Entry(*found.groups()) for found in map(_ENTRY.fullmatch, lines) if found]
 
 
-def _read_branch(place: Place, branch: str) -> list[Entry]:
+def _read_branch(place: RegisteredWorktree, branch: str) -> list[Entry]:
     return _read_file(Path(place.common_dir, "logs", "refs", "heads", branch))
 
 
-def find_moves(place: Place, branch: str, tip: str | None, *, differs: bool) -> list[tuple[str, str]]:
+def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, differs: bool) -> list[tuple[str, str]]:
     """Return the moves of an agent's branch that others have made, each from a commit to another. Blocks.
 
     HEAD's log has a gap there. But so it has where git expired some of it, and where HEAD was led to another branch:
@@ -90,14 +90,14 @@ def _find_gaps(entries: Sequence[Entry]) -> list[tuple[str, str]]:
 # -- what was left behind
 
 
-async def keep_detached(place: Place, keep_as: str) -> str | None:
+async def keep_detached_commits(place: RegisteredWorktree, keep_as: str) -> str | None:
     """Keep the commits that were made on no branch, and that HEAD went away from. Return the ref, if there are some."""
     entries = await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
     left = [found[1] for one in entries if (found := _LEFT.match(one.why))]
     return await _keep(place.common_dir, left, f"detached/{keep_as}")
 
 
-async def keep_left(place: Place, branch: str, tip: str | None, keep_as: str) -> str | None:
+async def keep_abandoned_commits(place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str) -> str | None:
     """Keep the commits that only logs name, after a reset, an amend or a rebase. Return the ref, if any.
 
     The log of the agent's branch is read, too: where core.logAllRefUpdates is false, HEAD has none.

@@ -12,7 +12,7 @@ from anyio import to_thread
 from forkjoin.core.regular_file import is_gone
 from forkjoin.git import git
 from forkjoin.git.file_names import split_names
-from forkjoin.git.worktrees.worktree_folder import Place, find_place, is_folder
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree, is_folder
 
 #: How git is to list the untracked files, too, but those that a .gitignore there or the rules in stdin ignore.
 _OTHERS = ("--cached", "--others", "--exclude-per-directory=.gitignore", "--exclude-from=/dev/stdin")
@@ -24,11 +24,11 @@ async def find_unseen(common_dir: str, worktree: Path, rules: bytes | None) -> d
     Args:
         rules: The ignore rules that count, besides those of a .gitignore; `None` if unknown: then all count.
     """
-    place = await find_place(common_dir, worktree)
+    place = await find_registered_worktree(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return {}
     listing = ("ls-files", "-z", "-v", *(_OTHERS if rules is not None else ()))
-    rows = split_names(await git.output(worktree, *listing, stdin=rules, extra=place.here))
+    rows = split_names(await git.output(worktree, *listing, stdin=rules, extra=place.variables))
     new = {row[2:] for row in rows if row[0] == "?"}
     found: dict[str, str] = {}
     if new:
@@ -41,12 +41,12 @@ async def find_unseen(common_dir: str, worktree: Path, rules: bytes | None) -> d
     return found
 
 
-async def _find_skipped(place: Place, worktree: Path) -> list[str]:
+async def _find_skipped(place: RegisteredWorktree, worktree: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="forkjoin-") as folder:
         index = Path(folder, "index")
         with contextlib.suppress(FileNotFoundError):
             await to_thread.run_sync(shutil.copy2, place.folder / "index", index)
-        aside = {**place.here, "GIT_INDEX_FILE": str(index)}
+        aside = {**place.variables, "GIT_INDEX_FILE": str(index)}
         names = await show(worktree, aside)
         return sorted(
             {*names}.intersection(

@@ -13,7 +13,7 @@ from forkjoin.core.error import CallerError, is_passing
 from forkjoin.core.regular_file import open_regular, read_regular
 from forkjoin.git import git
 from forkjoin.git.file_names import join_names, split_names
-from forkjoin.git.worktrees.worktree_folder import Place
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
 #: How many files, and bytes, may be named.
 _FILES, _BYTES = 100_000, 4 * 1024**3
@@ -32,7 +32,7 @@ async def bring_ignored(checkout: Path, worktree: Path) -> int:
     return await _bring(checkout, worktree, await included(checkout), anew=False)
 
 
-async def renew_ignored(checkout: Path, place: Place) -> None:
+async def update_ignored_copies(checkout: Path, place: RegisteredWorktree) -> None:
     """See that what is named is in a worktree as in the checkout, by size and time, and nothing that was before.
 
     What is tracked there is no business of the checkout's.

@@ -18,8 +18,8 @@ from forkjoin.git.file_names import printable_list, split_names
 from forkjoin.git.merge_tree import try_merge
 from forkjoin.git.objects import read_blob
 from forkjoin.git.refs import is_ancestor, resolve_commit
-from forkjoin.git.worktrees.worktree import registering, take_away
-from forkjoin.git.worktrees.worktree_folder import Place, git_folder
+from forkjoin.git.worktrees.worktree import delete_path, lock_worktree_list
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, git_folder
 
 #: The person's own ways of merging that are not heeded: both sides, and what they had in common, are to be seen.
 _SEEN = ("-c", "merge.conflictStyle=zdiff3", "-c", "rerere.enabled=false")
@@ -41,8 +41,8 @@ async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
     """
     folder = git_folder(common_dir, path)
     assert folder
-    async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
-        take_away(folder / "index.lock")
+    async with lock_worktree_list(common_dir) as held:  # a git that outlives the daemon holds it, too
+        delete_path(folder / "index.lock")
         await git.output(path, "reset", "--quiet", "--hard", pass_fds=(held,))
         await git.output(path, "clean", "--quiet", "-ffd", pass_fds=(held,))
         who = await find_fallback_identity(common_dir)
@@ -51,19 +51,19 @@ async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
         (folder / "MERGE_MSG").write_text(message)
 
 
-async def find_theirs(place: Place) -> str | None:
+async def find_merged_commit(place: RegisteredWorktree) -> str | None:
     """The commit that is being merged in a worktree; none where there is no such, or are several."""
     said = await to_thread.run_sync(read_line, place.folder / "MERGE_HEAD")
     return await resolve_commit(place.common_dir, said) if said and "\n" not in said else None
 
 
-def end(place: Place) -> None:
+def end(place: RegisteredWorktree) -> None:
     """Let git know of no merge there any more."""
     for name in ("MERGE_HEAD", "MERGE_MSG", "MERGE_MODE", "AUTO_MERGE"):
-        take_away(place.folder / name)
+        delete_path(place.folder / name)
 
 
-async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
+async def find_unresolved(place: RegisteredWorktree, unmerged: Sequence[str]) -> list[str]:
     """Which of these paths, in conflict by the index, are so in truth: as git has left them, or with its marks in them.
 
     The others were edited, or deleted, and only not added. A submodule is in conflict until it is added.
@@ -78,14 +78,14 @@ async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
     return [name for name in unmerged if name not in edited or await _is_marked_there(place, name)]
 
 
-async def _is_marked_there(place: Place, name: str) -> bool:
+async def _is_marked_there(place: RegisteredWorktree, name: str) -> bool:
     file = place.path / name
     data = b"" if file.is_symlink() else await to_thread.run_sync(read_regular, file, _BYTES)
-    sides = [await read_blob(place.path, f":{side}:{name}", _BYTES, place.here) for side in (2, 3)]
+    sides = [await read_blob(place.path, f":{side}:{name}", _BYTES, place.variables) for side in (2, 3)]
     return _is_marked(data or b"", sides)
 
 
-async def why_unresolved(
+async def describe_unresolved(
     common_dir: str, ours: str, theirs: str, tip: str, conflicts: Sequence[str] = ()
 ) -> str | None:
     """Why what is at `tip` is no merge of both, without any marks of that, if it is not.
@@ -101,7 +101,7 @@ async def why_unresolved(
     return None
 
 
-async def find_dropped(common_dir: str, sides: Mapping[str, str], tip: str) -> list[str]:
+async def find_dropped_changes(common_dir: str, sides: Mapping[str, str], tip: str) -> list[str]:
     """Return a sentence for each side of a merge whose changes or new files the result at `tip` may leave out.
 
     Args:

@@ -12,7 +12,13 @@ from pathlib import Path
 from forkjoin.core.regular_file import is_gone
 from forkjoin.git.git_folder import common_dir_path, follow_git_link
 from forkjoin.git.worktrees.worktree import MARK
-from forkjoin.git.worktrees.worktree_folder import find_linked, git_folder, git_folders, is_folder, standing
+from forkjoin.git.worktrees.worktree_folder import (
+    find_nested_worktrees,
+    git_folder,
+    is_folder,
+    list_git_folders,
+    resolve_parent,
+)
 
 #: What a git folder has (gitrepository-layout(5)).
 _GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
@@ -55,7 +61,7 @@ class Within:
 
 def _is_within_any(path: Path, tops: Iterable[Path]) -> bool:
     real = os.path.realpath(path)
-    return any(is_within(real, str(standing(top))) for top in tops)
+    return any(is_within(real, str(resolve_parent(top))) for top in tops)
 
 
 def is_within(path: str, top: str) -> bool:
@@ -65,8 +71,8 @@ def is_within(path: str, top: str) -> bool:
 
 def find_within(common_dir: str, worktree: Path) -> Within:
     """Blocks."""
-    others = [top for both in git_folders(common_dir) if os.path.lexists(both[1] / MARK) for top in both]
-    linked = find_linked(common_dir, worktree)
+    others = [top for both in list_git_folders(common_dir) if os.path.lexists(both[1] / MARK) for top in both]
+    linked = find_nested_worktrees(common_dir, worktree)
     return Within(common_dir, worktree, git_folder(common_dir, worktree), linked, others)
 
 

@@ -12,8 +12,8 @@ from forkjoin.core.regular_file import read_line, read_regular
 from forkjoin.git import git, kept_refs
 from forkjoin.git.refs import find_tip, resolve_commit, short_name, update_refs
 from forkjoin.git.worktrees.nested_repositories import find_within
-from forkjoin.git.worktrees.worktree import take_away
-from forkjoin.git.worktrees.worktree_folder import Place, find_place
+from forkjoin.git.worktrees.worktree import delete_path
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 
 #: Files that name the branches which an operation under way holds, and what of it goes for them to be free (branch.c).
 _OPERATIONS = {
@@ -28,7 +28,7 @@ _LIMIT = 64 * 1024
 _OBJECT = re.compile(r"[0-9a-f]{40,64}")
 
 
-async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
+async def release_other_branches(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
     """Detach an idle worktree from all branches but its agent's. Keep its files.
 
     So are the worktrees that the agent has made within it. A rebase or bisection that holds another branch is ended.
@@ -37,12 +37,12 @@ async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str
     Returns:
         What the lead should know, each a sentence.
     """
-    place = await find_place(common_dir, worktree)
+    place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         return []
     within = await to_thread.run_sync(find_within, common_dir, worktree)
     warnings: list[str] = []
-    for one in (place, *(Place(common_dir, folder, where) for where, folder in within.linked)):
+    for one in (place, *(RegisteredWorktree(common_dir, folder, where) for where, folder in within.linked)):
         try:
             await _free(one, f"refs/heads/{branch}", keep_as, warnings)
         except (GitError, OSError) as error:
@@ -50,7 +50,7 @@ async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str
     return warnings
 
 
-async def _free(place: Place, own: str, keep_as: str, warnings: list[str]) -> None:
+async def _free(place: RegisteredWorktree, own: str, keep_as: str, warnings: list[str]) -> None:
     if other := await _find_other(place, own):
         await _detach(place, own)
         warnings.append(
@@ -62,7 +62,7 @@ async def _free(place: Place, own: str, keep_as: str, warnings: list[str]) -> No
             warnings.append(f"What git had stashed for a merge or a rebase under way is kept as {ref}.")
     for name in await to_thread.run_sync(_find_operations, place.folder, own):
         for left in place.folder.glob(name):
-            await to_thread.run_sync(take_away, left)
+            await to_thread.run_sync(delete_path, left)
         what = "a bisection" if name.startswith("BISECT") else "a rebase"
         warnings.append(f"The agent was in the middle of {what} of another branch, which was ended.")
 
@@ -73,7 +73,7 @@ def _find_stashes(folder: Path) -> list[str]:
     return [line for line in found if line and _OBJECT.fullmatch(line)]
 
 
-async def _find_other(place: Place, own: str) -> str | None:
+async def _find_other(place: RegisteredWorktree, own: str) -> str | None:
     """Return the branch that HEAD is on, if it is on one that is not the agent's own."""
     head = await to_thread.run_sync(read_line, place.folder / "HEAD")
     if head == f"ref: {own}" or (head and _OBJECT.fullmatch(head)):
@@ -83,11 +83,11 @@ async def _find_other(place: Place, own: str) -> str | None:
     return branch if branch not in ("", own) else None
 
 
-async def _detach(place: Place, own: str) -> None:
+async def _detach(place: RegisteredWorktree, own: str) -> None:
     """Detach HEAD at its commit, or at the agent's branch if HEAD's branch is unborn."""
     commit = await resolve_commit(place.folder, "HEAD") or await find_tip(place.common_dir, own)
     if commit:
-        await to_thread.run_sync(take_away, place.folder / "HEAD.lock")
+        await to_thread.run_sync(delete_path, place.folder / "HEAD.lock")
         lines = ["option no-deref", f"update HEAD {commit}"]
         await update_refs(place.common_dir, lines, "forkjoin: detached", extra={"GIT_DIR": str(place.folder)})
 

@@ -22,8 +22,15 @@ from forkjoin.git.file_names import split_names
 from forkjoin.git.objects import read_sizes
 from forkjoin.git.refs import resolve_commit
 from forkjoin.git.worktrees.sparse_checkout import WHOLE, make_whole
-from forkjoin.git.worktrees.worktree import MARK, mark, read_mark, register, registering, take_away
-from forkjoin.git.worktrees.worktree_folder import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
+from forkjoin.git.worktrees.worktree import MARK, delete_path, lock_worktree_list, mark, read_ready_mark, register
+from forkjoin.git.worktrees.worktree_folder import (
+    RegisteredWorktree,
+    find_registered_worktree,
+    git_folder,
+    is_linked,
+    remove_pipes,
+    worktree_path_of,
+)
 
 _SCRATCH = "scratch"
 #: With these in its git folder git would leave out some of a commit's files, or be at work elsewhere.
@@ -65,15 +72,15 @@ async def _fill(common_dir: str, path: Path) -> None:
     place = await _place(common_dir, path)
     await to_thread.run_sync(make_whole, place.folder)  # git has made it as sparse as the main worktree
     try:
-        async with registering(common_dir) as held:
-            await git.output(path, *WHOLE, "reset", "--quiet", "--hard", extra=place.here, pass_fds=(held,))
+        async with lock_worktree_list(common_dir) as held:
+            await git.output(path, *WHOLE, "reset", "--quiet", "--hard", extra=place.variables, pass_fds=(held,))
     except GitRefusedError as error:
         raise UnfitCommitError(error) from error
 
 
-async def _place(common_dir: str, path: Path) -> Place:
+async def _place(common_dir: str, path: Path) -> RegisteredWorktree:
     """A scratch worktree as git is to be told of it: what has run there may have configured it to be the user's."""
-    place = await find_place(common_dir, path)
+    place = await find_registered_worktree(common_dir, path)
     if place is None:
         raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
     return place
@@ -90,22 +97,22 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
             return False
         if await _is_mistakable(place, commit):
             await _let_second_pass(last)
-        async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
+        async with lock_worktree_list(common_dir) as held:  # a git that outlives the daemon holds it, too
             switch = (*WHOLE, "checkout", "--quiet", "--force", "--detach", commit)
-            await git.output(path, *switch, extra=place.here, pass_fds=(held,))
+            await git.output(path, *switch, extra=place.variables, pass_fds=(held,))
             await _clean(place)
     except GitError:
         return False
     return True
 
 
-async def _has_hidden(place: Place) -> bool:
+async def _has_hidden(place: RegisteredWorktree) -> bool:
     """Whether git was told to leave some files as they are: skip-worktree or assume-unchanged, in git-ls-files(1)."""
     listing = split_names(await place.git("ls-files", "-v", "-z"))
     return any(line[0] == "S" or line[0].islower() for line in listing)
 
 
-async def _clean(place: Place) -> None:
+async def _clean(place: RegisteredWorktree) -> None:
     """Remove files that the commit neither contains nor ignores by its own rules.
 
     `git clean` would ask `info/exclude`, too, and each .gitignore that is there. Those that are not the commit's own
@@ -116,7 +123,7 @@ async def _clean(place: Place) -> None:
     await to_thread.run_sync(_rename, place.path, [(name, f"{name}{_ASIDE}") for name in left])
     strange = split_names(await place.git(*others, "--directory", "--exclude-per-directory=.gitignore"))
     for name in strange:
-        await to_thread.run_sync(take_away, place.path / name.removesuffix("/"))
+        await to_thread.run_sync(delete_path, place.path / name.removesuffix("/"))
     await to_thread.run_sync(_rename, place.path, [(f"{name}{_ASIDE}", name) for name in left])
 
 
@@ -126,7 +133,7 @@ def _rename(top: Path, names: Sequence[tuple[str, str]]) -> None:
             (top / old).replace(top / new)
 
 
-async def _is_mistakable(place: Place, commit: str) -> bool:
+async def _is_mistakable(place: RegisteredWorktree, commit: str) -> bool:
     """Whether a file of this commit may be as large as what is there in its place, and is not that.
 
     Python takes bytecode for a source's that has the same size, and the same time in whole seconds.
@@ -147,7 +154,7 @@ async def _let_second_pass(last: float) -> None:
 
 def _ready_to_switch(common_dir: str, path: Path) -> bool:
     folder = git_folder(common_dir, path)
-    said = read_mark(folder) if folder else None
+    said = read_ready_mark(folder) if folder else None
     if folder is None or not said or said[0] != _SCRATCH or not is_linked(path, folder):
         return False
     if any((folder / name).exists() for name in _OWN):
@@ -158,7 +165,7 @@ def _ready_to_switch(common_dir: str, path: Path) -> bool:
 
 async def detach(common_dir: str, path: Path, commit: str) -> None:
     """See that a scratch worktree in which a run has ended holds no branch, which nobody could switch to elsewhere."""
-    place = await find_place(common_dir, path)
+    place = await find_registered_worktree(common_dir, path)
     if place is None:
         return
     await to_thread.run_sync(_leave_off, place.folder)
@@ -172,12 +179,12 @@ def _leave_off(folder: Path) -> None:
     (folder / MARK).touch()
     for pattern in _MIDWAY:
         for left in folder.glob(pattern):
-            take_away(left)
+            delete_path(left)
 
 
 def find_scratch(path: Path) -> str | None:
     """The repository of the scratch worktree at `path`, by what is there; none where it is no such."""
     folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
-    said = read_mark(folder)
-    is_one = said and said[0] == _SCRATCH and worktree_of(folder) == path.resolve()
+    said = read_ready_mark(folder)
+    is_one = said and said[0] == _SCRATCH and worktree_path_of(folder) == path.resolve()
     return str(folder.parent.parent) if is_one else None

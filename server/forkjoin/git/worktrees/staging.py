@@ -9,7 +9,7 @@ from forkjoin.git.changed_paths import SUBMODULE
 from forkjoin.git.file_names import join_names, split_names
 from forkjoin.git.objects import sync_objects
 from forkjoin.git.safe_options import NO_FSYNC
-from forkjoin.git.worktrees.worktree_folder import Place
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
 #: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
 _MANY = 100
@@ -31,7 +31,7 @@ class Status:
 
     head: str | None  #: the commit that HEAD is at; none where its branch is gone
     branch: str | None  #: the short name of the branch that HEAD is on; none where it is detached
-    loose: list[str]  #: paths that differ from HEAD, new ones too
+    uncommitted: list[str]  #: paths that differ from HEAD, new ones too
     unmerged: list[str]  #: those of them that are in conflict
     repositories: list[str]  #: folders that are repositories of their own, and changed: new ones, and submodules
     ignored: list[str]
@@ -41,7 +41,7 @@ class Status:
     left_out: frozenset[str] = frozenset()  #: paths that are nobody's work (see untouched.py), and not loose
 
 
-async def read_status(place: Place, extra: Mapping[str, str] | None = None) -> Status:
+async def read_status(place: RegisteredWorktree, extra: Mapping[str, str] | None = None) -> Status:
     """How an agent's worktree stands, as `git status` tells it."""
     lines = split_names(await place.git("status", *_FORM, *_ALL, extra=extra))
     said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
@@ -55,7 +55,7 @@ async def read_status(place: Place, extra: Mapping[str, str] | None = None) -> S
     return Status(
         head=None if head == "(initial)" else head,
         branch=None if branch == "(detached)" else branch,
-        loose=[*(fields[8] for fields in changed), *unmerged, *files],
+        uncommitted=[*(fields[8] for fields in changed), *unmerged, *files],
         unmerged=unmerged,
         repositories=[*submodules, *(name for name in new if name.endswith("/"))],
         ignored=[line[2:] for line in lines if line.startswith("! ")],
@@ -65,7 +65,9 @@ async def read_status(place: Place, extra: Mapping[str, str] | None = None) -> S
     )
 
 
-async def stage(place: Place, status: Status, warnings: list[str], aside: Mapping[str, str] | None = None) -> str:
+async def stage(
+    place: RegisteredWorktree, status: Status, warnings: list[str], aside: Mapping[str, str] | None = None
+) -> str:
     """Stage all that is there, but no other repository; the tree it makes.
 
     Args:
@@ -77,11 +79,11 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
     others = {*status.repositories, *submodules}
     if status.left_out:
-        own = sorted({*status.loose}.difference(status.staged, others))
+        own = sorted({*status.uncommitted}.difference(status.staged, others))
         paths = join_names(f":(top,literal){name}" for name in own)
     else:
         paths = join_names([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
-    quick = NO_FSYNC if aside or len(status.loose) > _MANY else ()
+    quick = NO_FSYNC if aside or len(status.uncommitted) > _MANY else ()
     add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--sparse", *_BY_STDIN)
     try:
         if paths:  # else git would take all
@@ -96,7 +98,9 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     return tree
 
 
-async def _stage_what_can_be(place: Place, add: Sequence[str], paths: bytes, aside: Mapping[str, str] | None) -> None:
+async def _stage_what_can_be(
+    place: RegisteredWorktree, add: Sequence[str], paths: bytes, aside: Mapping[str, str] | None
+) -> None:
     """Stage files. Where attributes make git fail, stage the rest without attributes."""
     try:
         await place.git(*add, stdin=paths, extra=aside)
@@ -106,7 +110,7 @@ async def _stage_what_can_be(place: Place, add: Sequence[str], paths: bytes, asi
             await place.git(*add, stdin=paths, extra={**(aside or {}), "GIT_ATTR_SOURCE": EMPTY_TREES[length]})
 
 
-async def _settle(place: Place, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:
+async def _settle(place: RegisteredWorktree, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:
     """Let all that is in conflict in the index be as on our side there: git adds what is in the worktree, but of that
     no submodule that is left aside, and writes no tree of what is in conflict still."""
     parted = (row.partition("\t")[::2] for row in rows)  # mode, id and stage; path

@@ -28,7 +28,7 @@ from forkjoin.git.git_config import read_shared_repository
 from forkjoin.git.git_folder import is_irregular
 from forkjoin.git.refs import find_symbolic_target, find_tip, update_refs
 from forkjoin.git.worktrees import sparse_checkout
-from forkjoin.git.worktrees.worktree_folder import find_linked, git_folder, is_folder, worktree_of
+from forkjoin.git.worktrees.worktree_folder import find_nested_worktrees, git_folder, is_folder, worktree_path_of
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
 
 @contextlib.asynccontextmanager
-async def registering(common_dir: str) -> AsyncGenerator[int]:
+async def lock_worktree_list(common_dir: str) -> AsyncGenerator[int]:
     """Hold the repository's lock on its list of worktrees, across processes; its descriptor, for git to hold it too.
 
     Raises:
@@ -62,7 +62,7 @@ async def registering(common_dir: str) -> AsyncGenerator[int]:
     """
     file, mode = Path(common_dir) / "forkjoin.lock", await _find_lock_mode(common_dir)
     if not await to_thread.run_sync(_is_free_or_file, file):
-        await to_thread.run_sync(take_away, file)
+        await to_thread.run_sync(delete_path, file)
     give_up = anyio.current_time() + _LOCK_GIVE_UP_S
     while (held := file_lock.take(file, mode)) is None:
         if anyio.current_time() > give_up:
@@ -125,7 +125,7 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, 
         await to_thread.run_sync(mark, common_dir, path, owner, made)
     except (GitError, OSError) as error:
         full = await to_thread.run_sync(_is_full, path)
-        await undo(common_dir, path, made, base)
+        await discard(common_dir, path, made, base)
         if full:
             raise CallerError(f"The disk that {path.parent} is on is full; make room, then spawn again.") from error
         raise
@@ -146,7 +146,7 @@ def _made_before(common_dir: str, path: Path, owner: str) -> str | None:
         if stands and any(entry.name != ".git" for entry in path.iterdir()):
             raise CallerError(f"{path} is no worktree, but there are files in it; move them away.")
         return None
-    said = read_mark(folder)
+    said = read_ready_mark(folder)
     if said is not None and said[0] != owner:
         raise CallerError(f"{path} is the worktree of {said[0]}; remove that first.")
     return said[1] if said and stands else None
@@ -179,7 +179,7 @@ async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
 async def register(common_dir: str, path: Path, start: str, *options: str) -> None:
     """`git worktree add --no-checkout` on a branch or at a commit, once more where a race was lost."""
     arguments = ("worktree", "add", "--quiet", "--no-checkout", *options, "--", str(path), start)
-    async with registering(common_dir) as held:
+    async with lock_worktree_list(common_dir) as held:
         for left in reversed(range(_TRIES)):
             await to_thread.run_sync(_clear, common_dir, path)
             await to_thread.run_sync(_drop_pipes, common_dir)
@@ -210,15 +210,15 @@ def _drop_pipes(common_dir: str) -> None:
     for file in Path(common_dir, "worktrees").glob("*/*"):
         if file.name in _READ_OF_EACH and is_irregular(file):
             log.warning("%s is no file and was taken away: git would wait for it", file)
-            take_away(file)
+            delete_path(file)
 
 
-def relink(common_dir: str, path: Path) -> None:
+def repair_gitdir_file(common_dir: str, path: Path) -> None:
     """See that a worktree's git folder says where the worktree is, unless it says something else."""
     folder = Path(common_dir, "worktrees", path.name)
     link = folder / "gitdir"
-    if is_folder(folder) and read_mark(folder) and worktree_of(folder) is None:
-        take_away(link)
+    if is_folder(folder) and read_ready_mark(folder) and worktree_path_of(folder) is None:
+        delete_path(link)
         link.write_bytes(os.fsencode(f"{path}/.git\n"))
 
 
@@ -229,7 +229,7 @@ def mark(common_dir: str, path: Path, owner: str, made: str) -> None:
     write_atomically(folder / MARK, f"{owner}\0{made}".encode(), mode=None)
 
 
-def read_mark(folder: Path) -> tuple[str, str] | None:
+def read_ready_mark(folder: Path) -> tuple[str, str] | None:
     with contextlib.suppress(OSError):
         if (said := read_regular(folder / MARK, _MARK_LIMIT)) is not None:
             owner, _, made = os.fsdecode(said).partition("\0")
@@ -237,7 +237,7 @@ def read_mark(folder: Path) -> tuple[str, str] | None:
     return None
 
 
-async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
+async def discard(common_dir: str, path: Path, branch: str, base: str) -> None:
     """Take a worktree in which no program has run away again, with its branch."""
     with CancelScope(shield=True):
         with contextlib.suppress(OSError):
@@ -258,15 +258,15 @@ async def remove(common_dir: str, path: Path) -> None:
     if await to_thread.run_sync(is_gone, Path(common_dir)):  # nobody registers anything there
         await to_thread.run_sync(_clear, common_dir, path)
         return
-    async with registering(common_dir):
+    async with lock_worktree_list(common_dir):
         if folder := await to_thread.run_sync(git_folder, common_dir, path):
             await to_thread.run_sync(_begin_to_go, folder)
-        for _, folder in await to_thread.run_sync(find_linked, common_dir, path):
+        for _, folder in await to_thread.run_sync(find_nested_worktrees, common_dir, path):
             await to_thread.run_sync(_drop, folder)
         await to_thread.run_sync(_clear, common_dir, path)
 
 
-def going_since(common_dir: str, path: Path) -> float | None:
+def removal_began_at(common_dir: str, path: Path) -> float | None:
     """Return when the files of the worktree at `path` began to go, if that was cut off."""
     folder = git_folder(common_dir, path)
     with contextlib.suppress(FileNotFoundError):
@@ -279,7 +279,7 @@ def _clear(common_dir: str, path: Path) -> None:
     folder = git_folder(common_dir, path)
     if folder:
         _begin_to_go(folder)
-    take_away(path)
+    delete_path(path)
     if folder:
         _drop(folder)
         with contextlib.suppress(OSError):  # there are others
@@ -300,11 +300,11 @@ def _drop(folder: Path) -> None:
             if not folder.is_symlink():
                 last = (*_READ_OF_EACH, _GOING)
                 for entry in sorted(folder.iterdir(), key=lambda one: (one.name in last, one.name != "gitdir")):
-                    take_away(entry)
-            take_away(folder)
+                    delete_path(entry)
+            delete_path(folder)
 
 
-def take_away(path: Path) -> None:
+def delete_path(path: Path) -> None:
     """Leave nothing at `path`, whatever it is: of a symlink itself, of a folder the read-only ones in it too."""
     if path.is_symlink() or not path.is_dir():
         with contextlib.suppress(NotADirectoryError):  # on the way there: refs in a table leave a file there
@@ -321,7 +321,7 @@ def take_away(path: Path) -> None:
         shutil.rmtree(path)
 
 
-async def retire_branch(common_dir: str, branch: str, tip: str | None) -> None:
+async def delete_branch(common_dir: str, branch: str, tip: str | None) -> None:
     """Delete a branch at `tip`, or a symbolic ref of its name, if it exists.
 
     Raises:
@@ -331,10 +331,10 @@ async def retire_branch(common_dir: str, branch: str, tip: str | None) -> None:
     if await find_tip(common_dir, ref) is not None:
         await update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")
     else:
-        await drop_symbolic(common_dir, ref)
+        await delete_symbolic_ref(common_dir, ref)
 
 
-async def drop_symbolic(common_dir: str, ref: str) -> str | None:
+async def delete_symbolic_ref(common_dir: str, ref: str) -> str | None:
     """Delete a symbolic ref, but not what it leads to.
 
     Returns:

@@ -24,7 +24,7 @@ _OPENED = frozenset({".gitignore", ".gitattributes", ".gitmodules"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RegisteredWorktree:
     """A worktree that its repository knows."""
 
     common_dir: str
@@ -38,21 +38,21 @@ class Place:
         return self.folder / _IGNORE
 
     @property
-    def here(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """What tells git of it."""
         return {"GIT_DIR": str(self.folder), "GIT_COMMON_DIR": self.common_dir, "GIT_WORK_TREE": str(self.path)}
 
     async def git(self, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
         ignore = ("-c", f"core.excludesFile={self.ignore}") if self.ignores else ()
-        return await git.output(self.path, *ignore, *arguments, stdin=stdin, extra={**self.here, **(extra or {})})
+        return await git.output(self.path, *ignore, *arguments, stdin=stdin, extra={**self.variables, **(extra or {})})
 
 
-async def find_place(common_dir: str, path: Path) -> Place | None:
+async def find_registered_worktree(common_dir: str, path: Path) -> RegisteredWorktree | None:
     """The worktree at `path`, whatever became of that; none where its repository knows it no more."""
     folder = await to_thread.run_sync(git_folder, common_dir, path)
     if folder is None:
         return None
-    return Place(common_dir, folder, path, ignores=await to_thread.run_sync((folder / _IGNORE).is_file))
+    return RegisteredWorktree(common_dir, folder, path, ignores=await to_thread.run_sync((folder / _IGNORE).is_file))
 
 
 def git_folder(common_dir: str, path: Path) -> Path | None:
@@ -60,26 +60,26 @@ def git_folder(common_dir: str, path: Path) -> Path | None:
 
     Its file `gitdir` names the worktree's `.git` (gitrepository-layout(5)).
     """
-    wanted = standing(path)
+    wanted = resolve_parent(path)
     likely = Path(common_dir, "worktrees", path.name)  # git calls it after the path, if it can
-    if worktree_of(likely) == wanted:
+    if worktree_path_of(likely) == wanted:
         return likely
-    return next((folder for where, folder in git_folders(common_dir) if where == wanted), None)
+    return next((folder for where, folder in list_git_folders(common_dir) if where == wanted), None)
 
 
-def standing(path: Path) -> Path:
+def resolve_parent(path: Path) -> Path:
     """Return the real path at which something stands, and not where it leads: an agent can put a symlink there."""
     return Path(os.path.realpath(path.parent), path.name)
 
 
-def find_linked(common_dir: str, path: Path) -> list[tuple[Path, Path]]:
+def find_nested_worktrees(common_dir: str, path: Path) -> list[tuple[Path, Path]]:
     """Return the other worktrees that stand within the worktree at `path`, and their git folders."""
-    top = standing(path)
-    within = ((where, folder) for where, folder in git_folders(common_dir) if top in where.parents)
+    top = resolve_parent(path)
+    within = ((where, folder) for where, folder in list_git_folders(common_dir) if top in where.parents)
     return [] if top.is_symlink() else list(within)
 
 
-def git_folders(common_dir: str, *, strict: bool = False) -> Iterator[tuple[Path, Path]]:
+def list_git_folders(common_dir: str, *, strict: bool = False) -> Iterator[tuple[Path, Path]]:
     """Every worktree but the main one, with its git folder.
 
     Args:
@@ -87,11 +87,11 @@ def git_folders(common_dir: str, *, strict: bool = False) -> Iterator[tuple[Path
     """
     with contextlib.suppress(FileNotFoundError):
         for folder in Path(common_dir, "worktrees").iterdir():
-            if where := worktree_of(folder, strict=strict):
+            if where := worktree_path_of(folder, strict=strict):
                 yield where, folder
 
 
-def worktree_of(folder: Path, *, strict: bool = False) -> Path | None:
+def worktree_path_of(folder: Path, *, strict: bool = False) -> Path | None:
     """Where the worktree stands that this git folder is of."""
     link = read_line(folder / "gitdir", strict=strict)
     return Path(os.path.normpath(folder / link)).parent if link else None  # relative with worktree.useRelativePaths
@@ -116,7 +116,7 @@ def is_locked(common_dir: str, path: Path) -> bool:
     return folder is not None and (folder / "locked").exists()
 
 
-def find_pipes(top: Path) -> list[Path]:
+def find_irregular_files(top: Path) -> list[Path]:
     """The pipes, and the like, that git would wait at in a worktree."""
     named = (Path(above, name) for above, _, names in os.walk(top) for name in _OPENED.intersection(names))
     return sorted(file for file in named if not (file.is_symlink() or file.is_file()))  # git follows no such symlink
@@ -124,7 +124,7 @@ def find_pipes(top: Path) -> list[Path]:
 
 def remove_pipes(top: Path) -> list[str]:
     """Remove them from a worktree in which nothing runs; their names."""
-    found = find_pipes(top)
+    found = find_irregular_files(top)
     for file in found:
         file.unlink(missing_ok=True)
     return [str(file.relative_to(top)) for file in found]

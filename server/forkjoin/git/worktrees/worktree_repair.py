@@ -7,8 +7,8 @@ from pathlib import Path
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.git_folder import is_irregular, is_oversized, resolve_common_dir
-from forkjoin.git.worktrees.worktree import take_away
-from forkjoin.git.worktrees.worktree_folder import Place
+from forkjoin.git.worktrees.worktree import delete_path
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
 #: What git takes for a HEAD.
 _HEAD = re.compile(rb"(ref:\s*refs/\S.*|[0-9a-f]{40}|[0-9a-f]{64})\n?", re.DOTALL)
@@ -16,7 +16,7 @@ _HEAD = re.compile(rb"(ref:\s*refs/\S.*|[0-9a-f]{40}|[0-9a-f]{64})\n?", re.DOTAL
 MODULES = "modules"
 
 
-def mend_folder(place: Place, branch: str) -> list[str]:
+def repair_git_folder(place: RegisteredWorktree, branch: str) -> list[str]:
     """Remove pipes and misleading links, and restore the files that git needs.
 
     Returns:
@@ -27,7 +27,7 @@ def mend_folder(place: Place, branch: str) -> list[str]:
     strange = [*_find_strange(place.folder), *filter(is_irregular, ours)]
     strange += [ours[1]] if ours[1].is_symlink() and ours[1] not in strange else []  # git would write where it leads
     for file in strange:
-        take_away(file)
+        delete_path(file)
     if strange:
         names = [os.path.relpath(file, place.common_dir) for file in strange]
         warnings.append(
@@ -58,5 +58,5 @@ def _find_strange(top: Path) -> list[Path]:
 
 
 def _put(file: Path, line: str) -> None:
-    take_away(file)
+    delete_path(file)
     file.write_bytes(os.fsencode(f"{line}\n"))

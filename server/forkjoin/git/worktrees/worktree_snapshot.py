@@ -18,7 +18,7 @@ from forkjoin.git.refs import resolve_commit
 from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.falsely_changed_files import leave_out_set_up
 from forkjoin.git.worktrees.staging import EMPTY_TREES, read_status, stage
-from forkjoin.git.worktrees.worktree_folder import find_pipes, find_place, is_folder
+from forkjoin.git.worktrees.worktree_folder import find_irregular_files, find_registered_worktree, is_folder
 
 #: Bytes of uncommitted files that are looked at; of one that has more, only what is committed is.
 _BYTES = 50_000_000
@@ -32,10 +32,10 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], se
     Args:
         set_up: The fingerprint of what setup has left there (see untouched.py), which is left out.
     """
-    place = await find_place(common_dir, worktree)
+    place = await find_registered_worktree(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return None
-    if await to_thread.run_sync(find_pipes, worktree):  # git would wait there
+    if await to_thread.run_sync(find_irregular_files, worktree):  # git would wait there
         return None
     with contextlib.suppress(GitError):
         head = await resolve_commit(place.folder, "HEAD")
@@ -43,7 +43,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], se
             return None
         aside = {**aside, "GIT_ATTR_SOURCE": EMPTY_TREES[len(head)]}
         status = await leave_out_set_up(place, await read_status(place, aside), set_up)
-        if not status.loose or await to_thread.run_sync(_size, worktree, status.loose) > _BYTES:
+        if not status.uncommitted or await to_thread.run_sync(_size, worktree, status.uncommitted) > _BYTES:
             return head
         index = Path(aside["GIT_OBJECT_DIRECTORY"], f"{head}.index")
         with contextlib.suppress(FileNotFoundError):
