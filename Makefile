@@ -40,9 +40,10 @@ bench: $(VENV)/installed-test  ## the figures of docs/performance.md
 	$(BIN)/python -m bench
 
 SEEDS ?= soak-1 soak-2
-soak: $(VENV)/installed-test  ## the crash test for 2,000 rounds, and 1,000 agents through 10 slots: hours
+soak: $(VENV)/installed-test vendors  ## the crash test for 2,000 rounds, 1,000 agents, and the tests that last: hours
 	printf '%s\n' $(SEEDS) | (cd tests && xargs -P 2 -I SEED ../$(BIN)/python -m crash --rounds 1000 --seed SEED)
 	cd tests && ../$(BIN)/python -m soak.test_soak 1000
+	$(PYTEST) -n 4 --dist loadgroup -m soak
 
 HISTORIES ?= 150
 adversary: $(VENV)/installed-test  ## random hostile agents in odd repositories, HISTORIES for each of SEEDS

@@ -15,12 +15,13 @@ IN_THE_WAY = "notes/untracked.txt"
 _BEGIN = "say() { echo \"$1 @TOKEN@ $$\" >> '@LOG@'; }\nsay start\n"
 _LEAVE = "printf 'the work of @TOKEN@\\n' > @TOKEN@.txt\nsay left\n"
 _MORE = "mkdir -p @TOKEN@.d; printf 'more of @TOKEN@\\n' > @TOKEN@.d/more; chmod +x @TOKEN@.d/more; say more\n"
-#: A person's gc may hold a ref's lock for a moment: that is between git and git, and tried again.
-_COMMIT = 'git add -A\nuntil git commit -qm @TOKEN@ || test -z "$(git status --porcelain)"; do sleep 0.05; done\n'
+#: Both commands are repeated: a person's gc may hold a ref's lock for a moment, and any git process may be killed.
+_COMMIT = 'until git add -A && git commit -qm @TOKEN@ || test -z "$(git status --porcelain)"; do sleep 0.05; done\n'
 #: A repository of its own within the worktree; where it is committed in, it is a submodule.
 _NEST = (
     "git init -q @TOKEN@.in; printf 'nested in @TOKEN@\\n' > @TOKEN@.in/file; git -C @TOKEN@.in add file\n"
-    "git -C @TOKEN@.in commit -qm nested; say nested\n"
+    "until git -C @TOKEN@.in commit -qm nested || git -C @TOKEN@.in rev-parse -q --verify HEAD; do\n"
+    "    sleep 0.05; git -C @TOKEN@.in add file; done\nsay nested\n"
 )
 _END = "say end\necho did @TOKEN@\n"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 from crash.lead import Lead
 from crash.person import Person, environment
 from support.harness import GIVE_UP_S
@@ -92,6 +93,7 @@ def told(agents: int, first: Sample, last: Sample) -> str:
     return f"soak test: a daemon after {_WARM} agents: {first}; after {agents}: {last}"
 
 
+@pytest.mark.soak
 def test_a_daemon_takes_no_more_after_many_agents_than_after_some(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -50,8 +50,10 @@ VENDORS = {
 }
 
 
-#: The mark of a test that is to hold with either of Claude Code's programs.
-for_each_claude = pytest.mark.parametrize("claude", ["claude", "claude-newest"], indirect=True, scope="session")
+#: The mark of a test that runs with either version of Claude Code; with the newest one in `make soak` alone.
+for_each_claude = pytest.mark.parametrize(
+    "claude", ["claude", pytest.param("claude-newest", marks=pytest.mark.soak)], indirect=True, scope="session"
+)
 
 
 class NotInstalledError(Exception):
