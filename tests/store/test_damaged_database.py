@@ -39,9 +39,7 @@ async def _check_what_is_left(store: Store, whole: Store) -> int:
     _, numbers = await store.restored_agents.known_numbers()
     for number in numbers:
         assert await store.agents.get(number) == await whole.agents.get(number)
-        assert [one.text for one in await store.events.page(number, 0, 100)] == [
-            one.text for one in await whole.events.page(number, 0, 100)
-        ][: len(await store.events.page(number, 0, 100))]
+        assert set(await store.events.page(number, 0, 100)) <= set(await whole.events.page(number, 0, 100))
     assert store.database.connection.execute("PRAGMA foreign_key_check").fetchall() == []
     assert store.database.connection.execute("PRAGMA integrity_check").fetchone() == {"integrity_check": "ok"}
     return len(numbers)
@@ -211,7 +209,7 @@ async def test_damage_that_is_met_in_use_is_nobodys_failure_and_is_seen_to_at_th
 async def test_all_tables_are_read_but_the_days_which_are_counted_anew(file: Path) -> None:
     connection = sqlite3.connect(file)
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-    assert {name for (name,) in names} - {"day"} == {table for tables in salvage._TABLES.values() for table in tables}
+    assert {name for (name,) in names} - {"day"} == set(salvage._TABLES)
     connection.close()
 
 
