@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from forkjoin.core.model import PauseKind
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
 from forkjoin.store.rows import Cost
@@ -207,7 +208,7 @@ async def test_an_agent_that_is_ending_when_the_daemon_goes_is_paused_by_the_nex
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
 
         async def ended() -> bool:
-            return not (await reconciler.store.agents.get(1)).pause.ending
+            return (await reconciler.store.agents.get(1)).phase is not PauseKind.ENDING
 
         await first_answer(ended)
         assert (await reconciler.store.agents.get(1)).state == "paused"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from forkjoin.agents.machine_usage import MachineMonitor
-from forkjoin.core.model import Agent
+from forkjoin.core.model import Agent, PauseKind
 from forkjoin.core.paths import Home
 from forkjoin.process.executor import Capacity
 from forkjoin.process.local_executor import LocalExecutor
@@ -87,7 +87,8 @@ async def test_where_memory_runs_short_the_youngest_ends_and_goes_on_in_its_conv
     let_have(reconciler, monkeypatch, 0.1 * GB)
 
     async def paused() -> list[Agent]:
-        return [one for one in await reconciler.store.agents.live() if one.state == "paused" and not one.pause.ending]
+        live = await reconciler.store.agents.live()
+        return [one for one in live if one.phase in (PauseKind.FROZEN, PauseKind.RESTING)]
 
     (youngest,) = await first_answer(paused)
     assert "of memory free, " in await talking.last_event(youngest.id, "needed")

@@ -15,7 +15,7 @@ from forkjoin.app import _leave_when_damaged, open_reconciler
 from forkjoin.core import file_lock
 from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Pause, State
+from forkjoin.core.model import Pause, PauseKind, PauseReason, State
 from forkjoin.core.paths import Home
 from forkjoin.core.settings import read_settings
 from forkjoin.store.damaged_database import set_aside_copies
@@ -145,7 +145,7 @@ async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = f"echo x >> {home.state}/ran; [ $(wc -l < {home.state}/ran) = 1 ] && sleep 1000; echo went on"
-    pause = Pause("its budget is spent", ending=True, not_before=time.time() + 1000)
+    pause = Pause(PauseReason.BUDGET, "its budget is spent", PauseKind.ENDING, time.time() + 1000)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.spawn(task)
         await until((home.state / "ran").exists)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from forkjoin.app import open_reconciler
 from forkjoin.core.error import BrokenPromiseError
-from forkjoin.core.model import State
+from forkjoin.core.model import PauseKind, State
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
 from support.agent_records import change
@@ -162,7 +162,7 @@ async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talkin
 async def test_an_outdated_decision_doesnt_continue_an_ended_agent(talking: Lead, reconciler: Reconciler) -> None:
     await talking.spawn("exit 75")
     await talking.until("a1", state="paused")
-    frozen = change(await reconciler.store.agents.get(1), frozen=True)
+    frozen = change(await reconciler.store.agents.get(1), kind=PauseKind.FROZEN)
     with pytest.raises(BrokenPromiseError):
         await reconciler.store.lifecycle.move(frozen, State.RUNNING)
 

@@ -1,13 +1,21 @@
-"""The words: states and ends."""
+"""The model: phases, pauses and outcomes."""
 
-from forkjoin.core.model import FINAL, TRANSITIONS, Outcome, State
+from forkjoin.core.model import FINAL, TRANSITIONS, Outcome, Pause, PauseKind, PauseReason, State
 
 
-def test_every_state_can_be_reached_and_only_final_ones_lead_back_to_the_queue() -> None:
-    reached = {State.QUEUED}.union(*TRANSITIONS.values())
-    assert reached == set(State)
-    assert {state for state, to in TRANSITIONS.items() if State.QUEUED in to} == FINAL | {State.PAUSED}
-    assert all(TRANSITIONS[state] for state in State)
+def test_every_phase_can_be_reached_and_only_final_ones_and_rests_lead_back_to_the_queue() -> None:
+    phases = {*State, *PauseKind} - {State.PAUSED}
+    assert TRANSITIONS.keys() == phases
+    assert {State.QUEUED}.union(*TRANSITIONS.values()) == phases
+    assert {phase for phase, to in TRANSITIONS.items() if State.QUEUED in to} == FINAL | {PauseKind.RESTING}
+    assert all(TRANSITIONS.values())
+
+
+def test_a_pause_says_why_in_the_words_of_its_reason_or_else_in_its_details() -> None:
+    assert Pause(PauseReason.MEMORY).why == "memory is short"
+    assert Pause(PauseReason.RATE_LIMIT, "429 too many requests").why == "429 too many requests"
+    assert Pause(details="a reason that version 0.1 recorded").why == "a reason that version 0.1 recorded"
+    assert Pause().why == ""
 
 
 def test_an_outcome_says_in_words_how_it_ended() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from forkjoin.core.model import Agent, Budget, State
+from forkjoin.core.model import Agent, Budget, PauseKind, State
 from forkjoin.scheduling.budget import BudgetGate, format_usd, sum_reserved
 from forkjoin.scheduling.gates import Hold
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
@@ -168,7 +168,7 @@ def test_near_its_end_an_agent_is_asked_to_wind_up_once() -> None:
 
 def test_at_its_end_an_agent_pauses_ending_and_is_held_until_there_is_more() -> None:
     decision = decide_with(running(1, 0.31, 0.3, 0.3), budgets=())
-    assert decision.pause[1].ending
+    assert decision.pause[1].kind is PauseKind.ENDING
     assert decision.pause[1].why == "its budget of 0.3 USD is used up; set_budget raises it"
     paused = replace(running(1, 0.31, 0.3, 0.3), state=State.PAUSED)
     assert decide_with(paused, budgets=()).waiting == {1: decision.pause[1].why}
@@ -177,7 +177,7 @@ def test_at_its_end_an_agent_pauses_ending_and_is_held_until_there_is_more() -> 
 
 
 def test_one_that_is_still_ending_does_not_go_on() -> None:
-    ending = change(running(1, 0.31, 0.3, 0.5), state=State.PAUSED, ending=True, why="no money")
+    ending = change(running(1, 0.31, 0.3, 0.5), state=State.PAUSED, kind=PauseKind.ENDING, details="no money")
     assert decide_with(ending).waiting == {1: "no money"}
 
 
@@ -211,7 +211,7 @@ def agents(draw: st.DrawFn) -> list[Agent]:
                 above=above[1:],
                 nesting=draw(st.none() | money.filter(bool).map(lambda usd: {"agents": 9, "budget_usd": usd})),
                 account=draw(st.sampled_from(["", "claude"])),
-                frozen=state is State.PAUSED and draw(st.booleans()),
+                kind=draw(st.sampled_from([PauseKind.FROZEN, PauseKind.RESTING])),
                 cost_usd=draw(money) if has_begun else None,
                 reserved_usd=draw(money) if has_begun else 0,
                 budget_usd=draw(st.none() | money.filter(bool)),
@@ -236,7 +236,7 @@ def after(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
             agent,
             reserved_usd=decision.reserve.get(agent.number, agent.money.reserved_usd),
             state=State.RUNNING if agent.number in decision.start else agent.state,
-            frozen=agent.pause.frozen and agent.number not in decision.start,
+            kind=PauseKind.RESTING if agent.number in decision.start else agent.pause.kind,
         )
         for agent in live
     ]

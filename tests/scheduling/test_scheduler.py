@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from forkjoin.core.model import ACTIVE, CALLING, FINAL, RUNS, Agent, State
+from forkjoin.core.model import ACTIVE, CALLING, FINAL, RUNS, Agent, PauseKind, State
 from forkjoin.scheduling.rate_limit_policy import RateLimit
 from forkjoin.scheduling.scheduler import SchedulerInput, decide, plan_waves, queue_order
 from hypothesis import given
@@ -29,7 +29,7 @@ def agents(draw: st.DrawFn) -> list[Agent]:
                 number,
                 state=state,
                 account=draw(st.sampled_from(["", "here", "there"])),
-                frozen=state is State.PAUSED and draw(st.booleans()),
+                kind=draw(st.sampled_from([PauseKind.FROZEN, PauseKind.RESTING])),
                 not_before=draw(st.sampled_from([0, 0, NOW + 60])),
                 attempt=draw(st.integers(1, 2)),
                 lead=draw(st.sampled_from("xyz")),
@@ -236,7 +236,7 @@ def test_whose_next_attempt_is_queued_takes_no_key_from_who_is_at_work() -> None
 
 
 def test_who_has_begun_goes_on_before_others_start() -> None:
-    begun = [make_agent(3, state=State.PAUSED, frozen=True), make_agent(4, attempt=2)]
+    begun = [make_agent(3, state=State.PAUSED, kind=PauseKind.FROZEN), make_agent(4, attempt=2)]
     live = [make_agent(1), make_agent(2, priority=1), *begun]
     assert decide(SchedulerInput(live, 3)).start == (3, 4, 2)
     assert queue_order(SchedulerInput(live, 3)) == [4, 2, 1]
@@ -245,7 +245,7 @@ def test_who_has_begun_goes_on_before_others_start() -> None:
 #: Four run of one account, two of another.
 RUNNING = [make_agent(n, state=State.RUNNING, account="here" if n < 5 else "there") for n in range(1, 7)]
 #: The same, of which the youngest of the one were frozen.
-PAUSED = [change(one, state=State.PAUSED, frozen=True) if one.number in (3, 4) else one for one in RUNNING]
+PAUSED = [change(one, state=State.PAUSED, kind=PauseKind.FROZEN) if one.number in (3, 4) else one for one in RUNNING]
 TWO = RateLimit(2, closed_until=100, changed_at=90, reason="429")
 
 
@@ -254,7 +254,7 @@ def test_a_rate_limit_pauses_the_youngest_of_its_account_and_holds_no_other() ->
     decision = decide(SchedulerInput(live, 9, now=95, rate_limits={"here": TWO}))
     assert decision.start == (7,)
     assert {number: pause.why for number, pause in decision.pause.items()} == {3: "429", 4: "429"}
-    assert all(pause.frozen for pause in decision.pause.values())
+    assert all(pause.kind is PauseKind.FROZEN for pause in decision.pause.values())
 
 
 def test_nobody_is_frozen_for_long() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from forkjoin.core.agent_spec import Spec
-from forkjoin.core.model import ACTIVE, CALLING, FINAL, Agent, State
+from forkjoin.core.model import ACTIVE, CALLING, FINAL, Agent, PauseKind, State
 from forkjoin.core.settings import Limits
 from forkjoin.scheduling.budget import sum_reserved
 from forkjoin.scheduling.rate_limit_policy import MAX_DELAY_S
@@ -247,14 +247,14 @@ def of_an_account_none_starts_or_runs_beyond_what_its_vendor_takes_nor_is_frozen
             calling = sum(one.account == account and one.state in CALLING for one in look.inputs.live)
             started = [one for one in _started(look) if one.account == account]
             for_long = known.closed_until > look.inputs.now + 2 * MAX_DELAY_S
-            new = [one for one in started if not (one.pause.frozen and for_long)]
+            new = [one for one in started if not (one.phase is PauseKind.FROZEN and for_long)]
             assert not new or (known.closed_until <= look.inputs.now and calling + len(started) <= known.max_running)
     for look in _at_rest(world):
         for account, known in look.inputs.rate_limits.items():
             of_account = [one for one in look.inputs.live if one.account == account]
             running = sum(one.state is State.RUNNING for one in of_account)
             if known.closed_until > look.inputs.now + 2 * MAX_DELAY_S:
-                frozen = [one.number for one in of_account if one.pause.frozen]
+                frozen = [one.number for one in of_account if one.phase is PauseKind.FROZEN]
                 assert all("slot" in look.decision.waiting[number] for number in frozen)
             else:
                 assert running <= known.max_running

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import CallerError
+from forkjoin.core.model import Pause, PauseKind, PauseReason
 from forkjoin.core.paths import Home
 from forkjoin.store.damaged_database import set_aside_copies, suspect
 from forkjoin.store.rows import Others
@@ -90,6 +91,31 @@ async def test_records_of_before_stacks_and_contests_are_carried_over(old: Path)
     stacked = replace(new_agent("new"), after=Others((1,)), base_agents=Others((1,)))
     (new,) = await store.lifecycle.spawn([stacked], place, NOBODY)
     assert (new.number, new.dependencies.after, new.dependencies.base_agents) == (2, (1,), (1,))
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("a person is in its conversation", PauseReason.PERSON_ATTACHED),
+        ("a person was in its conversation", PauseReason.PERSON_LEFT),
+        ("memory is short", PauseReason.MEMORY),
+        ("its budget of 0.3 USD is used up; set_budget raises it", PauseReason.BUDGET),
+        ("API Error: 529", None),
+    ],
+)
+async def test_a_pause_of_version_0_1_gets_the_code_of_its_reason(
+    old: Path, why: str, reason: PauseReason | None
+) -> None:
+    steps = [path.read_text("utf-8") for path in MIGRATIONS[1:18]]
+    with sqlite3.connect(old) as connection:
+        connection.executescript("\n".join(["BEGIN;", *steps, "PRAGMA user_version = 18;", "COMMIT;"]))
+        connection.execute("UPDATE agent SET state = 'paused', ending = 1, paused_why = ?, not_before = 7", (why,))
+    connection.close()
+    store = await open_store(old)
+    agent = await store.agents.get(1)
+    assert agent.pause == Pause(reason, why, PauseKind.ENDING, not_before=7)
+    assert agent.pause.why == why
     await store.close()
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.core.event import Noted
-from forkjoin.core.model import Agent, Pause, Request, State
+from forkjoin.core.model import Agent, Pause, PauseKind, PauseReason, Request, State
 from forkjoin.core.session import Call
 from forkjoin.store.rows import NewRequest
 from forkjoin.store.store import Store
@@ -82,7 +82,7 @@ async def test_where_its_program_is_to_end_its_requests_are_withdrawn(store: Sto
         case "end":
             await store.lifecycle.end_attempt(agent, Noted("ended"), None, done=False)
         case "rest":
-            await store.lifecycle.end_attempt(agent, Noted("ended"), Pause("a rest"), done=False)
+            await store.lifecycle.end_attempt(agent, Noted("ended"), Pause(PauseReason.RETRY, "a rest"), done=False)
         case "stop":
             await store.lifecycle.ask_stop([agent])
         case _:
@@ -94,7 +94,9 @@ async def test_where_its_program_is_to_end_its_requests_are_withdrawn(store: Sto
 
 async def test_what_is_frozen_in_midst_waits_on_when_it_goes_on(store: Store, agent: Agent) -> None:
     request = await ask(store)
-    frozen = await store.lifecycle.move(await store.agents.get(1), State.PAUSED, None, Pause("room", frozen=True))
+    frozen = await store.lifecycle.move(
+        await store.agents.get(1), State.PAUSED, None, Pause(PauseReason.MEMORY, kind=PauseKind.FROZEN)
+    )
     assert (await store.lifecycle.move(frozen, State.RUNNING)).state is State.WAITING
     await store.requests.answer(request, "this", "", "the person", NOBODY)
     assert await state(store) is State.RUNNING

@@ -10,7 +10,7 @@ import pytest
 from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import BrokenPromiseError, CallerError, RecordsError, UnknownAgentError
 from forkjoin.core.event import TEXT_LIMIT, Noted, Said
-from forkjoin.core.model import FINAL, TRANSITIONS, Agent, Merge, Result, State
+from forkjoin.core.model import FINAL, TRANSITIONS, Agent, Merge, Pause, PauseKind, Phase, Result, State
 from forkjoin.core.session import Call
 from forkjoin.store.database import Database
 from forkjoin.store.open_database import open_database
@@ -38,20 +38,27 @@ async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
         await store.agents.find(1, "second")
 
 
-@pytest.mark.parametrize("before", list(State))
-async def test_only_the_tables_moves_are_made(store: Store, before: State) -> None:
-    for to in State:
+@pytest.mark.parametrize("before", sorted(TRANSITIONS))
+async def test_only_moves_in_the_table_of_transitions_are_made(store: Store, before: Phase) -> None:
+    for to in TRANSITIONS:
         (agent,) = await _spawn(store, f"{before}-{to}")
-        store.database.connection.execute("UPDATE agent SET state = ? WHERE number = ?", (before, agent.number))
-        agent = replace(agent, state=before)
+        now = before is PauseKind.FROZEN, before is PauseKind.ENDING, agent.number
+        update = "UPDATE agent SET state = ?, frozen = ?, ending = ? WHERE number = ?"
+        store.database.connection.execute(update, (_state(before), *now))
+        agent = await store.agents.get(agent.number)
+        pause = Pause(kind=to) if isinstance(to, PauseKind) else None
         if to in TRANSITIONS[before]:
-            moved = await store.lifecycle.move(agent, to)
-            assert moved.state is to
+            moved = await store.lifecycle.move(agent, _state(to), pause=pause)
+            assert moved.phase is to
             assert (moved.timing.ended is not None) == (to in FINAL)
         else:
             with pytest.raises(BrokenPromiseError, match="can't go from"):
-                await store.lifecycle.move(agent, to)
-            assert (await store.agents.get(agent.number)).state is before
+                await store.lifecycle.move(agent, _state(to), pause=pause)
+            assert (await store.agents.get(agent.number)).phase is before
+
+
+def _state(phase: Phase) -> State:
+    return State.PAUSED if isinstance(phase, PauseKind) else phase
 
 
 async def test_a_move_from_a_state_that_has_passed_is_refused(store: Store) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from forkjoin.core.model import Pause, Request, State
+from forkjoin.core.model import Pause, PauseKind, PauseReason, Request, State
 from forkjoin.reconciler import Reconciler
 from forkjoin_tools import reply_wait
 from support.agent_requests import DANGEROUS, QUESTION, Call, is_asked, news
@@ -72,7 +72,7 @@ async def test_the_request_of_a_frozen_agent_is_reported(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await first_answer(lambda: is_asked(near_lead, 1))
-        pause = Pause("room", frozen=True, not_before=time.time() + 1000)
+        pause = Pause(PauseReason.MEMORY, kind=PauseKind.FROZEN, not_before=time.time() + 1000)
         await in_process_reconciler.store.lifecycle.move(
             await in_process_reconciler.store.agents.get(1), State.PAUSED, None, pause
         )

@@ -15,7 +15,7 @@ from forkjoin.agents.rate_limits import relax_rate_limits
 from forkjoin.agents.retry import continuation_message
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import Noted
-from forkjoin.core.model import Agent, Merge, Result, State
+from forkjoin.core.model import Agent, Merge, PauseKind, Result, State
 from forkjoin.scheduling.budget import format_usd
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide, default_max_running
 from forkjoin.services import Services
@@ -119,7 +119,7 @@ async def _start(services: Services, agent: Agent) -> Agent:
         services.waiting_for_environment.discard(agent.number)
         services.store.changes.announce()
         return agent
-    if agent.pause.frozen:
+    if agent.phase is PauseKind.FROZEN:
         return await services.store.lifecycle.move(agent, State.RUNNING, Noted("goes on"))
     if agent.state is State.PAUSED:
         agent = await services.store.lifecycle.queue_again(agent, continuation_message(agent))

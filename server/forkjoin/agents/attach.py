@@ -19,13 +19,12 @@ from forkjoin.agents.stop import end_processes
 from forkjoin.core.agent_spec import number_of
 from forkjoin.core.error import BrokenPromiseError, CallerError
 from forkjoin.core.event import Noted
-from forkjoin.core.model import FINAL, RUNS, Agent, Merge, Pause, State
+from forkjoin.core.model import FINAL, RUNS, Agent, Merge, Pause, PauseKind, PauseReason, State
 from forkjoin.core.session import Caller
 from forkjoin.git.objects import temporary_objects
 from forkjoin.git.worktrees.release_branches import release_other_branches
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.git.worktrees.worktree_snapshot import snapshot
-from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
 from forkjoin.services import Attachment, Services
 from forkjoin.workspace.agent_work import accept_commit, commit_uncommitted, find_result_commit
 
@@ -103,13 +102,15 @@ async def _pause_for_person(services: Services, number: int) -> Agent | None:
     Return the agent once nothing of it is under way, else `None`.
     """
     agent = await services.store.agents.get(number)
-    runs = agent.state in RUNS or agent.pause.frozen
+    runs = agent.phase in (*RUNS, PauseKind.FROZEN)
     if agent.stop_asked and agent.state not in FINAL:
         return None
-    if runs or (agent.state is State.PAUSED and agent.pause.why != PERSON_ATTACHED and not agent.pause.ending):
-        pause = Pause(PERSON_ATTACHED, ending=runs, not_before=agent.pause.not_before)
+    rests = agent.phase is PauseKind.RESTING and agent.pause.reason is not PauseReason.PERSON_ATTACHED
+    if runs or rests:
+        kind = PauseKind.ENDING if runs else PauseKind.RESTING
+        pause = Pause(PauseReason.PERSON_ATTACHED, kind=kind, not_before=agent.pause.not_before)
         with suppress(BrokenPromiseError):  # its state has changed meanwhile
-            await services.store.lifecycle.move(agent, State.PAUSED, Noted(f"paused: {PERSON_ATTACHED}"), pause)
+            await services.store.lifecycle.move(agent, State.PAUSED, Noted(f"paused: {pause.why}"), pause)
         return None
     return None if agent.under_way else agent
 
@@ -131,9 +132,9 @@ async def detach(services: Services, number: int) -> None:
     attachment = services.attached[number]
     await end_person_program(services, await services.store.agents.get(number))
     agent = await services.store.agents.get(number)
-    if agent.state is State.PAUSED and not agent.pause.ending:
-        pause = Pause(PERSON_LEFT, not_before=agent.pause.not_before)
-        await services.store.lifecycle.move(agent, State.PAUSED, Noted(PERSON_LEFT), pause)
+    if agent.phase is PauseKind.RESTING:
+        pause = Pause(PauseReason.PERSON_LEFT, not_before=agent.pause.not_before)
+        await services.store.lifecycle.move(agent, State.PAUSED, Noted(pause.why), pause)
     elif agent.state in FINAL and not agent.timing.removed:
         await _take_over_work(services, attachment, agent)
     del services.attached[number]
@@ -167,7 +168,8 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
             await send_message(services, attachment.caller, agent, AFTER_PERSON)
             return
         except CallerError as error:
-            await services.store.events.add(agent, [(Noted(f"{PERSON_LEFT}, and changed its work: {error}"), -1)])
+            words = f"{PauseReason.PERSON_LEFT.sentence}, and changed its work: {error}"
+            await services.store.events.add(agent, [(Noted(words), -1)])
     await accept_commit(services.store, common_dir, agent, tip, "A person has changed its work since its end.")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from forkjoin.agents.stop import end_processes
-from forkjoin.core.model import Agent, State
+from forkjoin.core.model import Agent, PauseKind, State
 from forkjoin.services import Services
 
 
@@ -57,9 +57,9 @@ class ProcessControl:
 
         `None` means that it may be in any state.
         """
-        if agent.stop_asked or agent.pause.ending:
+        if agent.stop_asked or agent.phase is PauseKind.ENDING:
             return "ended"
-        if agent.pause.frozen:
+        if agent.phase is PauseKind.FROZEN:
             return "frozen"
         is_waiting_for_nested = agent.state is State.RUNNING and agent.number in self._services.waiting_for_nested
         if agent.state is State.WAITING or is_waiting_for_nested:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import GitError
-from forkjoin.core.model import Agent
+from forkjoin.core.model import Agent, PauseKind
 from forkjoin.core.paths import Home
 from forkjoin.git.refs import find_tip
 from forkjoin.store.damaged_database import note_damage, set_aside_copies
@@ -35,9 +35,10 @@ def save_requested_end(home: Home, agent: Agent) -> None:
 
     It is saved before the program ends, so that a restored agent does not start again.
     """
-    if not (agent.stop_asked or agent.pause.ending):
+    is_ending = agent.phase is PauseKind.ENDING
+    if not (agent.stop_asked or is_ending):
         return
-    asked = Asked(agent.stop_asked, agent.pause.ending, agent.pause.why, agent.pause.not_before)
+    asked = Asked(agent.stop_asked, is_ending, agent.pause.reason, agent.pause.why, agent.pause.not_before)
     with suppress(OSError):  # the program never started, or the disk is full
         write_atomically(_asked(home, agent.handle), _ASKED.dump_json(asked))
 

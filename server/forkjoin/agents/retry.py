@@ -4,9 +4,8 @@ import random
 import time
 
 from forkjoin.adapters.contract import Conclusion, Retry
-from forkjoin.core.model import Agent, Pause
+from forkjoin.core.model import Agent, Pause, PauseReason
 from forkjoin.scheduling.backoff import backoff_s
-from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
 from forkjoin.services import Services
 
 #: The longest pause in seconds.
@@ -24,16 +23,18 @@ def pause_after(services: Services, agent: Agent, concluded: Conclusion) -> Paus
         case Retry.NO:
             return None
         case Retry.WHEN_FUNDED if agent.money.reserved_usd:
-            return Pause(_SPENT)
+            return Pause(PauseReason.BUDGET, _SPENT)
         case Retry.WHEN_TAKEN:  # the rate-limit policy's gate says when
-            return Pause(why)
+            return Pause(PauseReason.RATE_LIMIT, why)
         case Retry.LATER | Retry.ANEW | Retry.WHEN_FUNDED:  # WHEN_FUNDED: of a budget that isn't ours
             limits = services.settings.limits
             most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret
             rest_s = backoff_s(agent.history.retried, limits.rest_s, _LONGEST_S, jitter)
-            pause = Pause(why, not_before=time.time() + rest_s, counts=True, anew=concluded.retry is Retry.ANEW)
-            return pause if agent.history.retried < most else None
+            if agent.history.retried >= most:
+                return None
+            is_new, until = concluded.retry is Retry.ANEW, time.time() + rest_s
+            return Pause(PauseReason.RETRY, why, not_before=until, counts=True, anew=is_new)
 
 
 #: The message to an agent after a person was attached to it.
@@ -46,9 +47,9 @@ AFTER_PERSON = (
 
 def continuation_message(agent: Agent) -> str:
     """Return the message that asks an agent to continue after an interrupted attempt."""
-    if agent.pause.why in (PERSON_ATTACHED, PERSON_LEFT):
+    if agent.pause.reason in (PauseReason.PERSON_ATTACHED, PauseReason.PERSON_LEFT):
         return AFTER_PERSON
-    why = agent.pause.why.partition(";")[0]  # the rest is for its lead
+    why = "its budget was used up" if agent.pause.reason is PauseReason.BUDGET else agent.pause.why
     return (
         f"Your program was interrupted during your work ({why}), and runs again now. Your worktree is unchanged. "
         "Check the state of your work, and continue. If everything is done, end with your report."

@@ -11,42 +11,86 @@ from forkjoin.core.agent_spec import SpecParts
 
 
 class State(StrEnum):
-    """Where an agent stands. The last five are final, until a message queues its next attempt."""
+    """The state of an agent. The last five states are final, until a message queues another attempt."""
 
-    QUEUED = "queued"  #: it waits for its turn, for the first time or once more
+    QUEUED = "queued"  #: waits for its next attempt to start
     PREPARING = "preparing"  #: its worktree is being made
     RUNNING = "running"  #: its program runs
     WAITING = "waiting"  #: its program runs, and waits for the answer to a request
-    PAUSED = "paused"  #: frozen, or between two attempts
-    FINISHING = "finishing"  #: its program has ended; work is committed, counted and verified
-    SUCCEEDED = "succeeded"  #: the program said so, and verify passed
-    FAILED = "failed"  #: the program or verify failed, or it could not be prepared
-    STOPPED = "stopped"  #: somebody asked for it
-    TIMED_OUT = "timed_out"  #: its time limit, or its limit of silence, ended it
+    PAUSED = "paused"  #: in one of the ways of `PauseKind`
+    FINISHING = "finishing"  #: its program has ended; its work is being committed, counted and verified
+    SUCCEEDED = "succeeded"  #: the program reported success, and verify passed
+    FAILED = "failed"  #: the program or verify failed, or its worktree could not be made
+    STOPPED = "stopped"  #: somebody asked for its stop
+    TIMED_OUT = "timed_out"  #: it reached its time limit, or its limit of silence
     LOST = "lost"  #: the machine or the shim vanished and left no end record
 
 
+class PauseKind(StrEnum):
+    """The ways in which an agent is paused."""
+
+    FROZEN = "frozen"  #: its program is stopped by a signal, and can continue
+    ENDING = "ending"  #: its program runs, and has been asked to end
+    RESTING = "resting"  #: between two attempts: no program runs
+
+
+#: The state of an agent, and for a paused agent the kind of its pause.
+Phase = State | PauseKind
+
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT, State.LOST})
 
-#: States that hold one of the `max_running` slots.
+#: States that count against the `max_running` limit.
 ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHING})
 
-#: Whose programs run.
+#: States in which the agent's program runs and nobody has asked it to end.
 RUNS = frozenset({State.RUNNING, State.WAITING})
 
-#: Whose programs make model calls.
+#: States in which the agent's program makes model calls, or soon will.
 CALLING = ACTIVE - {State.FINISHING}
 
-#: The one table of allowed moves; the store refuses every other.
-TRANSITIONS: dict[State, frozenset[State]] = {
+_PAUSES = frozenset(PauseKind)
+
+#: The phases that may follow each phase. The store refuses every other move.
+#:
+#: Two things are independent of the phase, since nothing depends on both:
+#: - `Agent.stop_asked`: the agent moves as before, but its program is ended and no attempt follows.
+#: - `Agent.removing`: set only in final states, which it never changes.
+#: `Pause.not_before` delays the end of any pause.
+TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     State.QUEUED: frozenset({State.PREPARING, State.FINISHING, State.STOPPED, State.FAILED}),
     State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
-    State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
-    State.WAITING: frozenset({State.RUNNING, State.PAUSED, State.FINISHING}),
-    State.PAUSED: frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.FINISHING}),
+    State.RUNNING: frozenset({State.WAITING, *_PAUSES, State.FINISHING}),
+    State.WAITING: frozenset({State.RUNNING, *_PAUSES, State.FINISHING}),
+    PauseKind.FROZEN: frozenset({State.RUNNING, PauseKind.ENDING, PauseKind.RESTING, State.FINISHING}),
+    PauseKind.ENDING: frozenset({PauseKind.RESTING, State.FINISHING}),
+    PauseKind.RESTING: frozenset({PauseKind.RESTING, State.QUEUED, State.FINISHING}),
     State.FINISHING: FINAL,
     **dict.fromkeys(FINAL, frozenset({State.QUEUED})),
 }
+
+
+class PauseReason(StrEnum):
+    """Why an agent is paused."""
+
+    PERSON_ATTACHED = "person_attached"  #: a person continues its conversation in a terminal
+    PERSON_LEFT = "person_left"  #: a person did so, and has left
+    MEMORY = "memory"
+    RATE_LIMIT = "rate_limit"
+    BUDGET = "budget"
+    RETRY = "retry"  #: the last attempt failed in a way that a later one may not
+
+    @property
+    def sentence(self) -> str:
+        """The reason as people read it; empty if only a pause's details say enough."""
+        match self:
+            case PauseReason.PERSON_ATTACHED:
+                return "a person is in its conversation"
+            case PauseReason.PERSON_LEFT:
+                return "a person was in its conversation"
+            case PauseReason.MEMORY:
+                return "memory is short"
+            case PauseReason.RATE_LIMIT | PauseReason.BUDGET | PauseReason.RETRY:
+                return ""
 
 
 class Merge(StrEnum):
@@ -84,14 +128,19 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Why and how an agent pauses: frozen in midst, or between two attempts."""
+    """How and why an agent is paused. An agent that isn't paused has a pause without a reason."""
 
-    why: str = ""
-    frozen: bool = False
-    ending: bool = False  #: its program runs, and is to end
-    not_before: float = 0  #: seconds since the epoch: it does not go on before
-    counts: bool = False  #: as one of `retries`
-    anew: bool = False  #: the next attempt begins with its task
+    reason: PauseReason | None = None  #: also None if version 0.1 recorded it with a reason of its own words
+    details: str = ""
+    kind: PauseKind = PauseKind.RESTING
+    not_before: float = 0  #: when it may continue at the earliest, in seconds since the epoch
+    counts: bool = False  #: whether the next attempt counts against the spec's `retries`
+    anew: bool = False  #: whether the next attempt begins with the task again
+
+    @property
+    def why(self) -> str:
+        """The reason as people read it."""
+        return (self.reason and self.reason.sentence) or self.details
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +225,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """The record of an agent: one task given to one coding-agent program.
-
-    `stop_asked` and `removing` are independent of the state.
-    """
+    """The record of an agent: one task given to one coding-agent program."""
 
     number: int
     project: int
@@ -192,7 +238,7 @@ class Agent:
     conversation: str  #: the id that its program resumes
     environment: str  #: digest of the environment it was spawned in
     account: str  #: the account whose rate limit its model calls count against; empty if it calls no model
-    stop_asked: bool
+    stop_asked: bool  #: whether somebody asked for its stop
     removing: Removal  #: the removal that was begun, and is finished after a crash
     last_event: str
     worktree: AgentWorktree
@@ -224,9 +270,13 @@ class Agent:
         return bool(self.account)
 
     @property
+    def phase(self) -> Phase:
+        return self.pause.kind if self.state is State.PAUSED else self.state
+
+    @property
     def under_way(self) -> bool:
-        """Whether there is something to carry on: it neither waits for a turn nor has ended."""
-        return self.state in ACTIVE or self.pause.frozen or self.pause.ending
+        """Whether a task of the daemon must carry the agent on: it is not over, queued or resting."""
+        return self.state in ACTIVE or self.phase in (PauseKind.FROZEN, PauseKind.ENDING)
 
     @property
     def is_over(self) -> bool:

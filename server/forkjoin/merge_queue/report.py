@@ -6,10 +6,9 @@ from enum import StrEnum
 
 from pydantic import TypeAdapter
 
-from forkjoin.core.model import Merge
+from forkjoin.core.model import Merge, PauseReason
 from forkjoin.git.file_names import printable
 from forkjoin.git.merging.move_target import TargetMove
-from forkjoin.scheduling.gates import PERSON_ATTACHED
 
 #: How many file names a report lists before it only counts the rest.
 _NAMES_LISTED = 30
@@ -40,7 +39,7 @@ class SkipReason(StrEnum):
 _SENTENCES = {
     SkipReason.ALREADY_MERGED: "merged before",
     SkipReason.NO_COMMITS: "nothing: it has no commits",
-    SkipReason.ATTACHED: PERSON_ATTACHED,
+    SkipReason.ATTACHED: PauseReason.PERSON_ATTACHED.sentence,
     SkipReason.NOT_ENDED: "not ended yet (it is {}); wait for it with wait_agents",
     SkipReason.NOT_SUCCEEDED: "it did not succeed (it is {}); see get_result",
     SkipReason.NOT_BEST_CANDIDATE: "it lost to {}; to merge it all the same, name it without the other candidates",

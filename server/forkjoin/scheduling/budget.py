@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from forkjoin.core.model import CALLING, RUNS, Agent, Budget, Pause, State
+from forkjoin.core.model import CALLING, RUNS, Agent, Budget, Pause, PauseKind, PauseReason, State
 from forkjoin.scheduling.gates import Gate, Hold
 
 #: The part of a budget, or of a step, below which an agent is asked to finish, and does not go on after a pause.
@@ -68,9 +68,11 @@ class BudgetGate(Gate):
 
     def find_pauses(self) -> Mapping[int, Pause]:
         """Return the pauses of running and frozen agents that have no money left."""
-        running = [agent for agent in self._live if agent.state in RUNS or agent.pause.frozen]
+        running = [agent for agent in self._live if agent.phase in (*RUNS, PauseKind.FROZEN)]
         holds = {agent.number: self._check_running(agent) for agent in running}
-        return {number: Pause(hold.reason, ending=True) for number, hold in holds.items() if hold}
+        return {
+            number: Pause(PauseReason.BUDGET, hold.reason, PauseKind.ENDING) for number, hold in holds.items() if hold
+        }
 
     def find_agents_to_wind_up(self) -> tuple[int, ...]:
         """Return the numbers of running agents that have little money left, and were not yet asked to finish."""
@@ -225,7 +227,7 @@ def _has_grant(agent: Agent) -> bool:
 
 def _may_spend(agent: Agent) -> bool:
     """Return whether the agent has a program, or is about to start one, that can call a model."""
-    return agent.state in CALLING or agent.pause.frozen or agent.pause.ending
+    return agent.phase in (*CALLING, PauseKind.FROZEN, PauseKind.ENDING)
 
 
 def format_usd(amount: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import NamedTuple
 
-from forkjoin.core.model import ACTIVE, CALLING, RUNS, Agent, Pause, State
+from forkjoin.core.model import ACTIVE, CALLING, RUNS, Agent, Pause, PauseKind, PauseReason, State
 from forkjoin.scheduling.rate_limit_policy import MAX_DELAY_S, RateLimit
 
 #: Agents are not frozen if the vendor takes no calls for longer than this.
@@ -114,15 +114,11 @@ class RetryDelayGate(Gate):
         self._now = now
 
     def check(self, agent: Agent) -> Hold | None:
-        if agent.pause.ending:
+        if agent.phase is PauseKind.ENDING:
             return Hold(agent.pause.why)
         if self._now >= agent.pause.not_before:
             return None
         return Hold(f"it rests until {format_time(agent.pause.not_before)}: {agent.pause.why}", agent.pause.not_before)
-
-
-#: The recorded reason of an agent's pause while a person is attached to its conversation, and after the person left.
-PERSON_ATTACHED, PERSON_LEFT = "a person is in its conversation", "a person was in its conversation"
 
 
 class PersonGate(Gate):
@@ -132,7 +128,7 @@ class PersonGate(Gate):
         self._attached = attached
 
     def check(self, agent: Agent) -> Hold | None:
-        return Hold(PERSON_ATTACHED) if agent.number in self._attached else None
+        return Hold(PauseReason.PERSON_ATTACHED.sentence) if agent.number in self._attached else None
 
 
 class RateLimitGate(Gate):
@@ -150,7 +146,7 @@ class RateLimitGate(Gate):
 
     def check(self, agent: Agent) -> Hold | None:
         limit = self._rate_limits.get(agent.account)
-        if limit is None or (agent.pause.frozen and self._is_closed_for_long(limit)):
+        if limit is None or (agent.phase is PauseKind.FROZEN and self._is_closed_for_long(limit)):
             return None
         if self._now < limit.closed_until:
             reason = f"{agent.account} takes no more until {format_time(limit.closed_until)}: {limit.reason}"
@@ -169,7 +165,7 @@ class RateLimitGate(Gate):
             if not self._is_closed_for_long(limit):
                 calling = [agent for agent in self._live if agent.account == account and agent.state in CALLING]
                 excess = [agent.number for agent in calling[limit.max_running :] if agent.state in RUNS]
-                pauses |= dict.fromkeys(excess, Pause(limit.reason, frozen=True))
+                pauses |= dict.fromkeys(excess, Pause(PauseReason.RATE_LIMIT, limit.reason, PauseKind.FROZEN))
         return pauses
 
     def next_pause_at(self) -> float:

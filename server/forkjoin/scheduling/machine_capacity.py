@@ -12,13 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from forkjoin.core.model import ACTIVE, RUNS, Agent, Pause
+from forkjoin.core.model import ACTIVE, RUNS, Agent, Pause, PauseKind, PauseReason
 from forkjoin.scheduling.gates import Gate, Hold
 
 #: Bytes that an agent needs until its program's use is known: a claude of about 400 MB, and what it runs.
 DEFAULT_NEED_BYTES = 1_000_000_000
 #: The recorded reason of a pause that gives memory back.
-_MEMORY_IS_SHORT = "memory is short"
 #: Seconds until the next decision while an agent waits for capacity, or could have to give way.
 _CHECK_INTERVAL_S = 5.0
 #: An agent gives way when less than this part of the limit for all agents is left: at the limit, one would be killed.
@@ -79,7 +78,7 @@ class MachineGate(Gate):
             return None
         if machine.load > machine.max_load:
             return Hold(f"the machine's load is {machine.load:.1f}: above {machine.max_load:.1f}", next_check)
-        if self._reserved_for and not agent.pause.frozen:  # a frozen agent has its memory already
+        if self._reserved_for and agent.phase is not PauseKind.FROZEN:  # a frozen agent has its memory already
             return Hold(f"memory that becomes free is reserved for {self._reserved_for.label}", next_check)
         needed = self._still_needed_bytes(agent)
         free = min(machine.free_bytes - machine.kept_free_bytes, machine.left_bytes) - self._expected_bytes
@@ -99,15 +98,17 @@ class MachineGate(Gate):
 
         Return no pause while an earlier one is still taking effect.
         """
-        paused = [agent for agent in self._live if agent.pause.why == _MEMORY_IS_SHORT]
-        is_taking_effect = any(agent.pause.ending or agent.pause.not_before > self._now for agent in paused)
+        paused = [agent for agent in self._live if agent.pause.reason is PauseReason.MEMORY]
+        is_taking_effect = any(
+            agent.phase is PauseKind.ENDING or agent.pause.not_before > self._now for agent in paused
+        )
         candidates = self._candidates_to_pause()
         if not self._is_memory_short() or is_taking_effect or not candidates:
             return {}
         youngest = max(candidates, key=lambda agent: (agent.timing.started or 0, agent.number))
-        ends = youngest.converses
+        kind = PauseKind.ENDING if youngest.converses else PauseKind.FROZEN
         not_before = self._now + _CHECK_INTERVAL_S
-        return {youngest.number: Pause(_MEMORY_IS_SHORT, frozen=not ends, ending=ends, not_before=not_before)}
+        return {youngest.number: Pause(PauseReason.MEMORY, kind=kind, not_before=not_before)}
 
     def next_pause_at(self) -> float:
         can_pause = self._candidates_to_pause() and self._machine.free_bytes < math.inf
@@ -121,7 +122,7 @@ class MachineGate(Gate):
     def _candidates_to_pause(self) -> list[Agent]:
         """Return the agents of which one may have to give way: never the only agent at work."""
         at_work = {agent.number for agent in self._at_work}
-        resumable = [agent for agent in self._live if agent.pause.frozen and agent.converses]
+        resumable = [agent for agent in self._live if agent.phase is PauseKind.FROZEN and agent.converses]
         frozen = [agent for agent in resumable if agent.number not in at_work]
         running = [agent for agent in self._live if agent.state in RUNS]
         return frozen or (running if len(self._at_work) > 1 else [])

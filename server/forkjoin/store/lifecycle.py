@@ -1,9 +1,10 @@
 """The steps of agents' lives as they are recorded, each in one transaction: from spawn to removal."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from forkjoin.core.event import Event
-from forkjoin.core.model import FINAL, Agent, Merge, Pause, Removal, Result, State
+from forkjoin.core.model import FINAL, Agent, Merge, Pause, PauseKind, Removal, Result, State
 from forkjoin.core.session import Call
 from forkjoin.store import rows, transitions
 from forkjoin.store.agents import Columns
@@ -59,7 +60,8 @@ class Lifecycle(Records):
         if `pause` is given, or if the program was asked to end for a pause and is not `done` with its task.
         """
         now = q.agent(agent.number)
-        how = Pause(now.pause.why, not_before=now.pause.not_before) if now.pause.ending and not done else pause
+        was_asked_to_end = now.phase is PauseKind.ENDING and not done
+        how = replace(now.pause, kind=PauseKind.RESTING) if was_asked_to_end else pause
         if how and not now.stop_asked:
             transitions.move(q, now, State.PAUSED, how)
             if how.anew:

@@ -11,12 +11,12 @@ SELECT * FROM project WHERE number = :number;
 -- One that is restored was prepared and has started; where it is removed, it has ended.
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
                    conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, after, best_of,
-                   base_agents, contest, contest_name, parent, above, attempt, stop_asked, ending, paused_why,
-                   not_before, created, started, ended, removed, prepared, restored)
+                   base_agents, contest, contest_name, parent, above, attempt, stop_asked, ending, pause_reason,
+                   paused_why, not_before, created, started, ended, removed, prepared, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
         :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :after, :best_of,
-        :base_agents, :contest, :contest_name, :parent, :above, :attempt, :stop_asked, :ending, :paused_why,
-        :not_before, :now, CASE WHEN :restored THEN :now END, :removed, :removed, :restored, :restored);
+        :base_agents, :contest, :contest_name, :parent, :above, :attempt, :stop_asked, :ending, :pause_reason,
+        :paused_why, :not_before, :now, CASE WHEN :restored THEN :now END, :removed, :removed, :restored, :restored);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -109,8 +109,9 @@ ORDER BY number;
 
 -- name: move_agent!
 UPDATE agent SET state = :to, settled = NULL, started = coalesce(started, :started), ended = coalesce(:ended, ended),
-                 paused_why = :why, frozen = :frozen, ending = :ending, not_before = :not_before, retried = retried + :counts
-WHERE number = :number AND state = :from_ AND attempt = :attempt AND frozen = :was_frozen;
+                 pause_reason = :pause_reason, paused_why = :paused_why, frozen = :frozen, ending = :ending,
+                 not_before = :not_before, retried = retried + :counts
+WHERE number = :number AND state = :from_ AND attempt = :attempt AND frozen = :was_frozen AND ending = :was_ending;
 
 -- name: begin_attempt!
 UPDATE agent SET attempt = attempt + 1 WHERE number = :number;

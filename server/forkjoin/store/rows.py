@@ -10,7 +10,17 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.core.agent_spec import Spec, SpecParts
-from forkjoin.core.model import Agent, MergeJob, OnConflict, Request, RequestKind, Result, Strategy
+from forkjoin.core.model import (
+    Agent,
+    MergeJob,
+    OnConflict,
+    PauseKind,
+    PauseReason,
+    Request,
+    RequestKind,
+    Result,
+    Strategy,
+)
 from forkjoin.core.settings import Recipe
 
 Row = dict[str, Any]
@@ -134,6 +144,7 @@ class Asked:
 
     stop_asked: bool = False
     ending: bool = False
+    pause_reason: PauseReason | None = None
     paused_why: str = ""
     not_before: float = 0
 
@@ -188,11 +199,20 @@ def agent(row: Row) -> Agent:
     parts = dict.fromkeys(("timing", "money", "lineage", "dependencies", "history"), row | parsed)
     renamed = {
         "worktree": row | {"path": row["worktree"]},
-        "pause": row | {"why": row["paused_why"]},
+        "pause": {
+            "reason": row["pause_reason"],
+            "details": row["paused_why"],
+            "kind": _pause_kind(frozen=row["frozen"], ending=row["ending"]),
+            "not_before": row["not_before"],
+        },
         "candidates": {"first": row["contest"], "name": row["contest_name"]},
         "conflict": {"agent": row["resolves"], "commit": row["theirs"]},
     }
     return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **parts, **renamed})
+
+
+def _pause_kind(*, frozen: int, ending: int) -> PauseKind:
+    return PauseKind.FROZEN if frozen else PauseKind.ENDING if ending else PauseKind.RESTING
 
 
 def columns(agent: Agent) -> Row:

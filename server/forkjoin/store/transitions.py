@@ -5,11 +5,11 @@ Where it goes on it waits, as long as a request of it is open; where its program
 
 import re
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import TEXT_LIMIT, Event, text_of
-from forkjoin.core.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, Result, State
+from forkjoin.core.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, PauseKind, Result, State
 from forkjoin.store import rows
 from forkjoin.store.queries import Queries
 
@@ -28,21 +28,29 @@ def move(q: Queries, agent: Agent, to: State, pause: Pause | None = None) -> Non
         BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
     """
     now = time.time()
-    allowed = to in TRANSITIONS[agent.state]
-    started = now if to is State.RUNNING else None
-    ended = now if to in FINAL else None
-    now_there = {
-        "number": agent.number,
-        "from_": agent.state,
-        "attempt": agent.attempt,
-        "was_frozen": agent.pause.frozen,
-    }
-    how = asdict(pause or Pause(""))
-    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **how)):
-        raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
+    pause = pause or Pause()
+    is_allowed = (pause.kind if to is State.PAUSED else to) in TRANSITIONS[agent.phase]
+    is_moved = is_allowed and q.move_agent(
+        number=agent.number,
+        from_=agent.state,
+        attempt=agent.attempt,
+        was_frozen=agent.phase is PauseKind.FROZEN,
+        was_ending=agent.phase is PauseKind.ENDING,
+        to=to,
+        started=now if to is State.RUNNING else None,
+        ended=now if to in FINAL else None,
+        frozen=pause.kind is PauseKind.FROZEN,
+        ending=pause.kind is PauseKind.ENDING,
+        pause_reason=pause.reason,
+        paused_why=pause.why,
+        not_before=pause.not_before,
+        counts=pause.counts,
+    )
+    if not is_moved:
+        raise BrokenPromiseError(f"{agent.label} can't go from {agent.phase} to {to}")
     if to is State.RUNNING and any(q.requests_of(agents=(agent.number,))):
         move(q, replace(agent, state=to, pause=Pause()), State.WAITING)
-    elif to not in RUNS and not (pause and (pause.frozen or pause.ending)):
+    elif to not in RUNS and pause.kind is PauseKind.RESTING:
         q.withdraw_requests(agent=agent.number, now=now)
 
 

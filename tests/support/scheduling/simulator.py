@@ -26,7 +26,7 @@ from forkjoin.agents.lead_environment import find_environment
 from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.event import Noted, RateLimited
 from forkjoin.core.lead_environments import LeadEnvironments
-from forkjoin.core.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
+from forkjoin.core.model import CALLING, FINAL, Agent, Merge, Outcome, PauseKind, Result, State, Verify
 from forkjoin.core.paths import Home
 from forkjoin.core.settings import Limits, Recipe, Settings
 from forkjoin.process.local_executor import LocalExecutor
@@ -183,7 +183,7 @@ class World:
         """What there is; a program takes its memory as long as it is there."""
         if self.history.memory_gb is None:
             return None
-        there = [one for one in live if one.state in CALLING or one.pause.frozen or one.pause.ending]
+        there = [one for one in live if one.phase in (*CALLING, PauseKind.FROZEN, PauseKind.ENDING)]
         taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
         free = round(self.history.memory_gb * GB) - sum(taken.values())
         return MachineState(
@@ -243,8 +243,8 @@ class World:
 
     def _see_to(self, agent: Agent) -> None:
         """Let follow what an agent's state asks for, once."""
-        at_work = State.RUNNING if agent.stop_asked and agent.pause.frozen else agent.state
-        state = at_work, agent.attempt, agent.stop_asked or agent.pause.ending
+        at_work = State.RUNNING if agent.stop_asked and agent.phase is PauseKind.FROZEN else agent.state
+        state = at_work, agent.attempt, agent.stop_asked or agent.phase is PauseKind.ENDING
         if self._seen_to.get(agent.number) == state:
             return
         self._seen_to[agent.number] = state
@@ -254,7 +254,7 @@ class World:
                 self._after(agent, self.history.step_s, self._prepare)
             case State.FINISHING:
                 self._after(agent, self.history.step_s, self._finish)
-            case _ if agent.stop_asked or agent.pause.ending:
+            case _ if agent.stop_asked or agent.phase is PauseKind.ENDING:
                 program.left_s = self._cancel(agent)
                 self._after(agent, GRACE_S, self._end)
             case State.RUNNING:

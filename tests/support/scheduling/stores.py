@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from forkjoin.core.model import FINAL, Agent, Merge, State
+from forkjoin.core.model import FINAL, Agent, Merge, PauseKind, State
 from forkjoin.core.session import Call
 from forkjoin.store.database import Changes, Database
 from forkjoin.store.lifecycle import Lifecycle
@@ -49,18 +49,19 @@ class Table:
         found = [self.agents[number] for number in numbers if number in self.agents]
         return [{"number": agent.number, "state": agent.state} for agent in found if agent.state in FINAL]
 
-    def move_agent(self, number: int, from_: State, attempt: int, was_frozen: bool, **to: Any) -> int:
+    def move_agent(self, number: int, from_: State, attempt: int, was_frozen: bool, was_ending: bool, **to: Any) -> int:
         agent = self.agents[number]
-        if (agent.state, agent.attempt, agent.pause.frozen) != (from_, attempt, was_frozen):
+        was = PauseKind.FROZEN if was_frozen else PauseKind.ENDING if was_ending else PauseKind.RESTING
+        if (agent.state, agent.attempt, agent.pause.kind) != (from_, attempt, was):
             return 0
         self.agents[number] = change(
             agent,
             state=to["to"],
             started=to["started"] if agent.timing.started is None else agent.timing.started,
             ended=agent.timing.ended if to["ended"] is None else to["ended"],
-            why=to["why"],
-            frozen=to["frozen"],
-            ending=to["ending"],
+            kind=PauseKind.FROZEN if to["frozen"] else PauseKind.ENDING if to["ending"] else PauseKind.RESTING,
+            reason=to["pause_reason"],
+            details=to["paused_why"],
             not_before=to["not_before"],
             retried=agent.history.retried + to["counts"],
         )
