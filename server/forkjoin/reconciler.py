@@ -21,7 +21,7 @@ from forkjoin.agents.lifecycle import run_agent
 from forkjoin.agents.messages import deliver_messages, find_message_adapter
 from forkjoin.agents.process_control import ProcessControl
 from forkjoin.agents.remove import finish_removals
-from forkjoin.agents.requests import Expiry
+from forkjoin.agents.requests import RequestExpiry
 from forkjoin.agents.retention import apply_retention
 from forkjoin.core import daemon_log
 from forkjoin.core.error import is_passing, words_of
@@ -54,7 +54,7 @@ class Reconciler:
         self.trouble: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.merges_without_environment = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._process_control = ProcessControl(services)
-        self._expiry = Expiry(services)
+        self._expiry = RequestExpiry(services)
         self._merge_runner = MergeRunner(services)
         self.conflict_preview = ConflictPreview(services)
         self._attended: set[str] = set()  #: what a task sees to
@@ -89,7 +89,7 @@ class Reconciler:
     async def _expire(self) -> float:
         """Close what nobody has answered in time; in how many seconds the next is due."""
         try:
-            return await self._expiry.act()
+            return await self._expiry.close_expired()
         except Exception:  # a boundary: agents start, and go on, though some can't be told that their time is up
             log.exception("what nobody has answered in time could not be closed; trying again")
             return _REST_S
@@ -108,7 +108,7 @@ class Reconciler:
     async def _turn(self, tasks: TaskGroup) -> float:
         """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
         await self.services.environments.save(await self.store.agents.needed_environments())
-        under_way = await self.schedule.act()
+        under_way = await self.schedule.apply()
         self._process_control.forget_others(under_way)
         for agent in under_way:
             self._attend(tasks, agent.id, agent.label, partial(run_agent, self.services, agent.number))

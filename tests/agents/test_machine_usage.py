@@ -34,18 +34,18 @@ def let_have(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, free: floa
     reconciler.store.changes.announce()
 
 
-async def test_a_look_at_the_machine_is_good_for_a_moment(
+async def test_a_measurement_of_the_machine_is_reused_for_a_moment(
     reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr("forkjoin.agents.machine_usage.time", SimpleNamespace(monotonic=lambda: now))
-    sight = MachineMonitor(reconciler.services)
+    monitor = MachineMonitor(reconciler.services)
     let_have(reconciler, monkeypatch, 3 * GB)
-    await sight.look([])
+    await monitor.measure([])
     let_have(reconciler, monkeypatch, 5 * GB)
-    kept = await sight.look([])
+    kept = await monitor.measure([])
     now = 1.5
-    fresh = await sight.look([])
+    fresh = await monitor.measure([])
     assert kept
     assert fresh
     assert (kept.free_bytes, fresh.free_bytes) == (3 * GB, 5 * GB)

@@ -100,5 +100,5 @@ async def test_a_check_of_conflicts_reads_no_more_agents_than_it_compares(crowd:
 async def test_a_pass_of_the_reconciler_reads_no_agent_that_has_ended(
     in_process_reconciler: Reconciler, reads: Reads
 ) -> None:
-    await in_process_reconciler.schedule.act()
+    await in_process_reconciler.schedule.apply()
     assert reads.count == 0

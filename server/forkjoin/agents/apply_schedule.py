@@ -47,7 +47,7 @@ class ScheduleApplier:
         self._machine = MachineMonitor(services)
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead's agents last started or continued
 
-    async def act(self) -> list[Agent]:
+    async def apply(self) -> list[Agent]:
         """Make a scheduling decision and record it.
 
         Return the agents that are under way afterwards.
@@ -55,7 +55,7 @@ class ScheduleApplier:
         services, now = self._services, time.time()
         relax_rate_limits(services, now, self.max_running)
         agents = {agent.number: agent for agent in await services.store.agents.live()}
-        decision = decide(await self._look(list(agents.values()), now))
+        decision = decide(await self._collect_input(list(agents.values()), now))
         self.waiting, self.next_pass_s = decision.waiting, decision.decide_again_at - now
         if decision.reserve:
             await services.store.budgets.reserve(decision.reserve)
@@ -66,7 +66,7 @@ class ScheduleApplier:
         await _hold_back(services, agents, decision)
         return [agent for agent in agents.values() if agent.under_way]
 
-    async def _look(self, live: Sequence[Agent], now: float) -> SchedulerInput:
+    async def _collect_input(self, live: Sequence[Agent], now: float) -> SchedulerInput:
         """Return everything that the scheduler needs for a decision."""
         services = self._services
         live = [_without_slot(agent) if agent.number in services.waiting_for_environment else agent for agent in live]
@@ -80,7 +80,7 @@ class ScheduleApplier:
             now=now,
             rate_limits=dict(services.rate_limits),
             budgets=await find_budgets(services, live),
-            machine=await self._machine.look(live),
+            machine=await self._machine.measure(live),
             step_usd=services.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             attached=frozenset(services.attached),

@@ -42,7 +42,7 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
     """Commit and verify the agent's work, and record result and final state."""
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     concluded = await conclude(services, adapter, agent, outcome)
-    await services.store.changes.until(partial(_is_at_rest, services, agent))
+    await services.store.changes.until(partial(_unless_branch_moves, services, agent))
     left = await _commit_work(services, common_dir, agent)
     if concluded.ok and agent.conflict.agent is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
@@ -57,9 +57,11 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
     now = await services.store.agents.get(agent.number)
     if now.stop_asked and not agent.stop_asked:  # the stop was requested meanwhile
         await end_processes(services, now)
-    beyond = await _tidy_refs(services, common_dir, agent)
-    result = await _result(services, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
-    await services.store.lifecycle.finish(now, result, await _fared(services, now, result))
+    ref_warnings = await _release_branches(services, common_dir, agent)
+    result = await _result(
+        services, adapter, now, _EndedAttempt(common_dir, outcome, concluded, left, verified, ref_warnings)
+    )
+    await services.store.lifecycle.finish(now, result, await _merge_state(services, now, result))
     await config_tampering.delete_snapshot(services, agent)
 
 
@@ -74,7 +76,7 @@ async def _verify(services: Services, common_dir: str, agent: Agent, environment
     return verified
 
 
-async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[str]:
+async def _release_branches(services: Services, common_dir: str, agent: Agent) -> list[str]:
     """Detach the worktree from other branches.
 
     Return warnings about these and about changed refs.
@@ -83,7 +85,7 @@ async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[
     return [*freed, *await find_foreign_ref_changes(services, agent, common_dir)]
 
 
-async def _is_at_rest(services: Services, agent: Agent) -> bool | None:
+async def _unless_branch_moves(services: Services, agent: Agent) -> bool | None:
     """Return `True`, or `None` while a merge is moving the agent's branch.
 
     Only a merge that the agent requested itself can be under way.
@@ -102,7 +104,7 @@ async def finish_as_failed(services: Services, agent: Agent, words: str) -> None
     with suppress(ForkjoinError, OSError):
         common_dir = (await services.store.projects.get(agent.project)).common_dir
         if agent.worktree.prepared:
-            warnings = await _tidy_refs(services, common_dir, agent)
+            warnings = await _release_branches(services, common_dir, agent)
         if agent.worktree.prepared and (tip := await find_tip(common_dir, agent.ref)):
             work = await measure_work(common_dir, agent, tip)
     with suppress(ForkjoinError, OSError):
@@ -110,11 +112,13 @@ async def finish_as_failed(services: Services, agent: Agent, words: str) -> None
     told = tuple(warnings)
     result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
     unknown = Merge.UNMERGED if agent.timing.started else Merge.NOTHING
-    await services.store.lifecycle.finish(agent, result, await _fared(services, agent, result) if work else unknown)
+    await services.store.lifecycle.finish(
+        agent, result, await _merge_state(services, agent, result) if work else unknown
+    )
     await config_tampering.delete_snapshot(services, agent)
 
 
-async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
+async def _merge_state(services: Services, agent: Agent, result: Result) -> Merge:
     """Return the merge state for the result.
 
     A merged branch without new commits stays merged.
@@ -146,7 +150,7 @@ async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Autoco
     )
 
 
-class _Ended(NamedTuple):
+class _EndedAttempt(NamedTuple):
     """Everything that is known of an attempt that has ended."""
 
     common_dir: str
@@ -154,14 +158,14 @@ class _Ended(NamedTuple):
     concluded: Conclusion
     left: autocommit.AutocommitResult
     verified: VerifyOutcome
-    beyond: list[str]  #: warnings about other branches
+    ref_warnings: list[str]  #: warnings about other branches
 
 
-async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
+async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _EndedAttempt) -> Result:
     """Return the result of an attempt, with what its branch contains."""
-    common_dir, outcome, concluded, left, verified, beyond = ended
+    common_dir, outcome, concluded, left, verified, ref_warnings = ended
     work = await measure_work(common_dir, agent, left.tip)
-    warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
+    warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *ref_warnings]
     warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
     warnings += await _warn_of_unsaved(common_dir, agent)
     warnings += await _warn(services, agent, outcome, has_work=bool(work["commits"]))
@@ -221,7 +225,7 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
+async def _warn_of_dropped(agent: Agent, ended: _EndedAttempt) -> list[str]:
     """Return a warning for each side of a conflict that a resolution leaves out."""
     if agent.conflict.agent is None or ended.left.tip is None:
         return []

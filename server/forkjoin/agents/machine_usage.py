@@ -27,27 +27,27 @@ class MachineMonitor:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._looked = -math.inf
+        self._measured_at = -math.inf
         self._has = Capacity(1, 0, 0, 0)
         self._taken: dict[str, int] = {}
 
-    async def look(self, live: Sequence[Agent]) -> MachineState | None:
+    async def measure(self, live: Sequence[Agent]) -> MachineState | None:
         """Return the state of the machine, or `None` if it can't be measured now.
 
         Args:
             live: All agents in no final state.
         """
         try:
-            if time.monotonic() >= self._looked + _GOOD_S:
+            if time.monotonic() >= self._measured_at + _GOOD_S:
                 self._has = await self._services.executor.capacity()
                 self._taken = await self._services.executor.measure_memory(one.handle for one in live if one.under_way)
-                self._looked = time.monotonic()
+                self._measured_at = time.monotonic()
         except Exception as error:  # a boundary: agents start even if /proc is unreadable
             log.warning("the machine's resources can't be measured: %s", error)
             return None
-        return await self._measure(live)
+        return await self._machine_state(live)
 
-    async def _measure(self, live: Sequence[Agent]) -> MachineState:
+    async def _machine_state(self, live: Sequence[Agent]) -> MachineState:
         limits, has, taken = self._services.settings.limits, self._has, self._taken
         in_all = limits.memory or math.inf
         by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))

@@ -37,17 +37,17 @@ async def read_output(services: Services, adapter: Adapter, agent: Agent) -> Non
     progress = await services.store.events.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
-    reader = _Reader(adapter, progress, services.environments.redact)
+    reader = _EventReader(adapter, progress, services.environments.redact)
     reader.model = await services.store.budgets.last_model(agent)
     async for chunk in executor.output(handle, progress.offset):
         await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # takes long if the output is large
         if reader.events or reader.spent or reader.lines.needed - reader.stored >= _UNSTORED:
-            await _store(services, agent, reader)
+            await _store_events(services, agent, reader)
     reader.read(reader.lines.rest())
-    await _store(services, agent, reader)
+    await _store_events(services, agent, reader)
 
 
-async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
+async def _store_events(services: Services, agent: Agent, reader: "_EventReader") -> None:
     """Store new events and costs, then handle ended turns and refused calls."""
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
     await services.store.events.add(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
@@ -64,7 +64,7 @@ async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
     await services.executor.release_output(agent.handle, kept)
 
 
-class _Reader:
+class _EventReader:
     """Turns lines of output into events.
 
     Attributes:

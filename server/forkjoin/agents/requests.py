@@ -65,7 +65,7 @@ async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Reques
     return await store.changes.within(timeout_s, look)
 
 
-class Expiry:
+class RequestExpiry:
     """Closes requests that were not answered in time.
 
     The time while the machine slept doesn't count.
@@ -75,7 +75,7 @@ class Expiry:
         self._store = services.store
         self._clock = time.time() - time.monotonic()
 
-    async def act(self) -> float:
+    async def close_expired(self) -> float:
         """Close expired requests. Return the seconds until the next one expires."""
         await self._set_clock(time.time())
         now, due = time.time(), await self._store.requests.next_expiry()

@@ -147,7 +147,7 @@ class World:
                 stack.enter_context(patch.object(module, "random", self._draw))
             stack.enter_context(patch.object(apply_schedule, "decide", self._decide))
             stack.enter_context(patch.object(apply_schedule, "_unless_moved", nullcontext))
-            stack.enter_context(patch.object(MachineMonitor, "look", self._look_at_machine))
+            stack.enter_context(patch.object(MachineMonitor, "measure", self._look_at_machine))
             if isinstance(self._services.store, TableStore):
                 stack.enter_context(patch.object(rows, "agent", _as_it_is))
             return stack.pop_all()
@@ -159,7 +159,7 @@ class World:
         changes, seen, soon = self._services.store.changes, None, math.inf
         while changes.version != seen and len(self.looks) < _TOO_MANY:
             seen = changes.version
-            for agent in _done(self._schedule.act()):
+            for agent in _done(self._schedule.apply()):
                 self._see_to(agent)
             soon = max(_SOONEST_S, self._schedule.next_pass_s)
         if self._wake:
@@ -171,7 +171,7 @@ class World:
         if self._glances and at - _BEFORE_S > self.now:
             self._clock.now = at - _BEFORE_S
             self._is_glance = True
-            _done(self._schedule.act())
+            _done(self._schedule.apply())
             self._is_glance = False
 
     def _decide(self, inputs: SchedulerInput) -> SchedulerDecision:
