@@ -9,7 +9,9 @@ from forkjoin.git.refs import find_tip
 
 
 async def find_naming_scheme(common_dir: str, worktrees: Path) -> Callable[[int, str], tuple[str, str]]:
-    """Return a function that takes an agent's number and name and returns its branch name and worktree path.
+    """Return a function that names an agent's branch and worktree.
+
+    The function takes the agent's number and name. It returns the branch name and the worktree's path.
 
     Args:
         common_dir: The common git folder of the agents' repository.
@@ -31,5 +33,8 @@ def _folder_name(common_dir: str) -> str:
 
 
 async def _find_branch_prefix(common_dir: str) -> str:
-    """Return `forkjoin/`, or `forkjoin-` if a branch `forkjoin` exists: git allows no branch below another one."""
+    """Return `forkjoin/`, or `forkjoin-` if a branch `forkjoin` exists.
+
+    git allows no branch below another branch.
+    """
     return "forkjoin-" if await find_tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"

@@ -34,12 +34,15 @@ class PathChange:
 
 
 async def changes_between(repository: str, old: str, new: str) -> list[PathChange]:
-    """Return all paths that differ between two commits or trees. A moved file counts as deleted and added."""
+    """Return all paths that differ between two commits or trees.
+
+    A moved file counts as deleted and added.
+    """
     return parse_raw_diff(await git.output(repository, "diff-tree", *_RAW, old, new))
 
 
 async def changes_between_pairs(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[PathChange]]:
-    """Return the differences within each pair of an old and a new tree, with one call of git."""
+    """Return the differences between each pair of trees, with one call of git."""
     stdin = "".join(f"{old} {new}\n" for old, new in pairs)
     listing = await git.output(repository, "diff-tree", *_RAW, "--stdin", stdin=stdin.encode())
     found: list[list[PathChange]] = []
@@ -56,7 +59,9 @@ def parse_raw_diff(listing: str) -> list[PathChange]:
 
 
 def _parse_from(listing: str, position: int) -> tuple[list[PathChange], int]:
-    """Parse entries `:<mode> <mode> <object> <object> <kind>NUL<path>NUL` from a position on.
+    """Parse raw diff entries from a position on.
+
+    An entry is `:<mode> <mode> <object> <object> <kind>NUL<path>NUL`.
 
     Return the changes, and the position after the last entry.
     """
@@ -72,7 +77,9 @@ def _parse_from(listing: str, position: int) -> tuple[list[PathChange], int]:
 
 
 def find_path_in_the_way(top: str, path: str) -> str | None:
-    """Return the path of what exists where git would create `path`, or `None` if nothing is in the way. Blocks.
+    """Return the existing path that keeps git from creating `path`. Blocks.
+
+    Return `None` if nothing is in the way.
 
     Args:
         top: The root of the worktree.
@@ -88,7 +95,7 @@ def find_path_in_the_way(top: str, path: str) -> str | None:
 
 
 def is_file_on_disk(top: str, path: str) -> bool:
-    """Return whether `path` is a file or a symlink, reached without following a symlink. Blocks."""
+    """Return whether `path` is a file or symlink and below no symlink. Blocks."""
     where = Path(top, path)
     return find_path_in_the_way(top, path) == path and (where.is_symlink() or where.is_file())
 

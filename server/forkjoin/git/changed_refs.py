@@ -50,13 +50,16 @@ def _describe(ref: str) -> str:
 
 
 def _shorten(value: str) -> str:
-    """Return the short name of a symbolic ref's target, or the first digits of an object id."""
+    """Return a symbolic target's short name, or the first digits of an object id."""
     commit, _, target = value.partition(" ")
     return short_name(target) or commit[:_SHOWN_DIGITS]
 
 
 async def read_ref_listing(common_dir: str) -> str | None:
-    """Return a line `<object> <ref> <target>` for each ref, or `None` if git fails to list the refs in time."""
+    """Return a line for each ref, or `None` if git fails to list them in time.
+
+    A line is `<object> <ref> <target>`. The target is empty unless the ref is symbolic.
+    """
     listing = None
     with anyio.move_on_after(_TIMEOUT_S), contextlib.suppress(GitError):
         listing = os.fsdecode(await git.read_output(common_dir, *_LIST, limit=_LISTING_LIMIT))

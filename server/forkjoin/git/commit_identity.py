@@ -23,7 +23,10 @@ class Signature:
 
 
 async def find_fallback_identity(where: str | Path) -> dict[str, str]:
-    """Return variables that make forkjoin author and committer. Return none if git knows the user's identity."""
+    """Return variables that make forkjoin author and committer.
+
+    Return none if git knows the user's identity.
+    """
     code, _, _ = await git.run(where, "var", "GIT_COMMITTER_IDENT")
     if code == 0:
         return {}

@@ -39,7 +39,7 @@ class CommitsSinceBase:
 
 
 async def find_commits_since_base(repository: str, head: str, tips: Sequence[Tip]) -> list[CommitsSinceBase]:
-    """Return the commits that each branch has and `head` has not, with one call of git.
+    """Return the commits of each branch that `head` has not, with one git call.
 
     Args:
         head: The commit of the target.

@@ -44,7 +44,7 @@ class ConfigChange:
 
     @property
     def is_users(self) -> bool:
-        """Whether the file belongs to the user's own configuration, which all repositories share."""
+        """Whether the file is the user's own configuration, shared by all repositories."""
         return self.file.startswith("/")
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ def _describe_file(old: FileState | None, new: FileState | None) -> str:
 
 
 async def _compare_entries(file: str, old: FileState | None, new: FileState | None) -> list[ConfigChange] | None:
-    """Return the changed entries of a configuration file, or `None` if its entries can't be compared."""
+    """Return the changed entries, or `None` if the entries can't be compared."""
     before, after = await _parse_entries(old), await _parse_entries(new)
     if before is None or after is None or (old and new and old.link != new.link):
         return None
@@ -100,7 +100,10 @@ async def _compare_entries(file: str, old: FileState | None, new: FileState | No
 
 
 async def _parse_entries(file: FileState | None) -> "Counter[tuple[str, str]] | None":
-    """Count the pairs of key and value of a configuration file. Return `None` if git can't read it."""
+    """Count the pairs of key and value of a configuration file.
+
+    Return `None` if git can't read it.
+    """
     if file is None:
         return Counter()
     if file.content is None or len(file.content) < file.size:
@@ -120,7 +123,7 @@ def _values_by_key(entries: "Counter[tuple[str, str]]") -> dict[str, list[str]]:
 
 
 def _is_routine(file: str, key: str, old: Sequence[str], new: Sequence[str]) -> bool:
-    """Return whether git or a well-behaved program makes such a change of an entry routinely."""
+    """Return whether well-behaved programs make such a change routinely."""
     if file.startswith("worktrees/") and _SPARSE_ENTRY.fullmatch(key):
         return True
     if branch := _BRANCH_ENTRY.fullmatch(key):

@@ -1,6 +1,6 @@
 """Snapshots of the git configuration and hooks that all worktrees of a repository share.
 
-Agents can write these files, and the user's own git obeys them. For example, `git config user.name Claude` in an
+Agents can write these files, and they affect the user's own git. For example, `git config user.name Claude` in an
 agent's worktree changes the author of the user's next commit. A snapshot holds the content of these files, so that
 config_comparison.py can tell what changed, and changed files can be restored.
 """
@@ -53,7 +53,10 @@ Snapshot = Mapping[str, FileState | None]
 
 
 def take_snapshot(common_dir: str, *, user: bool = False) -> Snapshot:
-    """Return a snapshot of a repository's shared files, and of the user's own configuration if `user`. Blocks."""
+    """Return a snapshot of a repository's shared files. Blocks.
+
+    With `user`, it includes the user's own configuration.
+    """
     root = Path(common_dir)
     files = [*islice(_shared_files(root), _MAX_FILES), *(users_config_files() if user else ())]
     found: dict[str, FileState | None] = {}
@@ -67,7 +70,7 @@ def take_snapshot(common_dir: str, *, user: bool = False) -> Snapshot:
 
 
 def _shared_files(root: Path) -> Iterator[Path]:
-    """Yield the shared files of a repository, of its submodules, and of its worktrees' git folders."""
+    """Yield the shared files of a repository, its submodules and its worktrees."""
     yield from _files_of(root)
     for folder, folders, names in islice(os.walk(root / "modules"), _MAX_FOLDERS):
         if "HEAD" in names:
@@ -86,12 +89,18 @@ def _files_of(git_dir: Path) -> Iterator[Path]:
 
 
 def _counts(folder: str, file: str) -> bool:
-    """Return whether a file in `info` or `hooks` counts: no sample, and not what `git update-server-info` writes."""
+    """Return whether a file in `info` or `hooks` belongs in a snapshot.
+
+    Samples don't, nor does `info/refs`, which `git update-server-info` writes.
+    """
     return not file.endswith(".sample") if folder == "hooks" else file != "refs"
 
 
 def _read(file: Path, limit: int, hash_limit: int) -> FileState | None:
-    """Read the first `limit` bytes of a file. Return `None` if there is no file, or a folder."""
+    """Read the first `limit` bytes of a file.
+
+    Return `None` if there is no file, or a folder.
+    """
     try:
         found = file.lstat()
         link = os.readlink(file) if file.is_symlink() else None  # noqa: PTH115 (pathlib would normalise it)
@@ -110,7 +119,10 @@ def _read(file: Path, limit: int, hash_limit: int) -> FileState | None:
 
 
 def _hash_rest(file: BinaryIO, beginning: bytes, limit: int) -> str | None:
-    """Return the digest of a file whose beginning was read, or `None` if the file is longer than `limit` bytes."""
+    """Return the digest of a file whose beginning was read already.
+
+    Return `None` if the file is longer than `limit` bytes.
+    """
     sha256, size = hashlib.sha256(beginning), len(beginning)
     while size <= limit:
         if not (chunk := file.read(_CHUNK)):
@@ -129,7 +141,10 @@ def accepted_file(home: Home, common_dir: str) -> Path:
 
 
 def read_accepted(file: Path) -> Snapshot | None:
-    """Return the accepted snapshot, or `None` if the file is missing or damaged. Blocks."""
+    """Return the accepted snapshot, or `None` if the file is missing or damaged.
+
+    Blocks.
+    """
     try:
         return from_json(json.loads(read_regular(file) or b""))
     except DAMAGED_SNAPSHOT_ERRORS:
@@ -137,7 +152,10 @@ def read_accepted(file: Path) -> Snapshot | None:
 
 
 def find_damage(file: Path) -> str | None:
-    """Return a warning if the file of the accepted snapshot exists and can't be read. Blocks."""
+    """Return a warning if the file of the accepted snapshot exists and can't be read.
+
+    Blocks.
+    """
     if not os.path.lexists(file) or read_accepted(file) is not None:
         return None
     return (
@@ -183,7 +201,10 @@ def _encode(content: bytes | None) -> str | None:
 
 
 def write_json(file: Path, value: object) -> None:
-    """Replace a JSON file durably. Its folder and the folder above are created for this user alone. Blocks."""
+    """Replace a JSON file durably.
+
+    Its folder and the folder above are created for this user alone. Blocks.
+    """
     for folder in (file.parent.parent, file.parent):  # with `parents=True`, the mode would apply to the last one only
         folder.mkdir(mode=0o700, exist_ok=True)
     write_atomically(file, json.dumps(value).encode(), durable=True)
@@ -193,7 +214,7 @@ def write_json(file: Path, value: object) -> None:
 
 
 def write_copies(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
-    """Write the content that a snapshot has of these files to non-executable files below `folder`. Blocks."""
+    """Write files of a snapshot below `folder`, not executable. Blocks."""
     for name in names:
         found = snapshot.get(name)
         if found and found.content is not None:

@@ -53,7 +53,9 @@ async def read_diff(common_dir: str, base: str, tip: str, path: str | None, *, s
 
 
 async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
-    """Return the diff between `base` and a worktree's present files, and the names of untracked files.
+    """Return the diff from `base` to a worktree's present files.
+
+    The names of untracked files follow the diff.
 
     Return no bytes if the worktree is gone.
 

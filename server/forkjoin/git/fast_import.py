@@ -27,7 +27,9 @@ class NewCommit:
 async def make_commits(
     repository: str, head: str, commits: Sequence[NewCommit], options: Sequence[str] = ()
 ) -> list[Tip]:
-    """Make commits, the first on `head` and each other one on the commit before it. Return their ids and trees.
+    """Make commits, the first on `head` and each other one on the commit before it.
+
+    Return their ids and trees.
 
     Args:
         head: The first parent of the first commit.
@@ -42,7 +44,9 @@ async def make_commits(
 
 
 async def make_commit(repository: str, head: str, tree: str, second_parent: str | None, message: str, at: float) -> str:
-    """Make a commit on `head` with a tree, by the user's identity in this repository. Return its id.
+    """Make a commit on `head` with a tree, by the user's identity in this repository.
+
+    Return its id.
 
     Args:
         head: The first parent.

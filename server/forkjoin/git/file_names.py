@@ -15,11 +15,14 @@ def join_names(names: Iterable[str]) -> bytes:
 
 
 def printable(name: str) -> str:
-    """Return a name as one line of valid text. Line feeds and undecodable bytes are escaped."""
+    """Return a name as one line of valid text.
+
+    Line feeds and undecodable bytes are escaped.
+    """
     return os.fsencode(name).decode(errors="backslashreplace").replace("\n", "\\n")
 
 
 def printable_list(names: Sequence[str], limit: int = 10) -> str:
-    """Return the first `limit` names, separated by commas, and the number of the others."""
+    """Return the first `limit` names with commas, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(printable(name)[:100] for name in names[:limit]) + more

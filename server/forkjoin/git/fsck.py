@@ -43,7 +43,7 @@ async def find_malformed(common_dir: str, target: str, tips: Sequence[str], scra
 
 
 async def _find_error(common_dir: str, target: str, tips: Sequence[str], scratch: Path) -> str:
-    """Return git's error about objects that these tips add to the target, or an empty string."""
+    """Return git's error about new objects of these tips, or an empty string."""
     revisions = "".join(f"{tip}\n" for tip in (*tips, f"^{target}")).encode()
     with temporary_objects(common_dir, scratch) as variables, tempfile.TemporaryFile(dir=scratch) as pack:
         try:
@@ -72,7 +72,9 @@ def _first_error(error: GitRefusedError) -> str:
 
 
 async def _find_milder_option(common_dir: str) -> str:
-    """Return an option for index-pack that is milder than `--strict`, or an empty string if none applies.
+    """Return an option for index-pack that is milder than `--strict`.
+
+    Return an empty string if none applies.
 
     The option allows what the user's own `fsck.<msg-id>` settings allow; the repository's settings don't count. In a
     partial clone, missing objects are allowed too.

@@ -85,10 +85,12 @@ async def output(
 
 
 async def read_output(where: str | Path, *arguments: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
-    """Return the first `limit` bytes of git's stdout. Use it only for calls that change nothing.
+    """Return the first `limit` bytes of git's stdout.
+
+    Use it only for calls that change nothing.
 
     Raises:
-        GitError: git failed before it had printed so much.
+        GitError: git failed before it had printed that many bytes.
     """
     return await read_limited(where, arguments, limit, await _find_variables(where, arguments, extra))
 
@@ -124,7 +126,9 @@ def _is_reader(arguments: Sequence[str]) -> bool:
 async def _find_variables(
     where: str | Path, arguments: Sequence[str], extra: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Return a call's variables: the repository's location, the overrides of its configuration, and `extra`.
+    """Return the variables of a call of git.
+
+    They are the repository's location, the overrides of its configuration, and `extra`.
 
     Raises:
         GitRefusedError: git would block on a file of the git folder, or read it without end.

@@ -53,7 +53,10 @@ class GitConfigReader:
         self._hangs: dict[Path, tuple[float, object, GitHungError]] = {}
 
     def use_trust(self, trust: Trust | None) -> None:
-        """Judge configurations by these records from now on. With `None`, no repository's entry is trusted."""
+        """Judge configurations by these records from now on.
+
+        With `None`, no repository's entry is trusted.
+        """
         self.trust, self._configs = trust, {}
 
     def forget(self, folder: Path) -> None:
@@ -73,7 +76,7 @@ class GitConfigReader:
             return cached
         entries = await self._list(folder, stamp)
         has_includes = any(entry.is_include and entry.is_from_repository for entry in entries)
-        if has_includes and folder != location.git_dir:  # what is included may depend on the git folder and on HEAD
+        if has_includes and folder != location.git_dir:  # included files may depend on the git folder and on HEAD
             entries = await self._list(location.git_dir, stamp)
         recorded = await to_thread.run_sync(self.trust.read, location.common_dir) if self.trust else None
         trusted = recorded or Trusted()
@@ -86,7 +89,10 @@ class GitConfigReader:
         return config
 
     async def _list(self, folder: Path, stamp: object) -> list[ConfigEntry]:
-        """List the entries. Raise the last error again if git hung on the same files a moment ago."""
+        """List the entries.
+
+        Raise the last error again if git hung on the same files a moment ago.
+        """
         since, hung_stamp, error = self._hangs.pop(folder, (0.0, None, None))
         if error and hung_stamp == stamp and time.monotonic() - since < _HANG_REST_S:
             self._hangs[folder] = since, hung_stamp, error
@@ -98,7 +104,7 @@ class GitConfigReader:
             raise
 
     def _stamp(self, location: Location) -> tuple[Path, tuple[object, ...]]:
-        """Return the git folder whose configuration applies, and a stamp of that configuration's files."""
+        """Return the git folder whose configuration applies, and a stamp of its files."""
         common_dir = Path(location.common_dir)
         folder = location.git_dir if (location.git_dir / "config.worktree").exists() else common_dir
         files = [common_dir / "config", folder / "config.worktree", *users_config_files()]
@@ -112,12 +118,12 @@ GIT_CONFIG = GitConfigReader()
 
 
 async def list_entries_that_need_trust(common_dir: str) -> list[ConfigEntry]:
-    """Return the entries of the repository's own configuration that need a person's trust."""
+    """Return the entries of a repository's configuration that need trust."""
     return [entry for entry in await _list_entries(Path(common_dir)) if entry.needs_trust]
 
 
 async def trust_existing_entries(common_dir: str) -> None:
-    """Record the repository's present entries as trusted, unless it has a record already.
+    """Record the repository's entries as trusted if it has no record yet.
 
     Call this when a project is new, before an agent runs there: its entries are then the user's own.
     """
@@ -129,7 +135,10 @@ async def trust_existing_entries(common_dir: str) -> None:
 
 
 async def find_warnings(common_dir: str) -> list[str]:
-    """Return a warning about ignored entries of a repository's configuration, or an empty list."""
+    """Return a warning if entries of a repository's configuration are ignored.
+
+    Without such entries, return an empty list.
+    """
     location = _location_of(common_dir)
     if await to_thread.run_sync(location.find_blocking_file):  # calls of git report that themselves
         return []
@@ -153,7 +162,10 @@ async def read_shared_repository(common_dir: str) -> str:
 
 
 async def find_users_ignore_file(common_dir: str, worktree: Path) -> Path:
-    """Return the user's ignore file for all repositories. A relative core.excludesFile starts at the worktree."""
+    """Return the user's ignore file for all repositories.
+
+    A relative core.excludesFile starts at the worktree.
+    """
     return worktree / (await _read(common_dir)).ignore_file
 
 

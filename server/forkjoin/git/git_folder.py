@@ -59,7 +59,10 @@ class Location:
         return {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree), **common}
 
     def find_blocking_file(self) -> str | None:
-        """Return an error message about a file that git would block on or read without end, if there is one."""
+        """Return an error message if git would block on a file, else `None`. Blocks.
+
+        This also applies to a file that is too large to read.
+        """
         files = [(self.git_dir, name) for name in _WORKTREE_FILES]
         files += [(Path(self.common_dir), name) for name in _COMMON_FILES]
         for folder, name in files:
@@ -73,7 +76,9 @@ class Location:
 
 
 async def check_usable(location: Location, arguments: Sequence[str]) -> None:
-    """Raise a GitRefusedError if git would block on a file of a git folder, or read it without end.
+    """Raise a GitRefusedError if git would block on a file of a git folder.
+
+    This also applies to a file that is too large to read.
 
     Args:
         location: The location of the call.
@@ -84,11 +89,13 @@ async def check_usable(location: Location, arguments: Sequence[str]) -> None:
 
 
 def locate(where: Path, variables: Mapping[str, str]) -> Location | None:
-    """Return the location of a call of git, or `None` if `where` is no worktree's root and no git folder. Blocks.
+    """Return the git folder and work tree of a call of git. Blocks.
+
+    Return `None` if `where` is neither a worktree's root nor a git folder.
 
     Args:
         where: The folder in which the call is made.
-        variables: The call's own variables. Those that name a part of the location override what is found.
+        variables: The call's own variables. Those that name a part of the location override the location on disk.
     """
     where = Path(os.path.abspath(where))  # noqa: PTH100 - symlinks are not resolved
     git_dir = Path(variables["GIT_DIR"]) if "GIT_DIR" in variables else _git_dir_at(where)
@@ -99,7 +106,10 @@ def locate(where: Path, variables: Mapping[str, str]) -> Location | None:
 
 
 def find_common_dir(folder: Path) -> str | None:
-    """Return the common git folder of the repository around `folder`, or `None` if there is none. Blocks."""
+    """Return the common git folder of the repository around `folder`. Blocks.
+
+    Return `None` if there is no repository.
+    """
     folder = folder.resolve()
     for level in (folder, *folder.parents):
         git_dir = _git_dir_at(level)
@@ -109,7 +119,10 @@ def find_common_dir(folder: Path) -> str | None:
 
 
 def _git_dir_at(folder: Path) -> Path | None:
-    """Return the git folder of the worktree whose root is `folder`, or `folder` if it is a git folder itself."""
+    """Return the git folder of a worktree, or `folder` if it is a git folder.
+
+    Return `None` if `folder` is neither a worktree's root nor a git folder.
+    """
     link = folder / ".git"
     if link.is_dir():
         return link
@@ -117,7 +130,7 @@ def _git_dir_at(folder: Path) -> Path | None:
 
 
 def read_gitfile(file: Path, *, strict: bool = False) -> Path | None:
-    """Return the path in a gitfile, or `None` if the file is none that git would follow.
+    """Return the path in a gitfile, or `None` if git would not follow the file.
 
     Args:
         file: A worktree's `.git`.
@@ -128,7 +141,9 @@ def read_gitfile(file: Path, *, strict: bool = False) -> Path | None:
 
 
 def follow_git_link(link: Path) -> Path | None:
-    """Return the git folder that a worktree's `.git` is or leads to, or `None` if there is no such folder.
+    """Return the git folder that a worktree's `.git` is or leads to.
+
+    Return `None` if there is no such folder.
 
     Raises:
         PermissionError: This user may not read it.
@@ -141,17 +156,26 @@ def follow_git_link(link: Path) -> Path | None:
 
 
 def resolve_common_dir(git_dir: Path) -> str:
-    """Return the real path of the common git folder, which has the objects and refs of `git_dir`."""
+    """Return the real path of the common git folder.
+
+    That folder has the objects and refs of `git_dir`.
+    """
     return os.path.realpath(common_dir_path(git_dir))
 
 
 def common_dir_path(git_dir: Path) -> Path:
-    """Return the path of the common git folder as the file `commondir` has it, or `git_dir` without that file."""
+    """Return the path of the common git folder, not resolved.
+
+    It is in the file `commondir`. Without that file, it is `git_dir`.
+    """
     return git_dir / (read_line(git_dir / "commondir") or "")
 
 
 def is_irregular(file: Path) -> bool:
-    """Return whether a path is or links to something else than a regular file or a folder, e.g. a named pipe."""
+    """Return whether a path is something else than a regular file or a folder.
+
+    An example is a named pipe. Symlinks are followed.
+    """
     try:
         mode = file.stat().st_mode
     except OSError:
@@ -168,7 +192,7 @@ def is_oversized(git_dir: Path, name: str) -> bool:
 
 
 def walk_strictly(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Walk a folder as os.walk does, but raise OSError for a folder that can't be read."""
+    """Walk a folder as os.walk does, but raise OSError if one can't be read."""
 
     def fail(error: OSError) -> None:
         raise error

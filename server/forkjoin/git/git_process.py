@@ -83,7 +83,9 @@ async def run_reader(
     pass_fds: Sequence[int] = (),
     limit: float = math.inf,
 ) -> Completed:
-    """Run a git that only reads. Kill it on cancellation, or after `limit` bytes of output.
+    """Run a git that only reads.
+
+    Kill it on cancellation, or after `limit` bytes of output.
 
     Raises:
         GitHungError: git was idle for too long, for instance because a ref or a file had become a named pipe.
@@ -100,7 +102,7 @@ async def read_limited(where: str | Path, arguments: Sequence[str], limit: int, 
     """Return the first `limit` bytes of the stdout of a git that only reads.
 
     Raises:
-        GitError: git failed before it had printed so much.
+        GitError: git failed before it had printed that many bytes.
     """
     code, stdout, stderr = await run_reader(where, arguments, variables, limit=limit)
     if code != 0 and len(stdout) < limit:
@@ -111,7 +113,10 @@ async def read_limited(where: str | Path, arguments: Sequence[str], limit: int, 
 def _command(
     where: str | Path, arguments: Sequence[str], variables: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the argv and the environment. git looks for a repository in `where` only, not above."""
+    """Return the argv and the environment of a call of git.
+
+    git looks for a repository in `where` only, not above.
+    """
     above = str(Path(where).absolute().parent)
     argv = ["git", "-C", str(where), *safe_options.OPTIONS, *arguments]
     return argv, safe_options.safe_environment({"GIT_CEILING_DIRECTORIES": above, **variables})
@@ -119,7 +124,10 @@ def _command(
 
 @contextlib.contextmanager
 def _as_stdin(data: bytes | IO[bytes] | None) -> Generator[IO[bytes] | int]:
-    """Yield what subprocess takes as stdin: a file, since writing to a pipe fails if git exits before it read all."""
+    """Yield a value that subprocess takes as stdin.
+
+    Bytes are put into a file, because writing to a pipe fails if git exits before it has read everything.
+    """
     if data is None:
         yield subprocess.DEVNULL
         return
@@ -148,7 +156,7 @@ async def _run(
 
     Args:
         wait_for_hang: Takes the pid and returns as soon as that process counts as hung.
-        limit: Kill the program once it has printed so many bytes.
+        limit: Kill the program once it has printed this many bytes.
     """
     data, code, hung = bytearray(), -1, False
     out = subprocess.PIPE if stdout is None else stdout
@@ -181,7 +189,7 @@ async def _run(
 
 
 async def _wait_for_pipe(pid: int) -> None:
-    """Return once a process has been blocked in open(2) on a named pipe for `_PIPE_TIMEOUT_S`."""
+    """Return once a process has waited for a named pipe for `_PIPE_TIMEOUT_S`."""
     since = anyio.current_time()
     while anyio.current_time() - since < _PIPE_TIMEOUT_S:
         await anyio.sleep(_PIPE_TIMEOUT_S / 10)
@@ -190,7 +198,7 @@ async def _wait_for_pipe(pid: int) -> None:
 
 
 def _is_opening_pipe(pid: int) -> bool:
-    """Return whether a process waits in open(2) for the other end of a named pipe, by proc(5)."""
+    """Return whether a process waits for the other end of a named pipe (proc(5))."""
     try:
         return Path(f"/proc/{pid}/wchan").read_bytes() == b"wait_for_partner"
     except OSError:

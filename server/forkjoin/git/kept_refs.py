@@ -14,7 +14,9 @@ _ATTEMPTS = 5
 
 
 async def is_reachable_elsewhere(common_dir: str, commit: str, base: str) -> bool:
-    """Return whether a commit is reachable from `base`, from a tag, or from a branch that is no agent's.
+    """Return whether a commit is reachable without the agents' branches.
+
+    It may be reachable from `base`, from a tag, or from a branch that is no agent's.
 
     Raises:
         GitError: Objects are missing, so git can't tell.
@@ -48,7 +50,10 @@ async def keep_commit(common_dir: str, commit: str, name: str) -> str:
 
 
 async def find_kept_ref(common_dir: str, name: str) -> str | None:
-    """Return the newest ref that keeps a commit under this name, or `None`. Symbolic refs don't count."""
+    """Return the newest ref that keeps a commit under this name, or `None`.
+
+    Symbolic refs don't count.
+    """
     refs = [f"{_FOLDER}{name}", f"{_FOLDER}{name}-*"]
     form = "--format=%(symref) %(refname)"
     lines = await list_refs(common_dir, "--sort=-version:refname", form, "--", *refs)

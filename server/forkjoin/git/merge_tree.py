@@ -89,7 +89,10 @@ async def _try_alone(
 async def _try_together(
     common_dir: str, pairs: Sequence[MergePair], options: Sequence[str], extra: Mapping[str, str] | None
 ) -> Sequence[TriedMerge]:
-    """Return the outcomes, or none if a pair can't be merged or this git doesn't know `--stdin`."""
+    """Merge all pairs with one call of git. Return no outcomes if that fails.
+
+    It fails if a pair can't be merged, or if this git doesn't know `--stdin`.
+    """
     stdin = "".join(f"{pair}\n" for pair in pairs).encode()
     arguments = (*options, "merge-tree", "--stdin", "--name-only", "--messages")
     extra = {"GIT_ATTR_SOURCE": pairs[0].ours, **(extra or {})}
@@ -98,13 +101,13 @@ async def _try_together(
 
 
 def _read_merges(fields: Iterator[str]) -> Iterator[TriedMerge]:
-    """Read merges: for each whether it is clean, its tree, and the fields of `_read_conflicts`."""
+    """Read merges, each with its cleanness, tree and conflict fields."""
     while is_clean := next(fields, ""):
         yield TriedMerge(next(fields), _read_conflicts(fields, is_clean=is_clean == "1"))
 
 
 def _read_conflicts(fields: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
-    """Return the unmerged files, or the files in git's conflict messages if no file is unmerged.
+    """Return the unmerged files, or else the files in git's conflict messages.
 
     There is no unmerged file if, for example, one side splits a folder in two and the other adds a file to it.
     """
@@ -115,7 +118,10 @@ def _read_conflicts(fields: Iterator[str], *, is_clean: bool) -> tuple[str, ...]
 
 
 def _read_messages(fields: Iterator[str]) -> Iterator[str]:
-    """Yield the paths in conflict messages. A message has the number of paths, the paths, its kind and its text."""
+    """Yield the paths in conflict messages.
+
+    A message has the number of paths, the paths, its kind and its text.
+    """
     while count := next(fields, ""):
         paths = list(itertools.islice(fields, int(count)))
         kind, _ = next(fields), next(fields)

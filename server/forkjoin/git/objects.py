@@ -37,7 +37,7 @@ async def read_sizes(repository: str | Path, objects: Iterable[str]) -> list[int
 
 @contextlib.contextmanager
 def temporary_objects(common_dir: str, parent: Path) -> Generator[dict[str, str]]:
-    """Yield variables that make git write new objects to a temporary folder below `parent`, not to the repository.
+    """Yield variables that make git write new objects to a temporary folder.
 
     git still reads the repository's own objects.
     """
@@ -49,11 +49,14 @@ def temporary_objects(common_dir: str, parent: Path) -> Generator[dict[str, str]
 
 
 def quote_alternate(objects: str) -> str:
-    """Return a path in quotes, as GIT_ALTERNATE_OBJECT_DIRECTORIES needs it for odd names (git(1))."""
+    """Quote a path for GIT_ALTERNATE_OBJECT_DIRECTORIES (git(1))."""
     escaped = objects.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 async def sync_objects(common_dir: str) -> None:
-    """Flush all objects to disk. For many objects this is much faster than an fsync of each."""
+    """Flush all objects to disk.
+
+    For many objects this is much faster than an fsync of each.
+    """
     await anyio.run_process(["sync", "--file-system", "--", f"{common_dir}/objects"], check=False)

@@ -30,7 +30,10 @@ def short_name(ref: str) -> str:
 
 
 async def resolve_commit(where: str | Path, revision: str) -> str | None:
-    """Return the id of the commit that a branch, tag or abbreviated id means, or `None` if there is none."""
+    """Return the id of the commit that a revision means, or `None`.
+
+    A revision is e.g. a branch, a tag or an abbreviated id.
+    """
     if not _is_argument(revision):
         return None
     code, out, _ = await git.run(
@@ -40,14 +43,20 @@ async def resolve_commit(where: str | Path, revision: str) -> str | None:
 
 
 async def is_branch_name(name: str) -> bool:
-    """Return whether a branch may have this name (git-check-ref-format(1)). A name that starts with `-` may not."""
+    """Return whether a branch may have this name (git-check-ref-format(1)).
+
+    A name that starts with `-` may not.
+    """
     if name.startswith("-") or not _is_argument(name):
         return False
     return (await git.run("/", "check-ref-format", f"refs/heads/{name}"))[0] == 0
 
 
 def _is_argument(text: str) -> bool:
-    """Return whether a process can take this argument: no NUL, no lone surrogate, not too long."""
+    """Return whether a process can take this text as an argument.
+
+    It may have no NUL and no lone surrogate, and must not be too long.
+    """
     try:
         data = os.fsencode(text)
     except UnicodeEncodeError:
@@ -69,7 +78,7 @@ async def find_branch(repository: str | Path, name: str) -> str | None:
 
 
 async def find_tip(repository: str | Path, ref: str) -> str | None:
-    """Return the commit of a branch, or `None` if the branch is gone, symbolic or damaged."""
+    """Return a branch's commit, or `None` if it is gone, symbolic or damaged."""
     try:
         found = (await find_tips(repository, [ref])).get(ref)
     except GitRefusedError:  # the repository is gone, or the commit
@@ -78,7 +87,9 @@ async def find_tip(repository: str | Path, ref: str) -> str | None:
 
 
 async def find_tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Tip]:
-    """Return the tips of branches, by full ref name. Leave out missing, symbolic and damaged branches.
+    """Return the tips of branches, by full ref name.
+
+    Leave out missing, symbolic and damaged branches.
 
     A symbolic ref points to the work of another branch.
     """
@@ -120,7 +131,10 @@ async def is_symbolic(repository: str | Path, ref: str) -> bool:
 
 
 async def find_symbolic_target(repository: str | Path, ref: str) -> str | None:
-    """Return a symbolic ref's target, "" if the ref is damaged, or `None` if it is not symbolic."""
+    """Return the target of a symbolic ref, or `None` if the ref is not symbolic.
+
+    Return an empty string if the ref is damaged.
+    """
     arguments = ("symbolic-ref", "--quiet", ref)
     code, out, stderr = await git.run(repository, *arguments)
     if code not in (0, 1) and _NO_SUCH_REF not in stderr:
@@ -129,7 +143,10 @@ async def find_symbolic_target(repository: str | Path, ref: str) -> str | None:
 
 
 def describe_symbolic_target(target: str) -> str:
-    """Describe a branch by what `find_symbolic_target` returned, to complete the sentence "The branch is …"."""
+    """Describe a branch, given what `find_symbolic_target` returned.
+
+    The text completes the sentence "The branch is …".
+    """
     return f"a symbolic ref to {printable(target)[:200]}, which counts as gone" if target else "damaged"
 
 
@@ -141,7 +158,9 @@ async def update_refs(
     extra: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> None:
-    """Change refs in one transaction. Symbolic refs are changed themselves, not their targets.
+    """Change refs in one transaction.
+
+    Symbolic refs are changed themselves, not their targets.
 
     Args:
         repository: A worktree's root, or a git folder.

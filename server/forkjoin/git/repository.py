@@ -69,7 +69,7 @@ def _unusable(folder: Path, error: GitError) -> CallerError:
 
 
 def _find_top(folder: Path, git_dir: Path) -> Path | None:
-    """Return the root of the worktree around `folder`, or `None` if `folder` is in its git folder."""
+    """Return the worktree's root, or `None` if `folder` is in the git folder."""
     folder = folder.resolve()
     for level in (folder, *folder.parents):
         if level == git_dir:
@@ -101,7 +101,7 @@ async def find_main_worktree(common_dir: str) -> Path | None:
 
 
 async def _is_bare(common_dir: str, main: Path) -> bool:
-    """Return whether a repository is bare: core.bare is true and no file of its index exists."""
+    """Return whether core.bare is true and no file of the index exists."""
     if not await is_marked_bare(common_dir):
         return False
     location = {"GIT_DIR": common_dir, "GIT_WORK_TREE": str(main)}
@@ -116,7 +116,10 @@ async def _is_dirty(top: Path, location: Mapping[str, str]) -> bool:
 
 
 async def list_commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:
-    """Return the newest `limit` commits that `tip` has and `base` has not, as "<short id> <subject>", newest first."""
+    """Return the commits that `tip` has and `base` has not, newest first.
+
+    At most `limit` commits are returned, each as "<short id> <subject>".
+    """
     if base == tip:
         return []
     form = ("--format=%H %s", "-z", f"--max-count={limit}")

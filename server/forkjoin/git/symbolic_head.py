@@ -17,7 +17,9 @@ _REF_LIMIT = 4096
 
 
 async def follow_head(common_dir: str, git_dir: Path) -> list[str]:
-    """Return the refs on the way from HEAD to its branch, the branch last. Return an empty list if HEAD is detached.
+    """Return the refs on the way from HEAD to its branch, the branch last.
+
+    Return an empty list if HEAD is detached.
 
     Raises:
         PermissionError: This user may not read one of the refs.
@@ -38,7 +40,10 @@ def _follow(common_dir: Path, git_dir: Path) -> list[str]:
 
 
 def _read_target(file: Path) -> str | None:
-    """Return the target of a symbolic ref, or `None` if the file is none. The ref may be a symlink."""
+    """Return the target of a symbolic ref, or `None` if the file is none.
+
+    The ref may be a symlink.
+    """
     try:
         if file.is_symlink() and (target := os.readlink(file)).startswith("refs/"):  # noqa: PTH115 - keeps its spelling
             return target  # as git writes it with core.preferSymlinkRefs

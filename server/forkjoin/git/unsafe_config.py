@@ -65,7 +65,7 @@ class ConfigEntry:
 
     @property
     def needs_trust(self) -> bool:
-        """Whether the entry is unsafe, comes from the repository, and has no harmless value."""
+        """Whether the entry is unsafe, from the repository, and not harmless by value."""
         is_harmless = self.value.lower() == _SAFE_VALUES.get(self.key)
         return self.is_unsafe and self.is_from_repository and not is_harmless
 
@@ -76,7 +76,10 @@ class ConfigEntry:
 
 
 def parse_listing(listing: str) -> list[ConfigEntry]:
-    """Parse the output of `git config --list -z --show-scope`. Keep git's order: the last entry of a key counts."""
+    """Parse the output of `git config --list -z --show-scope`.
+
+    Keep git's order: the last entry of a key counts.
+    """
     fields = listing.split("\0")
     rows = [(scope, *entry.partition("\n")) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
     return [ConfigEntry(scope, key, value) for scope, key, _, value in rows]
@@ -86,7 +89,7 @@ def find_overrides(entries: Sequence[ConfigEntry], trusted: Trusted) -> tuple[di
     """Return variables that override untrusted entries, and the keys of these entries.
 
     Raises:
-        CallerError: An environment has no room for so many overrides.
+        CallerError: An environment has no room for the overrides.
     """
     unsafe = [entry for entry in entries if entry.is_unsafe]
     allowed = {entry.key: entry.value for entry in unsafe if _is_allowed(entry, trusted)}
@@ -108,7 +111,10 @@ def find_overrides(entries: Sequence[ConfigEntry], trusted: Trusted) -> tuple[di
 
 
 def find_ignore_file(entries: Sequence[ConfigEntry], trusted: Trusted) -> Path:
-    """Return the user's ignore file for all repositories: the last allowed core.excludesFile, or git's default."""
+    """Return the user's ignore file for all repositories.
+
+    It is the last allowed core.excludesFile, or git's default.
+    """
     allowed = [entry.value for entry in entries if entry.key == _IGNORE_FILE and _is_allowed(entry, trusted)]
     return Path(allowed[-1]).expanduser() if allowed else _default_ignore_file()
 

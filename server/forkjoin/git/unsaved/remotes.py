@@ -32,7 +32,10 @@ class Remotes:
     lasting_refs: tuple[str, ...] = ("refs/remotes/", "refs/tags/")  #: prefixes of the refs of remotes that last
 
     def is_lasting(self, url: str) -> bool:
-        """Return whether the repository at a URL exists outside all agents' worktrees. Blocks."""
+        """Return whether the repository at a URL exists outside all agents' worktrees.
+
+        Blocks.
+        """
         if url.startswith(_FILE):
             url = f"/{unquote(url.removeprefix(_FILE)).lstrip('/')}"
         elif not _PATH.match(url):

@@ -33,7 +33,10 @@ def find_main_and_worktrees(common_dir: str) -> tuple[RepositoryFolders, list[Re
 
 
 def find_name_problem(git_dir: Path, name: str) -> str | None:
-    """Say why a submodule's name leads to an unsafe folder, or return `None`. git refuses such names too. Blocks."""
+    """Say why a submodule's name is unsafe, or return `None`. Blocks.
+
+    git refuses such names too.
+    """
     parts = re.split(r"[/\\]", name)
     if not name or name.startswith("/") or ".." in parts or "\0" in name:
         return "which leads out of the git folder"

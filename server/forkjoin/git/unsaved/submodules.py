@@ -55,7 +55,9 @@ class SaveOptions:
 async def save_submodule_commits(
     common_dir: str, tip: str, changes: Sequence[PathChange], options: SaveOptions
 ) -> str | None:
-    """Copy the commits of changed submodules to the repository. Return `None`, or a reason if that is impossible.
+    """Copy the commits of changed submodules to the repository.
+
+    Return `None`, or a reason if that is impossible.
 
     If the target is checked out in a linked worktree, the commits are also copied there: git looks for them nowhere
     else.
@@ -80,7 +82,10 @@ async def save_submodule_commits(
 
 
 async def _read_names(where: Path | str, commit: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the submodules' names by path, from a commit's .gitmodules. Return an empty dict if git can't read it."""
+    """Return the submodules' names by path, from a commit's .gitmodules.
+
+    Return an empty dict if git can't read it.
+    """
     arguments = ("config", f"--blob={commit}:.gitmodules", *_LIST_PATHS)
     _, out, _ = await git.run(where, *arguments, extra=extra)
     rows = (row.partition("\n") for row in split_names(out.decode(errors="surrogateescape")))
@@ -94,7 +99,10 @@ async def _save_all(
     changes: Sequence[PathChange],
     options: SaveOptions,
 ) -> str | None:
-    """Copy submodule commits to the git folders that `owner` has of its submodules. Return the first problem."""
+    """Copy submodule commits to the git folders that `owner` has of its submodules.
+
+    Return the first problem.
+    """
     for change in changes:
         name = names.get(change.path, change.path)
         if problem := await to_thread.run_sync(find_name_problem, owner.git_dir, name):
@@ -111,7 +119,10 @@ async def _save_one(
     change: PathChange,
     options: SaveOptions,
 ) -> str | None:
-    """Copy one submodule's commit to `owner`'s git folder of it, and so the commits of its own submodules."""
+    """Copy one submodule's commit to the git folder that `owner` has of it.
+
+    Do the same for the commits of its own submodules.
+    """
     path, commit = change.path, change.new[1]
     folders = await to_thread.run_sync(find_submodule_folders, owner, name, path)
     module = folders[0] if folders else None
@@ -159,7 +170,7 @@ async def _has_commit(git_dir: Path, commit: str, alternates: Sequence[Path] = (
 
 
 def _make_git_folder(made: Path, like: Path) -> None:
-    """Make an empty git folder as git makes it for a submodule, with the object format of `like`."""
+    """Make an empty git folder for a submodule, in the format of `like`."""
     for folder in (made, made / "objects" / "pack", made / "objects" / "info", made / "refs" / "heads"):
         folder.mkdir(parents=True, exist_ok=True)
     (made / "HEAD").write_text("ref: refs/heads/main\n")
@@ -180,7 +191,9 @@ async def _copy_and_keep(
     change: PathChange,
     options: SaveOptions,
 ) -> str | None:
-    """Copy a submodule's commit and keep it by a ref. Do the same for the submodules that the commit names.
+    """Copy a submodule's commit and keep it by a ref.
+
+    Do the same for the submodules that the commit names.
 
     Args:
         source: The copy that has the commit, or `None` if `module` has it already.
@@ -205,7 +218,9 @@ async def _copy_and_keep(
 
 
 async def _copy_commit(source: RepositoryFolders, module: Path, commit: str) -> list[str]:
-    """Copy a commit with its history to a submodule. Return the other tips that were copied.
+    """Copy a commit with its history to a submodule.
+
+    Return the other tips that were copied.
 
     If the source will be deleted, everything that was committed only there is copied too.
     """
@@ -222,7 +237,10 @@ async def _copy_commit(source: RepositoryFolders, module: Path, commit: str) -> 
 
 
 async def _copy_pack(source: RepositoryReader, module: Path, commits: Sequence[str]) -> None:
-    """Copy the objects that a submodule lacks as one pack. index-pack checks each object."""
+    """Copy the objects that a submodule lacks, as one pack.
+
+    index-pack checks each object.
+    """
     async with open_untrusted(module, module) as target:
         existing = (await target.output("for-each-ref", "--format=%(objectname)")).split()
         revisions = "".join([*(f"{commit}\n" for commit in commits), *(f"^{commit}\n" for commit in existing)])

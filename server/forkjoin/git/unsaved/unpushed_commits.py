@@ -72,14 +72,17 @@ async def find_tips(reader: RepositoryReader, nested: Nested, remotes: Remotes |
 
 
 async def list_unsaved_commits(reader: RepositoryReader, only_here: Iterable[str], saved: Iterable[str]) -> list[str]:
-    """Return the newest COMMIT_LIMIT commits reachable from `only_here` and not from `saved`, newest first."""
+    """Return commits reachable from `only_here` and not `saved`, newest first.
+
+    At most COMMIT_LIMIT commits are returned.
+    """
     stdin = "".join(f"{tip}\n" for tip in sorted(only_here)) + "".join(f"^{tip}\n" for tip in sorted(saved))
     arguments = ("rev-list", "--ignore-missing", f"--max-count={COMMIT_LIMIT}", "--stdin")
     return (await reader.output(*arguments, stdin=stdin.encode())).split() if any(only_here) else []
 
 
 def _is_from_remote(ref: str, tip: str, logs: "_Logs", remotes: Remotes | None) -> bool:
-    """Return whether a ref belongs to a lasting remote, or is a tag that came with a clone."""
+    """Return whether a ref is of a lasting remote, or a tag that was cloned."""
     if remotes and not ref.startswith(remotes.lasting_refs):
         return False
     if ref.startswith("refs/remotes/"):
@@ -118,7 +121,10 @@ def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
 
 
 async def _ask_for_head(reader: RepositoryReader) -> set[str]:
-    """Return the commit at HEAD, and those that HEAD's log says were made here. For a repository with reftables."""
+    """Return the commit at HEAD, and those that HEAD's log says were made here.
+
+    For a repository with reftables.
+    """
     arguments = ("log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
     _, out, _ = await git.run(reader.folder, *arguments, extra=reader.environment)
     lines = [line.partition(b"\t")[::2] for line in out.splitlines()]
@@ -133,7 +139,7 @@ def walk_files(top: Path) -> Iterator[Path]:
 
 
 def _read_heads(nested: Nested) -> frozenset[str]:
-    """Return the commits of detached HEADs, of stashes made by an operation, and of worktrees' own refs."""
+    """Return commits of detached HEADs, interrupted operations and private refs."""
     if not nested.is_deleted_with_worktree and not os.path.lexists(nested.folder / "commondir"):
         return frozenset()  # HEAD is not deleted either
     linked = [*nested.common.glob("worktrees/*")] if nested.is_deleted_with_worktree else [nested.folder]
@@ -157,7 +163,7 @@ def _is_lasting(url: bytes, remotes: Remotes | None) -> bool:
 
 
 def _decode_ids(ids: Iterable[bytes]) -> frozenset[str]:
-    """Return object ids as text, without the id of zeros that logs have for "no commit"."""
+    """Decode object ids, without the zeros that a log has for "no commit"."""
     return frozenset(object_id.decode() for object_id in ids if object_id.strip(b"0"))
 
 

@@ -62,7 +62,9 @@ class UnsavedWork:
 
 
 async def find_unsaved_work(common_dir: str, worktree: Path, base: str) -> list[UnsavedWork]:
-    """Find work that would be lost with an agent's worktree and that no commit of its branch can have.
+    """Find work that would be lost with an agent's worktree.
+
+    This is work that no commit of the agent's branch can have.
 
     Args:
         common_dir: The common git folder of the agent's repository.
@@ -97,7 +99,9 @@ async def archive_unsaved(common_dir: str, worktree: Path, found: Sequence[Unsav
 
 
 def find_late_files(common_dir: str, worktree: Path, since: float) -> list[UnsavedWork]:
-    """Find files that were created or changed in a worktree or its submodules while it was being removed. Blocks.
+    """Find files that were created or changed during a removal. Blocks.
+
+    The files are in the worktree or in its submodules.
 
     Args:
         common_dir: The common git folder of the agent's repository.
@@ -123,7 +127,10 @@ def _is_late(file: Path, since: float) -> bool:
 
 
 def _path_in_archive(common_dir: str, worktree: Path, folder: Path) -> str:
-    """Return a folder's path in the archive: below the worktree's name, `git-folder` or `elsewhere`."""
+    """Return a folder's path in the archive.
+
+    It starts with the worktree's name, `git-folder` or `elsewhere`.
+    """
     if folder.is_relative_to(worktree):
         return str(folder.relative_to(worktree.parent))
     real, top = Path(os.path.realpath(folder)), os.path.realpath(common_dir)
@@ -133,7 +140,10 @@ def _path_in_archive(common_dir: str, worktree: Path, folder: Path) -> str:
 
 
 async def _find_base_commits(common_dir: str, base: str, nested: Sequence[Nested]) -> dict[str, str]:
-    """Return the commits that `base` names for nested repositories that are its submodules, by path."""
+    """Return the submodule commits that `base` names, by path.
+
+    Only submodules that are nested repositories count.
+    """
     names = [one.name for one in nested if one.tree and not Path(one.name).is_absolute()]
     if not names:
         return {}
@@ -150,7 +160,7 @@ async def _inspect(within: Within, nested: Nested, saved: Set[str], trees: Set[s
     """Return the unsaved work of one nested repository or worktree.
 
     Args:
-        within: What is deleted with the agent's worktree.
+        within: The folders that are deleted with the agent's worktree.
         nested: The repository.
         saved: Commits that are saved elsewhere.
         trees: The real paths of the worktrees of all nested repositories.
@@ -198,7 +208,7 @@ def _describe(commits: int, paths: int) -> str:
 
 
 def _find_modules(common_dir: str, nested: Nested) -> list[Path]:
-    """Return the git folders that the user's checkout may have of a worktree's submodule. Blocks."""
+    """Return the git folders of the checkout's own submodule. Blocks."""
     top = Path(os.path.realpath(common_dir))
     found = find_submodule_folders(RepositoryFolders(top, top.parent), nested.name, nested.name)
     folder = Path(os.path.realpath(nested.folder))
@@ -209,7 +219,7 @@ def _find_modules(common_dir: str, nested: Nested) -> list[Path]:
 
 
 async def _list_missing_commits(nested: Nested, tips: Tips, modules: Sequence[Path]) -> list[str]:
-    """Return the commits of a worktree's submodule that no ref of the checkout's own submodule has."""
+    """Return commits of a submodule that the checkout's own submodule lacks."""
     saved = set[str]()
     for module in modules:
         async with open_untrusted(module, module) as reader:
@@ -219,7 +229,10 @@ async def _list_missing_commits(nested: Nested, tips: Tips, modules: Sequence[Pa
 
 
 async def _count_uncommitted(reader: RepositoryReader, tree: Path) -> int:
-    """Return the number of paths that differ from HEAD. Untracked files count, ignored files and repositories don't."""
+    """Return the number of paths that differ from HEAD.
+
+    Untracked files count, ignored files and repositories don't.
+    """
     if pipes := await to_thread.run_sync(find_irregular_files, tree):
         raise UnreadableError(f"{printable(str(pipes[0]))} is neither a file nor a folder")
     attributes = {"GIT_ATTR_SOURCE": EMPTY_TREES[reader.id_length]}
@@ -230,7 +243,10 @@ async def _count_uncommitted(reader: RepositoryReader, tree: Path) -> int:
 
 
 def _is_ignored(status_line: str) -> bool:
-    """Return whether a line of `git status` is about a repository, or a file that doesn't count."""
+    """Return whether a line of `git status` doesn't count as unsaved work.
+
+    It may be about a repository, or about a package manager's mark.
+    """
     is_untracked = status_line.startswith("? ")
     return is_untracked and (status_line.endswith("/") or Path(status_line[2:]).name in _IGNORED_FILES)
 
@@ -239,7 +255,10 @@ def _is_ignored(status_line: str) -> bool:
 
 
 async def _find_private_refs(within: Within, base: str) -> list[UnsavedWork]:
-    """Return the worktree's own refs (git-worktree(1)) that have commits which no other ref has."""
+    """Return the worktree's own refs whose commits no other ref has.
+
+    Each worktree has some refs for itself (git-worktree(1)).
+    """
     if within.folder is None or not await to_thread.run_sync(_may_have_private_refs, within.folder):
         return []
     try:
@@ -254,7 +273,10 @@ async def _find_private_refs(within: Within, base: str) -> list[UnsavedWork]:
 
 
 def _may_have_private_refs(folder: Path) -> bool:
-    """Return whether a worktree's git folder may have refs of its own. This is faster than a call of git."""
+    """Return whether a worktree's git folder may have refs of its own.
+
+    This is faster than a call of git.
+    """
     return any(walk_files(folder / "refs")) or (folder / "reftable").is_dir()
 
 
@@ -262,7 +284,10 @@ def _may_have_private_refs(folder: Path) -> bool:
 
 
 async def _find_hidden_files(within: Within, trees: Set[str]) -> list[UnsavedWork]:
-    """Return files where the index has a submodule that is no repository, and files of a worktree unknown to git."""
+    """Return files that git doesn't look at in the agent's own worktree.
+
+    They are in the place of a submodule that is no repository, or in a worktree unknown to git.
+    """
     if not await to_thread.run_sync(is_folder, within.worktree):
         return []
     if within.folder is None:
@@ -275,7 +300,7 @@ async def _find_hidden_files(within: Within, trees: Set[str]) -> list[UnsavedWor
 
 
 async def _find_in_gitlinks(folder: Path, tree: Path, location: Mapping[str, str], trees: Set[str]) -> list[str]:
-    """Return the paths where an index has a submodule and `tree` has files, but no repository.
+    """Return paths of submodules where `tree` has files but no repository.
 
     Args:
         folder: The git folder with the index.
@@ -299,7 +324,10 @@ def _may_have_gitlinks(folder: Path) -> bool:
 
 
 def _has_files(top: Path) -> bool:
-    """Return whether a folder contains a file, or a folder that can't be read. False for a symlink."""
+    """Return whether a folder contains a file, or a folder that can't be read.
+
+    False for a symlink.
+    """
     return is_folder(top) and any(
         names is None or any(not is_folder(above / name) for name in names) for above, names in walk(top)
     )

@@ -89,7 +89,10 @@ async def open_untrusted(
 
 
 def _fill(made: Path, folder: Path, common: Path) -> Path:
-    """Fill a temporary git folder with links and copies. Return the folder in it that stands for `folder`."""
+    """Fill a temporary git folder with links and copies.
+
+    Return the folder in it that stands for `folder`.
+    """
     head = read_line(folder / "HEAD")
     if head is None:
         raise UnreadableError("it has no HEAD")
@@ -116,7 +119,10 @@ def _fill(made: Path, folder: Path, common: Path) -> Path:
 
 
 def _link_worktree(made: Path, folder: Path) -> Path:
-    """Make a worktree's git folder that links to the reftable with its HEAD and its own refs (git-worktree(1))."""
+    """Make a linked worktree's git folder with the reftable of `folder`.
+
+    The reftable has its HEAD and its own refs (git-worktree(1)).
+    """
     inner = made / "worktrees" / "one"
     inner.mkdir(parents=True)
     (inner / "commondir").write_text("../..\n")
@@ -127,7 +133,9 @@ def _link_worktree(made: Path, folder: Path) -> Path:
 
 
 def find_alternates(common: Path, trusted: str) -> list[Path]:
-    """Find the git folders from which a repository borrows objects (gitrepository-layout(5)), directly or not. Blocks.
+    """Find the git folders from which a repository borrows objects. Blocks.
+
+    They are named in `objects/info/alternates` (gitrepository-layout(5)), directly or indirectly.
 
     Args:
         common: The common git folder of the repository.
@@ -157,7 +165,7 @@ def find_alternates(common: Path, trusted: str) -> list[Path]:
 
 
 def write_config(made: Path, like: Path, *, is_reftable: bool = False) -> None:
-    """Write the configuration of a new git folder, with the object format of another one. Blocks."""
+    """Write a new git folder's configuration, in the format of `like`. Blocks."""
     config = read_regular(like / "config", _FILE_LIMIT) or b""
     object_format = "sha256" if _SHA256.search(config) else "sha1"
     refs = "\trefStorage = reftable\n" if is_reftable else ""
@@ -168,7 +176,7 @@ def write_config(made: Path, like: Path, *, is_reftable: bool = False) -> None:
 
 
 def _check(top: Path) -> None:
-    """Raise an UnreadableError unless `top` is a folder that contains folders and regular files only."""
+    """Raise an UnreadableError unless `top` has only folders and regular files."""
     if top.is_symlink() or not top.is_dir():
         raise UnreadableError(f"{printable(str(top))} is no folder")
     for above, folders, names in walk_strictly(top):
@@ -178,7 +186,10 @@ def _check(top: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a regular file if it exists. Its times are copied too, because git compares an index with them."""
+    """Copy a regular file if it exists.
+
+    Its times are copied too, because git compares an index with them.
+    """
     if os.path.lexists(source):
         if source.is_symlink() or not source.is_file():
             raise UnreadableError(f"{printable(str(source))} is no file")
