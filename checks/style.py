@@ -41,7 +41,10 @@ ABOUT_WORDS = ("checks/style.py", "tests/test_style.py")
 SHARED_NAMES = {
     "entry points of programs": ("main", "run"),
     "the contract that each adapter implements": ("account", "conclude", "converse", "resume", "start", "turn"),
-    "a command or a tool, and the operation that it calls": ("attach", "budget", "spawn", "stop", "undo", "wait"),
+    "a command or a tool, and the operation that it calls": (
+        *("attach", "budget", "merge_all", "read_diff", "read_log", "spawn", "stop", "undo", "wait"),
+    ),
+    "a command, and the same command of `forkjoin daemon`": ("logs", "status"),
 }
 #: Short modules that stay apart from their single importer, by the reason.
 SHORT_MODULES_KEPT: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from support.harness import Lead, first_answer, forkjoin, kill_daemon, until
 from support.terminal import Terminal, open_terminal
 
 TALKER = f'[agents.talker]\nkind = "claude"\ncommand = ["{sys.executable}", "{claude.__file__}"]\n'
-#: Is in the midst of its turn until it is resumed.
+#: A task whose turn goes on until the agent is resumed.
 TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
 
 

@@ -33,7 +33,7 @@ def test_doctor_reports_the_limits_of_the_daemon_instead_of_its_own(
     def pid(home: Home) -> str:
         return "4321"
 
-    monkeypatch.setattr(cgroup_root, "folders_of", folders)
+    monkeypatch.setattr(cgroup_root, "cgroups_of", folders)
     monkeypatch.setattr(doctor, "_daemon_pid", pid)
     (told,) = [finding for finding in doctor.examine(home) if finding.what == "limits"]
     assert "per agent 1 GB memory" in told.found

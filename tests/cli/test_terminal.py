@@ -46,7 +46,7 @@ def test_text_without_control_characters_is_not_changed() -> None:
 
 
 def _obeyed(output: bytes) -> set[str]:
-    """Return the control characters of the hostile text in some output, except colours."""
+    """Return the hostile text's control characters in some output, except colours."""
     text = output.decode()
     return {part for part in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\x08", "\x7f", "\u202e") if part in text}
 

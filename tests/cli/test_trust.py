@@ -90,7 +90,7 @@ def put_a_pipe_there(file: Path) -> None:
 
 
 _NONE = "There is no forkjoin.toml to use in "
-#: What is said of each of these.
+#: The error for each change of forkjoin.toml.
 LOST: dict[Callable[[Path], None], str] = {
     append_a_comment: "nobody has trusted its present content.",
     say_nothing: "nobody has trusted its present content. It has no verify, but the version that a person trusted last",

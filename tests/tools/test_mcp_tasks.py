@@ -172,7 +172,7 @@ async def test_a_merge_is_a_task_and_goes_on_though_it_is_cancelled(client: Mode
 
 @pytest.mark.parametrize(
     ("trusted", "by_now", "is_noted"),
-    [(False, "", True), (True, "verify = 'exit 1'", False), (False, "what is this", False)],
+    [(False, "", True), (True, "verify = 'exit 1'", False), (False, "not TOML", False)],
 )
 async def test_a_merge_by_a_task_says_that_forkjoin_toml_was_not_used(
     client: Modern, repository: Path, trusted: bool, by_now: str, is_noted: bool

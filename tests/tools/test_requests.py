@@ -26,13 +26,13 @@ async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
         assert request.pop("expires_s") in (599, 600)
         text = 'Bash {"command": "rm -rf build"}'
         assert request == {"request_id": "r1", "id": "a1", "kind": "permission", "text": text, "new": True}
-        answered = await near_lead.call("answer_request", request_id="r1", decision=decision, reason="it is made anew")
+        answered = await near_lead.call("answer_request", request_id="r1", decision=decision, reason="it is generated")
         assert answered == {"request_id": "r1", "id": "a1", "kind": "permission", "said": decision}
     told = json.loads(asked.answer)
     if decision == "allow":
         assert told == {"behavior": "allow", "updatedInput": {}}
     else:
-        assert told["message"] == "That was answered by lead session-1: deny (it is made anew)"
+        assert told["message"] == "That was answered by lead session-1: deny (it is generated)"
     row = await near_lead.listed("a1")
     assert row["state"] == "running"
 

@@ -22,7 +22,10 @@ LIST = [{"jsonrpc": "2.0", "id": number, "method": f"{kind}/list"} for number, k
 
 
 def _relayed(folder: Path, *requests: Any) -> str:
-    """Return a shell command that sends requests to a relay, and writes the answers to `folder`/answers."""
+    """Return a shell command that sends requests to a relay.
+
+    The answers are written to `folder`/answers.
+    """
     (folder / "requests").write_text("".join(json.dumps(one) + "\n" for one in (INITIALIZE, INITIALIZED, *requests)))
     return f"{shlex.join(RELAY)} < {folder}/requests > {folder}/answers"
 

@@ -201,7 +201,7 @@ async def _read_raw(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
     if not page.size and not live:
         errors = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
         words = fit_end(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
-        return _mark_page(_decode(words), 0, more=False, live=False, note="[stderr]\n" if words else "")
+        return _mark_page(_decode_output(words), 0, more=False, live=False, note="[stderr]\n" if words else "")
     dropped = start - arguments.offset
     note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
     before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
@@ -215,11 +215,11 @@ def _without_cut_secrets(call: ToolCall, before: bytes, page: bytes, after: byte
 
     `before` and `after` are the texts around the page.
     """
-    around = _decode(before[-_CONTEXT:]), _decode(page), _decode(after[:_CONTEXT])
+    around = _decode_output(before[-_CONTEXT:]), _decode_output(page), _decode_output(after[:_CONTEXT])
     return call.services.environments.redact_edges(*around)
 
 
-def _decode(data: bytes) -> str:
+def _decode_output(data: bytes) -> str:
     return data.decode(errors="replace")
 
 

@@ -119,11 +119,11 @@ def logs(
         past.extend(file.read().splitlines())
         for line in past:
             print_text(line if json else daemon_log.show(line))
-        for line in _follow(file, path) if follow else ():
+        for line in _follow_log(file, path) if follow else ():
             print_text(line if json else daemon_log.show(line))
 
 
-def _follow(file: TextIO, path: Path) -> Iterator[str]:
+def _follow_log(file: TextIO, path: Path) -> Iterator[str]:
     """Yield new lines, also after the log was rotated."""
     line = ""
     while True:

@@ -110,7 +110,7 @@ def examine(home: Home) -> Iterator[CheckResult]:
         settings = Settings()
         yield CheckResult("settings", False, str(error), "correct the file, then run: forkjoin daemon stop")
     for name, program in settings.programs().items():
-        yield _check_program(name, program, needed=name == settings.default_agent)
+        yield _check_agent_program(name, program, needed=name == settings.default_agent)
     daemon = _daemon_pid(home) or "self"
     bases = cgroup_root.find_cgroup_roots(daemon)
     yield _check_limits(settings.on(capacity.find_memory(daemon)).limits, bases)
@@ -191,7 +191,7 @@ def _check_records(home: Home) -> Iterator[CheckResult]:
         yield CheckResult("records", False, found, remedy)
 
 
-def _check_program(name: str, program: AgentProgram, *, needed: bool) -> CheckResult:
+def _check_agent_program(name: str, program: AgentProgram, *, needed: bool) -> CheckResult:
     path = shutil.which(program.command[0])
     if path is None:
         remedy = "install it, or set its path under [agents] in config.toml"

@@ -109,7 +109,7 @@ async def _watch(lead: Client, out: Console) -> list[dict[str, Any]]:
 
 
 def _outcome_row(one: dict[str, Any], merged: dict[str, Any]) -> tuple[str, ...]:
-    """Return a row of the last table: how an agent ended, and the outcome of its merge."""
+    """Return a row of the last table: an agent's state, and the outcome of its merge."""
     for outcome in ("merged", "conflicted", "rejected", "skipped"):
         for entry in merged[outcome]:
             if entry["id"] == one["id"]:
