@@ -1,6 +1,6 @@
-"""What an agent's program leaves in its worktree is committed on the agent's branch, whatever became of the worktree.
+"""Committing the uncommitted work in an agent's worktree, whatever state its program left the worktree in.
 
-Only the agent's own branch is ever moved; what that can't take is kept under refs/forkjoin/kept/.
+Only the agent's own branch is moved. Commits that the branch can't take are kept under refs/forkjoin/kept/.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ from forkjoin.git.worktrees.worktree_repair import repair_git_folder
 
 @dataclass(frozen=True, slots=True)
 class AutocommitResult:
-    """How an agent's branch stands once its loose work is committed."""
+    """The state of an agent's branch after its uncommitted work was committed."""
 
-    tip: str | None  #: the branch's commit; none where nothing of it is left
-    uncommitted: int  #: how many paths were uncommitted, and are committed now
-    warnings: list[str]  #: what the lead should know, each a sentence
-    conflicts: list[str] = field(default_factory=list[str])  #: paths of a merge that were in conflict still
+    tip: str | None  #: the branch's commit; `None` if the branch is gone
+    uncommitted: int  #: how many uncommitted paths were committed
+    warnings: list[str]  #: sentences for the lead
+    conflicts: list[str] = field(default_factory=list[str])  #: paths with unresolved conflicts
     refused: list[str] = field(default_factory=list[str])  #: uncommitted paths that git can't take
 
 
@@ -60,7 +60,7 @@ async def commit_uncommitted_work(
     Work that `branch` can't take, because the agent moved it elsewhere, is kept under refs/forkjoin/kept/`keep_as`.
 
     Args:
-        set_up: The fingerprint of what setup has left there (see untouched.py), which is no work of the agent's.
+        set_up: The recorded state of the files that setup left, which are not the agent's work.
     """
     await to_thread.run_sync(repair_gitdir_file, common_dir, worktree)
     place = await find_registered_worktree(common_dir, worktree)
@@ -96,7 +96,7 @@ async def is_at(
     """Return whether a worktree has only this commit and ignored files, or is gone.
 
     Args:
-        or_less: Whether files of it may be gone.
+        or_less: Whether files of the commit may be missing.
         set_up: As for `commit_uncommitted_work`.
     """
     place = await find_registered_worktree(common_dir, worktree)
@@ -112,14 +112,14 @@ def _there(worktree: Path, names: list[str]) -> list[str]:
 
 
 async def repair(common_dir: str, worktree: Path, branch: str) -> None:
-    """Take away what keeps git from working in the worktree of an agent whose program was killed."""
+    """Remove what keeps git from working in the worktree of an agent whose program was killed, such as lock files."""
     await to_thread.run_sync(repair_gitdir_file, common_dir, worktree)
     if place := await find_registered_worktree(common_dir, worktree):
         await to_thread.run_sync(_repair, place, branch)
 
 
 def _repair(place: RegisteredWorktree, branch: str) -> list[str]:
-    """Put back a `.git` that is gone, and take away what git would stop at: nothing runs there any more."""
+    """Restore a missing `.git`, and remove locks and pipes. No program may be running. Return warnings."""
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):
         delete_path(place.folder / lock)
     warnings = repair_git_folder(place, branch)
@@ -141,7 +141,7 @@ def _repair(place: RegisteredWorktree, branch: str) -> list[str]:
 
 
 async def _read_whole_status(place: RegisteredWorktree, warnings: list[str]) -> Status:
-    """How the worktree stands, once its index is whole."""
+    """Return the worktree's status. Rebuild a damaged index first, and add a warning."""
     index = place.folder / "index"
     if await to_thread.run_sync(index.exists):
         with contextlib.suppress(GitRefusedError):
@@ -171,11 +171,11 @@ async def _drop_symbolic(common_dir: str, place: RegisteredWorktree | None, bran
     return [f"The agent's branch was {describe_symbolic_target(target)}."]
 
 
-# -- committing it
+# -- committing
 
 
 async def _find_commit_to_merge(place: RegisteredWorktree, status: Status) -> str | None:
-    """What is being merged, and has been resolved; any other merge is over, before its conflicts are committed."""
+    """Return the commit of a resolved merge in progress. End an unresolved merge, and return `None`."""
     theirs = await merge_in_worktree.find_merged_commit(place)
     if theirs and (status.unmerged or (status.head and await is_ancestor(place.common_dir, theirs, status.head))):
         await to_thread.run_sync(merge_in_worktree.end, place)
@@ -186,7 +186,7 @@ async def _find_commit_to_merge(place: RegisteredWorktree, status: Status) -> st
 async def _commit(
     place: RegisteredWorktree, status: Status, theirs: str | None, branch: str, message: str, warnings: list[str]
 ) -> tuple[str, int]:
-    """Commit what is loose, on HEAD, and what is being merged; the commit there then, and how many paths were loose."""
+    """Commit uncommitted work and a resolved merge onto HEAD. Return HEAD's commit, and how many paths it took."""
     parent = status.head or await _last_head(place)
     if parent and not status.uncommitted and not theirs:
         return parent, 0
@@ -211,12 +211,12 @@ async def _commit(
 
 
 async def _move_head(place: RegisteredWorktree, status: Status, branch: str, tip: str) -> None:
-    """Put HEAD on `tip`: with the agent's own branch, or off any other one, which is not ours to move."""
+    """Move HEAD to `tip`, with the agent's own branch. Detach HEAD from any other branch, which must not move."""
     if status.branch != branch:
         lines = ["option no-deref", f"update HEAD {tip}"]
     elif status.head:
         lines = [f"update refs/heads/{branch} {tip} {status.head}"]
-    else:  # it is on a branch that is gone, and will be made again
+    else:  # HEAD is on a deleted branch, which is restored later
         return
     await update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.variables)
 
@@ -237,10 +237,10 @@ def _warn_of_moves(place: RegisteredWorktree, branch: str, status: Status) -> li
 
 
 async def _last_head(place: RegisteredWorktree, *, told: bool = False) -> str | None:
-    """Return the last commit in the log of HEAD. It outlives the branch.
+    """Return the last commit in HEAD's reflog, which outlives the branch, or `None`.
 
     Args:
-        told: Leave out what the log gives no reason for: HEAD was made to lead to another branch, and the files stayed.
+        told: Omit entries without a reason: HEAD was pointed to another branch, and the files stayed.
     """
     entries = [one for one in await head_reflog.read_log(place) if one.why or not told]
     commit = next((name for one in reversed(entries) for name in (one.new, one.old) if name.strip("0")), None)
@@ -250,7 +250,7 @@ async def _last_head(place: RegisteredWorktree, *, told: bool = False) -> str | 
 async def _bring_home(
     place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str, warnings: list[str]
 ) -> str | None:
-    """See that the agent's branch has its last commit, wherever that was made; the branch's commit then."""
+    """Move the agent's branch to the last commit `tip`, or keep that commit elsewhere. Return the branch's tip."""
     ref = f"refs/heads/{branch}"
     now = await find_tip(place.common_dir, ref)
     if tip is None or (now and await is_ancestor(place.common_dir, tip, now)):
@@ -268,7 +268,7 @@ async def _bring_home(
 
 
 async def _restore(place: RegisteredWorktree, ref: str, tip: str) -> bool:
-    """Make a branch again; false where one below it, or above, is in its place."""
+    """Create a deleted branch again. Return False if a branch whose name is a prefix or extension is in the way."""
     try:
         await update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
     except GitRefusedError:
@@ -277,7 +277,7 @@ async def _restore(place: RegisteredWorktree, ref: str, tip: str) -> bool:
 
 
 async def _may_move(place: RegisteredWorktree, ref: str) -> bool:
-    """Whether nobody else has the agent's branch checked out: they would find their files changed back."""
+    """Return whether no other worktree has the agent's branch checked out, so that the branch may move."""
     try:
         return await find_checkout(place.common_dir, ref) in (None, str(place.path))
     except CallerError:
@@ -285,17 +285,17 @@ async def _may_move(place: RegisteredWorktree, ref: str) -> bool:
 
 
 async def keep_abandoned_commits(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
-    """Keep the commits that the agent left behind by a reset, an amend or a rebase, before its worktree goes.
+    """Keep the commits that a reset, amend or rebase by the agent has abandoned, before its worktree is removed.
 
     Raises:
-        GitError: They can't be read.
+        GitError: The commits can't be read.
     """
     if place := await find_registered_worktree(common_dir, worktree):
         await head_reflog.keep_abandoned_commits(place, branch, tip, keep_as)
 
 
 async def _keep_detached(place: RegisteredWorktree, keep_as: str) -> list[str]:
-    """Keep the commits that the agent made on no branch and went away from; return a warning if there are some."""
+    """Keep the commits that the agent made on a detached HEAD and left. Return a warning if there are any."""
     try:
         ref = await head_reflog.keep_detached_commits(place, keep_as)
     except GitRefusedError as error:

@@ -1,6 +1,6 @@
-"""A merge that is under way in a worktree: put in place there, conflicts and all, and found when its program has ended.
+"""Merges in progress in a worktree: begun for a resolver, with conflicts, and examined after its program has ended.
 
-git keeps it in the worktree's git folder: MERGE_HEAD is what is merged, AUTO_MERGE the tree that git made of it.
+git records such a merge in the worktree's git folder: MERGE_HEAD is the merged commit, AUTO_MERGE git's merged tree.
 """
 
 import re
@@ -21,59 +21,59 @@ from forkjoin.git.refs import is_ancestor, resolve_commit
 from forkjoin.git.worktrees.worktree import delete_path, lock_worktree_list
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, git_folder
 
-#: The person's own ways of merging that are not heeded: both sides, and what they had in common, are to be seen.
-_SEEN = ("-c", "merge.conflictStyle=zdiff3", "-c", "rerere.enabled=false")
+#: Overrides of the user's configuration: conflicts must show both sides and their common base.
+_CONFLICT_STYLE = ("-c", "merge.conflictStyle=zdiff3", "-c", "rerere.enabled=false")
 _MERGE = ("merge", "--quiet", "--no-commit", "--no-ff", "--strategy=ort", "--no-autostash", "--no-verify-signatures")
 
-#: Lines between which git puts both sides; their length is an attribute, conflict-marker-size.
+#: The markers around both sides. Their length is set by an attribute, conflict-marker-size.
 _BEGIN, _END = re.compile(rb"^<{7,} ", re.MULTILINE), re.compile(rb"^>{7,} [^\r\n]*", re.MULTILINE)
 
-#: Bytes of a file that are looked at for what marks a conflict, and how many files.
+#: How many bytes of a file, and how many files, are searched for conflict markers.
 _BYTES, _FILES = 32 * 1024 * 1024, 1_000
-#: Files that are named of those that a merge lacks.
+#: How many files a warning names.
 _NAMED = 5
 
 
 async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
-    """Merge a commit into what is in the worktree at `path`, and leave that uncommitted. Doing so twice is harmless.
+    """Begin to merge a commit into the HEAD of the worktree at `path`, without committing. This is idempotent.
 
-    Nothing else may have been in that worktree: what a merge has left there that was cut off is taken away.
+    All uncommitted changes in the worktree are discarded: an interrupted merge may have left them.
     """
     folder = git_folder(common_dir, path)
     assert folder
-    async with lock_worktree_list(common_dir) as held:  # a git that outlives the daemon holds it, too
+    async with lock_worktree_list(common_dir) as held:  # shared with git, in case it outlives the daemon
         delete_path(folder / "index.lock")
         await git.output(path, "reset", "--quiet", "--hard", pass_fds=(held,))
         await git.output(path, "clean", "--quiet", "-ffd", pass_fds=(held,))
         who = await find_fallback_identity(common_dir)
-        await git.run(path, *_SEEN, *_MERGE, theirs, extra=who, pass_fds=(held,), ok_codes=(0, 1))
+        await git.run(path, *_CONFLICT_STYLE, *_MERGE, theirs, extra=who, pass_fds=(held,), ok_codes=(0, 1))
     if (folder / "MERGE_HEAD").exists():
         (folder / "MERGE_MSG").write_text(message)
 
 
 async def find_merged_commit(place: RegisteredWorktree) -> str | None:
-    """The commit that is being merged in a worktree; none where there is no such, or are several."""
+    """Return the commit that is being merged in a worktree, or `None` if there is not exactly one."""
     said = await to_thread.run_sync(read_line, place.folder / "MERGE_HEAD")
     return await resolve_commit(place.common_dir, said) if said and "\n" not in said else None
 
 
 def end(place: RegisteredWorktree) -> None:
-    """Let git know of no merge there any more."""
+    """End the merge in progress, without changing any file. Blocks."""
     for name in ("MERGE_HEAD", "MERGE_MSG", "MERGE_MODE", "AUTO_MERGE"):
         delete_path(place.folder / name)
 
 
 async def find_unresolved(place: RegisteredWorktree, unmerged: Sequence[str]) -> list[str]:
-    """Which of these paths, in conflict by the index, are so in truth: as git has left them, or with its marks in them.
+    """Return which paths with conflicts in the index are unresolved: unedited, or still with conflict markers.
 
-    The others were edited, or deleted, and only not added. A submodule is in conflict until it is added.
+    The other paths were edited or deleted, but not added. A submodule is unresolved until it is added.
     """
     if not unmerged:
         return []
     changed = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--ignore-submodules=all")
     try:
         edited = set(split_names(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
-    except GitRefusedError:  # it was merged in another way
+    except GitRefusedError:  # the merge was made another way, without AUTO_MERGE
         edited = set[str]()
     return [name for name in unmerged if name not in edited or await _is_marked_there(place, name)]
 
@@ -88,10 +88,10 @@ async def _is_marked_there(place: RegisteredWorktree, name: str) -> bool:
 async def describe_unresolved(
     common_dir: str, ours: str, theirs: str, tip: str, conflicts: Sequence[str] = ()
 ) -> str | None:
-    """Why what is at `tip` is no merge of both, without any marks of that, if it is not.
+    """Return why `tip` is not a resolved merge of `ours` and `theirs`, or `None` if it is.
 
     Args:
-        conflicts: Files that are known to conflict still.
+        conflicts: Files that are known to be unresolved.
     """
     if files := list(dict.fromkeys((*conflicts, *await _find_left(common_dir, ours, theirs, tip)))):
         return f"these files still conflict: {printable_list(files)}"
@@ -105,7 +105,7 @@ async def find_dropped_changes(common_dir: str, sides: Mapping[str, str], tip: s
     """Return a sentence for each side of a merge whose changes or new files the result at `tip` may leave out.
 
     Args:
-        sides: What the two sides are called, by their commits.
+        sides: The names of both sides for the sentences, by commit.
     """
     ours, theirs = sides
     base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
@@ -130,7 +130,7 @@ async def find_dropped_changes(common_dir: str, sides: Mapping[str, str], tip: s
 
 
 async def _find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[str]:
-    """The files in which `ours` and `theirs` conflict, and that have the marks of it at `tip` still."""
+    """Return the files in which `ours` and `theirs` conflict and which still have conflict markers at `tip`."""
     found: list[str] = []
     for file in (await try_merge(common_dir, ours, theirs)).conflicts[:_FILES]:
         data = await read_blob(common_dir, f"{tip}:{file}", _BYTES)
@@ -142,6 +142,6 @@ async def _find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[
 
 
 def _is_marked(data: bytes, sides: Iterable[bytes]) -> bool:
-    """Whether there are marks of a conflict in it, beside those that are in one of the sides by right."""
+    """Return whether `data` has conflict markers that neither side has as ordinary content."""
     known = {line for side in sides for line in _END.findall(side)}
     return bool(_BEGIN.search(data)) and any(line not in known for line in _END.findall(data))

@@ -1,9 +1,9 @@
-"""Scratch worktrees: detached, reused for many commits, with caches kept.
+"""Scratch worktrees on disk: detached, reused for many commits, with caches kept.
 
-Anything may have been run there. Where the caller does not vouch for that, the worktree is made again from nothing.
-Else git is told of it outright, and what was left in it that is no cache of its own, such as a merge or another
-configuration, is taken away. What is ignored is what the commit's own .gitignore files say: neither `info/exclude`,
-which any agent can write to, nor a .gitignore that a run has left.
+Any program may have run in them. Unless the caller vouches for the last run, the worktree is made again from scratch.
+Otherwise its files are switched to the next commit, and everything else that a run left is removed, such as a merge in
+progress or a changed configuration. Ignored files stay, but only those that the commit's own .gitignore files name.
+`info/exclude`, which any agent can write to, and .gitignore files that a run has added don't count.
 """
 
 import contextlib
@@ -33,20 +33,20 @@ from forkjoin.git.worktrees.worktree_folder import (
 )
 
 _SCRATCH = "scratch"
-#: With these in its git folder git would leave out some of a commit's files, or be at work elsewhere.
-_OWN = ("config.worktree", "info/sparse-checkout")
-#: What is midway there: a rebase, a bisection, a row of picks.
-_MIDWAY = ("rebase-*", "BISECT_*", "sequencer")
+#: Files in the git folder that would make git omit files of a commit, or work in another folder.
+_WORKTREE_CONFIG = ("config.worktree", "info/sparse-checkout")
+#: Files in the git folder of an operation in progress: a rebase, a bisection, or several cherry-picks.
+_IN_PROGRESS = ("rebase-*", "BISECT_*", "sequencer")
 
-#: What a .gitignore is called for a moment that is not the commit's own.
+#: The suffix of a .gitignore that doesn't belong to the commit, while untracked files are listed.
 _ASIDE = ".forkjoin-aside"
 
-#: So much may a file system's clock be behind ours.
+#: How far a file system's clock may be behind ours.
 _LAG_S = 0.02
 
 
 class UnfitCommitError(ForkjoinError):
-    """git can't give this commit's files to any worktree."""
+    """git can't check this commit out in any worktree."""
 
     def __init__(self, error: GitError) -> None:
         super().__init__(f"git can't check this commit out: {error.last_line}")
@@ -56,11 +56,12 @@ async def make_scratch(common_dir: str, path: Path, commit: str, *, keep: bool) 
     """Make a detached worktree at `path` hold exactly the files of `commit`.
 
     Args:
-        keep: Whether ignored files (caches) of the run before may stay; else nothing that was left there does.
+        keep: Whether ignored files (caches) of the last run may stay. If not, nothing stays.
 
     Raises:
-        UnfitCommitError: A new worktree, too, can't be given these files.
-        GitError, OSError: There can be no new worktree at `path`.
+        UnfitCommitError: The commit can't be checked out in a new worktree either.
+        GitError: A worktree can't be made at `path`.
+        OSError: A worktree can't be made at `path`.
     """
     if not (keep and await _switch(common_dir, path, commit)):
         await register(common_dir, path, commit, "--detach")
@@ -70,7 +71,7 @@ async def make_scratch(common_dir: str, path: Path, commit: str, *, keep: bool) 
 
 async def _fill(common_dir: str, path: Path) -> None:
     place = await _place(common_dir, path)
-    await to_thread.run_sync(make_whole, place.folder)  # git has made it as sparse as the main worktree
+    await to_thread.run_sync(make_whole, place.folder)  # git copied the sparse checkout of the main worktree
     try:
         async with lock_worktree_list(common_dir) as held:
             await git.output(path, *WHOLE, "reset", "--quiet", "--hard", extra=place.variables, pass_fds=(held,))
@@ -79,7 +80,7 @@ async def _fill(common_dir: str, path: Path) -> None:
 
 
 async def _place(common_dir: str, path: Path) -> RegisteredWorktree:
-    """A scratch worktree as git is to be told of it: what has run there may have configured it to be the user's."""
+    """Return the registered scratch worktree. Raise FileNotFoundError if it is not registered."""
     place = await find_registered_worktree(common_dir, path)
     if place is None:
         raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
@@ -87,7 +88,7 @@ async def _place(common_dir: str, path: Path) -> RegisteredWorktree:
 
 
 async def _switch(common_dir: str, path: Path, commit: str) -> bool:
-    """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
+    """Switch a scratch worktree to a commit. Return False if the last run left it in a state that prevents that."""
     if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
     place = await _place(common_dir, path)
@@ -97,7 +98,7 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
             return False
         if await _is_mistakable(place, commit):
             await _let_second_pass(last)
-        async with lock_worktree_list(common_dir) as held:  # a git that outlives the daemon holds it, too
+        async with lock_worktree_list(common_dir) as held:  # shared with git, in case it outlives the daemon
             switch = (*WHOLE, "checkout", "--quiet", "--force", "--detach", commit)
             await git.output(path, *switch, extra=place.variables, pass_fds=(held,))
             await _clean(place)
@@ -107,7 +108,7 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
 
 
 async def _has_hidden(place: RegisteredWorktree) -> bool:
-    """Whether git was told to leave some files as they are: skip-worktree or assume-unchanged, in git-ls-files(1)."""
+    """Return whether some files are marked skip-worktree or assume-unchanged, so that git would not update them."""
     listing = split_names(await place.git("ls-files", "-v", "-z"))
     return any(line[0] == "S" or line[0].islower() for line in listing)
 
@@ -115,8 +116,8 @@ async def _has_hidden(place: RegisteredWorktree) -> bool:
 async def _clean(place: RegisteredWorktree) -> None:
     """Remove files that the commit neither contains nor ignores by its own rules.
 
-    `git clean` would ask `info/exclude`, too, and each .gitignore that is there. Those that are not the commit's own
-    are put aside meanwhile, and are back where they are in what the commit ignores, such as dependencies.
+    `git clean` would also use `info/exclude` and every .gitignore in the worktree. Each .gitignore that isn't the
+    commit's own is renamed meanwhile, and back afterwards if it is in an ignored folder, such as dependencies.
     """
     others = ("ls-files", "-z", "--others")
     left = split_names(await place.git(*others, "--", ":(top,glob)**/.gitignore"))
@@ -134,9 +135,9 @@ def _rename(top: Path, names: Sequence[tuple[str, str]]) -> None:
 
 
 async def _is_mistakable(place: RegisteredWorktree, commit: str) -> bool:
-    """Whether a file of this commit may be as large as what is there in its place, and is not that.
+    """Return whether a changed file may have the same size in this commit as in the worktree.
 
-    Python takes bytecode for a source's that has the same size, and the same time in whole seconds.
+    Python takes cached bytecode for current if the source has the same size and the same time in whole seconds.
     """
     head = await resolve_commit(place.folder, "HEAD")
     if head is None or await place.git("status", "--porcelain", "--untracked-files=no"):
@@ -148,7 +149,7 @@ async def _is_mistakable(place: RegisteredWorktree, commit: str) -> bool:
 
 
 async def _let_second_pass(last: float) -> None:
-    """Wait until files get times of another second than any that was there when something ran here last."""
+    """Wait, for about a second at most, until new files get a later second as their time than files of the last run."""
     await anyio.sleep(min(max(int(last) + 1 + _LAG_S - time.time(), 0), 1 + _LAG_S))
 
 
@@ -157,33 +158,33 @@ def _ready_to_switch(common_dir: str, path: Path) -> bool:
     said = read_ready_mark(folder) if folder else None
     if folder is None or not said or said[0] != _SCRATCH or not is_linked(path, folder):
         return False
-    if any((folder / name).exists() for name in _OWN):
+    if any((folder / name).exists() for name in _WORKTREE_CONFIG):
         return False
     remove_pipes(path)
     return True
 
 
 async def detach(common_dir: str, path: Path, commit: str) -> None:
-    """See that a scratch worktree in which a run has ended holds no branch, which nobody could switch to elsewhere."""
+    """Detach HEAD of a scratch worktree after a run. A branch checked out there could not be checked out elsewhere."""
     place = await find_registered_worktree(common_dir, path)
     if place is None:
         return
-    await to_thread.run_sync(_leave_off, place.folder)
+    await to_thread.run_sync(_end_operations, place.folder)
     if (await to_thread.run_sync(read_line, place.folder / "HEAD") or "").startswith("ref: "):
-        with contextlib.suppress(GitError):  # what was run there has locked it: the next switch mends that
+        with contextlib.suppress(GitError):  # the run has locked HEAD: the next switch repairs that
             await place.git("update-ref", "--no-deref", "HEAD", commit)
 
 
-def _leave_off(folder: Path) -> None:
-    """Note that a run has ended, and let git know of nothing that is midway: a rebase, too, holds a branch."""
+def _end_operations(folder: Path) -> None:
+    """Note the time when the run ended, and drop operations in progress: a rebase, too, keeps a branch checked out."""
     (folder / MARK).touch()
-    for pattern in _MIDWAY:
+    for pattern in _IN_PROGRESS:
         for left in folder.glob(pattern):
             delete_path(left)
 
 
 def find_scratch(path: Path) -> str | None:
-    """The repository of the scratch worktree at `path`, by what is there; none where it is no such."""
+    """Return the repository of the scratch worktree at `path`, or `None` if no scratch worktree is there. Blocks."""
     folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
     said = read_ready_mark(folder)
     is_one = said and said[0] == _SCRATCH and worktree_path_of(folder) == path.resolve()

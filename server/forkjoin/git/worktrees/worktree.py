@@ -1,11 +1,11 @@
-"""Worktrees: made on a branch of their own, and taken away again.
+"""Making worktrees, each on a branch of its own, and removing them.
 
-`git worktree add` races with itself and with `git fetch`: one lock per repository, in its git folder, keeps us and
-every other forkjoin apart. Once a worktree is ready, a mark in its own git folder says so, and whose it is; and what we
-create says so in its branch's reflog. So making it again, after a crash, finds its own and nobody else's, does not
-touch what a program has begun in it, and takes away what was only half made.
+`git worktree add` races with itself and with `git fetch`. A lock in each repository's git folder keeps all forkjoin
+processes apart. A ready mark in a worktree's git folder says that the worktree is complete, and who owns it. The
+branch's reflog names the owner too. Making a worktree again, after a crash, therefore finds only the owner's worktree
+and branch, keeps a program's changes in a complete worktree, and removes an incomplete one.
 
-Only what is ours by its path goes: `git worktree prune` would take along a user's, on a disk that is not mounted now.
+Worktrees are removed by path. `git worktree prune` would also drop a user's worktree on a disk that isn't mounted now.
 """
 
 import contextlib
@@ -34,19 +34,19 @@ log = logging.getLogger(__name__)
 
 _LOCK_PAUSE_S = 0.005
 _LOCK_GIVE_UP_S = 120
-#: How often a worktree is tried again when git lost a race against somebody else's git, and after which rest.
+#: How often adding a worktree is tried when git loses a race against another git, and the pause in between.
 _TRIES = 5
 _REST_S = 0.02
 
-#: Bytes: a disk with less room than this is full.
+#: A disk with fewer free bytes than this counts as full.
 _ROOM = 1024 * 1024
 
-#: The file in a worktree's git folder that says whose it is and what it was made ready for.
+#: The ready mark: a file in the git folder with the worktree's owner and its branch.
 MARK = "forkjoin-ready"
 _MARK_LIMIT = 8192
-#: What the mark is called once the worktree's files begin to go; its time says since when.
+#: The name of the ready mark once removal has begun. The file's time says when.
 _GOING = "forkjoin-going"
-#: What git reads of each worktree when it adds one.
+#: The files in each worktree's git folder that git reads when it adds another worktree.
 _READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
 
@@ -55,10 +55,10 @@ _READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
 @contextlib.asynccontextmanager
 async def lock_worktree_list(common_dir: str) -> AsyncGenerator[int]:
-    """Hold the repository's lock on its list of worktrees, across processes; its descriptor, for git to hold it too.
+    """Lock the repository's list of worktrees against other processes. Yield the descriptor, to share it with git.
 
     Raises:
-        TimeoutError: Another process has it, and keeps it.
+        TimeoutError: Another process has held the lock for two minutes.
     """
     file, mode = Path(common_dir) / "forkjoin.lock", await _find_lock_mode(common_dir)
     if not await to_thread.run_sync(_is_free_or_file, file):
@@ -80,7 +80,7 @@ async def _find_lock_mode(common_dir: str) -> int:
     """Return the mode of the lock's file, so that all who share the repository can take it (core.sharedRepository)."""
     try:
         sharing = await read_shared_repository(common_dir)
-    except (CallerError, GitError):  # what follows tells what is wrong with the configuration
+    except (CallerError, GitError):  # the next git call reports what is wrong with the configuration
         return 0o600
     if sharing.lower() in ("all", "world", "everybody", "2"):
         return 0o666
@@ -95,24 +95,24 @@ async def _find_lock_mode(common_dir: str) -> int:
 
 
 def _is_free_or_file(path: Path) -> bool:
-    """Whether nothing is there but a file, at which nobody is led elsewhere, or waits."""
+    """Return whether `path` is free or a regular file: no symlink, and no pipe to block at."""
     return path.is_file() and not path.is_symlink() if os.path.lexists(path) else True
 
 
-# -- an agent's
+# -- making a worktree
 
 
 async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, *, like: Path | None = None) -> str:
     """Make a worktree on a new branch at `base`. This is idempotent for one `owner`.
 
-    The branch is the one asked for, or has a suffix where that was somebody else's.
+    Returns: The branch, with a numeric suffix if somebody else has a branch of this name.
 
     Args:
-        like: The checkout as sparse as which it should be; without one, it has all files.
+        like: A checkout whose sparse checkout is copied; `None` for all files.
 
     Raises:
-        GitError: git would not; then neither worktree nor branch is left.
-        CallerError: Something that is not the owner's is at `path`, and stays as it is; or the disk is full.
+        GitError: git failed. Neither the worktree nor the branch is left.
+        CallerError: Something that belongs to somebody else is at `path`, or the disk is full.
     """
     if made := await to_thread.run_sync(_made_before, common_dir, path, owner):
         return made
@@ -133,13 +133,17 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, 
 
 
 def _is_full(path: Path) -> bool:
-    """Whether so little room is left where `path` is that this is why git failed: it does not say so itself."""
+    """Return whether the disk of `path` is full. git's own errors don't say so."""
     disk = os.statvfs(next(one for one in path.parents if one.exists()))
     return disk.f_bavail * disk.f_frsize < _ROOM or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def _made_before(common_dir: str, path: Path, owner: str) -> str | None:
-    """The branch that was made for `owner` with the worktree at `path`, if that is ready."""
+    """Return the branch of the complete worktree of `owner` at `path`, or `None`.
+
+    Raises:
+        CallerError: Somebody else's worktree, or other files, are at `path`.
+    """
     folder = git_folder(common_dir, path)
     stands = is_folder(path)
     if folder is None:
@@ -153,7 +157,7 @@ def _made_before(common_dir: str, path: Path, owner: str) -> str | None:
 
 
 async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> str:
-    """Create a branch for `owner`, or find that it was; the first of `branch`, `branch-2`, … that is free or its."""
+    """Create a branch for `owner`, or find the one created before: the first usable of `branch`, `branch-2`, …"""
     why = f"forkjoin: created for {owner}"
     for name in (branch, *(f"{branch}-{n}" for n in range(2, 100))):
         ref = f"refs/heads/{name}"
@@ -177,7 +181,7 @@ async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
 
 
 async def register(common_dir: str, path: Path, start: str, *options: str) -> None:
-    """`git worktree add --no-checkout` on a branch or at a commit, once more where a race was lost."""
+    """Run `git worktree add --no-checkout` on a branch or at a commit. Try again if git loses a race."""
     arguments = ("worktree", "add", "--quiet", "--no-checkout", *options, "--", str(path), start)
     async with lock_worktree_list(common_dir) as held:
         for left in reversed(range(_TRIES)):
@@ -195,9 +199,9 @@ async def register(common_dir: str, path: Path, start: str, *options: str) -> No
 
 
 def _open_to_others(common_dir: str, path: Path, mode: int) -> None:
-    """Let all who share the repository read a worktree's git folder and lock its HEAD, as their `git gc` does.
+    """Let all users who share the repository read a worktree's git folder and lock its HEAD, for their `git gc`.
 
-    git gives `refs` and HEAD in it their due modes, but leaves these to the umask (builtin/worktree.c).
+    git sets the modes of `refs` and HEAD itself, but leaves the others to the umask (builtin/worktree.c).
     """
     if (mode := mode & 0o077) and (folder := git_folder(common_dir, path)):
         for file in (folder, folder / "gitdir", folder / "commondir"):
@@ -209,12 +213,12 @@ def _drop_pipes(common_dir: str) -> None:
     """Remove pipes from worktrees' git folders, since git would block on them."""
     for file in Path(common_dir, "worktrees").glob("*/*"):
         if file.name in _READ_OF_EACH and is_irregular(file):
-            log.warning("%s is no file and was taken away: git would wait for it", file)
+            log.warning("%s is no file and was removed, because git would block on it", file)
             delete_path(file)
 
 
 def repair_gitdir_file(common_dir: str, path: Path) -> None:
-    """See that a worktree's git folder says where the worktree is, unless it says something else."""
+    """Restore the `gitdir` file in a worktree's git folder if it is missing or unreadable."""
     folder = Path(common_dir, "worktrees", path.name)
     link = folder / "gitdir"
     if is_folder(folder) and read_ready_mark(folder) and worktree_path_of(folder) is None:
@@ -238,24 +242,24 @@ def read_ready_mark(folder: Path) -> tuple[str, str] | None:
 
 
 async def discard(common_dir: str, path: Path, branch: str, base: str) -> None:
-    """Take a worktree in which no program has run away again, with its branch."""
+    """Remove a worktree in which no program has run, with its branch. Keep a branch that has new commits."""
     with CancelScope(shield=True):
         with contextlib.suppress(OSError):
             await remove(common_dir, path)
-        with contextlib.suppress(GitError):  # it has commits: an agent was there
+        with contextlib.suppress(GitError):  # the branch has commits of an agent
             await update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
 
 
-# -- their end
+# -- removing a worktree
 
 
 async def remove(common_dir: str, path: Path) -> None:
-    """Take the worktree at `path` away with all that is in it, locked or not; its branch stays.
+    """Remove the worktree at `path` with everything in it. Its branch stays. This is idempotent.
 
-    Doing so twice is harmless. A lock (`git worktree lock`) does not save it: it keeps git from pruning what is gone
-    only for a while, and an agent may set it; whoever removes has named this worktree.
+    A worktree that is locked with `git worktree lock` is removed too. The lock only protects a missing worktree from
+    pruning, and an agent may have set it.
     """
-    if await to_thread.run_sync(is_gone, Path(common_dir)):  # nobody registers anything there
+    if await to_thread.run_sync(is_gone, Path(common_dir)):  # the repository is gone
         await to_thread.run_sync(_clear, common_dir, path)
         return
     async with lock_worktree_list(common_dir):
@@ -267,7 +271,7 @@ async def remove(common_dir: str, path: Path) -> None:
 
 
 def removal_began_at(common_dir: str, path: Path) -> float | None:
-    """Return when the files of the worktree at `path` began to go, if that was cut off."""
+    """Return when an unfinished removal of the worktree at `path` began, as a timestamp, or `None`."""
     folder = git_folder(common_dir, path)
     with contextlib.suppress(FileNotFoundError):
         return os.lstat(folder / _GOING).st_mtime if folder else None
@@ -275,7 +279,7 @@ def removal_began_at(common_dir: str, path: Path) -> float | None:
 
 
 def _clear(common_dir: str, path: Path) -> None:
-    """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does."""
+    """Delete the worktree at `path` and its git folder, as `git worktree remove -f -f` does."""
     folder = git_folder(common_dir, path)
     if folder:
         _begin_to_go(folder)
@@ -287,15 +291,15 @@ def _clear(common_dir: str, path: Path) -> None:
 
 
 def _begin_to_go(folder: Path) -> None:
-    """Note in a worktree's git folder that the worktree is not ready any more, and since when."""
-    with contextlib.suppress(FileNotFoundError):  # it never was, or that is noted
+    """Rename the ready mark to note that removal has begun, and when."""
+    with contextlib.suppress(FileNotFoundError):  # there was no mark, or it is renamed already
         os.utime(folder / MARK, follow_symlinks=False)
         (folder / MARK).rename(folder / _GOING)  # which needs no room on a full disk
 
 
 def _drop(folder: Path) -> None:
-    """Take a worktree's git folder away. As long as git finds it, it has what git reads, should this be cut off."""
-    while folder.exists():  # what is half gone a gc beside us prunes, and may be quicker
+    """Delete a worktree's git folder. The files that git reads go last, so an interruption leaves no broken folder."""
+    while folder.exists():  # a concurrent git gc may prune it too
         with contextlib.suppress(FileNotFoundError):
             if not folder.is_symlink():
                 last = (*_READ_OF_EACH, _GOING)
@@ -305,9 +309,9 @@ def _drop(folder: Path) -> None:
 
 
 def delete_path(path: Path) -> None:
-    """Leave nothing at `path`, whatever it is: of a symlink itself, of a folder the read-only ones in it too."""
+    """Delete the file, symlink or folder at `path`, including read-only folders. Do nothing if nothing is there."""
     if path.is_symlink() or not path.is_dir():
-        with contextlib.suppress(NotADirectoryError):  # on the way there: refs in a table leave a file there
+        with contextlib.suppress(NotADirectoryError):  # a parent is a file, as with reftable
             path.unlink(missing_ok=True)
         return
     try:
@@ -335,10 +339,10 @@ async def delete_branch(common_dir: str, branch: str, tip: str | None) -> None:
 
 
 async def delete_symbolic_ref(common_dir: str, ref: str) -> str | None:
-    """Delete a symbolic ref, but not what it leads to.
+    """Delete a symbolic ref, but not the ref that it points to.
 
     Returns:
-        Where it led, or "" if it was damaged; `None` if there is no such ref.
+        The ref that it pointed to, or "" if it was damaged; `None` if there is no symbolic ref.
     """
     target = await find_symbolic_target(common_dir, ref)
     if target is not None:

@@ -1,7 +1,7 @@
-"""Where git keeps a worktree; and that worktree as git is told of it, whatever the worktree's own `.git` says.
+"""A worktree and its git folder, found from the repository's side.
 
-A program that has run in it may have left anything there. So its git folder is found from the repository's side and
-named outright in every call: neither a `.git` that is gone or replaced nor a repository around it leads git astray.
+An agent's program may have changed or deleted the worktree's `.git`. The git folder is therefore looked up in the
+repository and passed to every git call, so that neither a wrong `.git` nor an enclosing repository misleads git.
 """
 
 import contextlib
@@ -17,29 +17,29 @@ from forkjoin.core.regular_file import is_gone, read_line
 from forkjoin.git import git
 from forkjoin.git.git_folder import read_gitfile
 
-#: In a worktree's git folder: what is shared with it.
+#: The file in a worktree's git folder that lists what is shared with the worktree.
 _IGNORE = "forkjoin-ignore"
-#: What git opens wherever it comes by, were it a pipe.
+#: The files that git opens in any folder, even if they are pipes, at which it would block.
 _OPENED = frozenset({".gitignore", ".gitattributes", ".gitmodules"})
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredWorktree:
-    """A worktree that its repository knows."""
+    """A worktree that is registered in its repository."""
 
     common_dir: str
-    folder: Path  #: its git folder
+    folder: Path  #: the git folder
     path: Path
-    ignores: bool = False  #: whether what is shared with it is listed in `ignore`
+    ignores: bool = False  #: whether the file `ignore` exists
 
     @property
     def ignore(self) -> Path:
-        """What git is told of as core.excludesFile there, and so is no work of an agent (see share.py)."""
+        """The ignore file for shared files, so that git doesn't take them for an agent's work."""
         return self.folder / _IGNORE
 
     @property
     def variables(self) -> dict[str, str]:
-        """What tells git of it."""
+        """The variables that point git to this worktree."""
         return {"GIT_DIR": str(self.folder), "GIT_COMMON_DIR": self.common_dir, "GIT_WORK_TREE": str(self.path)}
 
     async def git(self, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
@@ -48,7 +48,7 @@ class RegisteredWorktree:
 
 
 async def find_registered_worktree(common_dir: str, path: Path) -> RegisteredWorktree | None:
-    """The worktree at `path`, whatever became of that; none where its repository knows it no more."""
+    """Return the worktree registered at `path`, even if its files are gone, or `None` if none is registered."""
     folder = await to_thread.run_sync(git_folder, common_dir, path)
     if folder is None:
         return None
@@ -56,34 +56,34 @@ async def find_registered_worktree(common_dir: str, path: Path) -> RegisteredWor
 
 
 def git_folder(common_dir: str, path: Path) -> Path | None:
-    """The folder that stands for the worktree at `path` in its repository, whatever became of the worktree itself.
+    """Return the git folder of the worktree at `path`, even if the worktree's files are gone, or `None`. Blocks.
 
-    Its file `gitdir` names the worktree's `.git` (gitrepository-layout(5)).
+    The file `gitdir` in it names the worktree's `.git` (gitrepository-layout(5)).
     """
     wanted = resolve_parent(path)
-    likely = Path(common_dir, "worktrees", path.name)  # git calls it after the path, if it can
+    likely = Path(common_dir, "worktrees", path.name)  # git names the folder after the path, if that is free
     if worktree_path_of(likely) == wanted:
         return likely
     return next((folder for where, folder in list_git_folders(common_dir) if where == wanted), None)
 
 
 def resolve_parent(path: Path) -> Path:
-    """Return the real path at which something stands, and not where it leads: an agent can put a symlink there."""
+    """Return `path` with its parent folders resolved, but not its last part: an agent can put a symlink there."""
     return Path(os.path.realpath(path.parent), path.name)
 
 
 def find_nested_worktrees(common_dir: str, path: Path) -> list[tuple[Path, Path]]:
-    """Return the other worktrees that stand within the worktree at `path`, and their git folders."""
+    """Return the registered worktrees inside the worktree at `path`, with their git folders."""
     top = resolve_parent(path)
     within = ((where, folder) for where, folder in list_git_folders(common_dir) if top in where.parents)
     return [] if top.is_symlink() else list(within)
 
 
 def list_git_folders(common_dir: str, *, strict: bool = False) -> Iterator[tuple[Path, Path]]:
-    """Every worktree but the main one, with its git folder.
+    """Yield the path and git folder of each worktree, except the main one. Blocks.
 
     Args:
-        strict: Whether to raise PermissionError at one that this user may not read; else it is left out.
+        strict: Whether to raise PermissionError for a git folder that this user may not read, instead of omitting it.
     """
     with contextlib.suppress(FileNotFoundError):
         for folder in Path(common_dir, "worktrees").iterdir():
@@ -92,13 +92,13 @@ def list_git_folders(common_dir: str, *, strict: bool = False) -> Iterator[tuple
 
 
 def worktree_path_of(folder: Path, *, strict: bool = False) -> Path | None:
-    """Where the worktree stands that this git folder is of."""
+    """Return the path of the worktree that this git folder belongs to, or `None` if the folder doesn't say."""
     link = read_line(folder / "gitdir", strict=strict)
     return Path(os.path.normpath(folder / link)).parent if link else None  # relative with worktree.useRelativePaths
 
 
 def is_linked(path: Path, folder: Path) -> bool:
-    """Whether the `.git` of the worktree at `path` leads to its git folder, as it does unless somebody meddled."""
+    """Return whether the `.git` of the worktree at `path` points to its git folder. A program may have changed it."""
     link = read_gitfile(path / ".git")
     if link is None or (path / ".git").is_symlink():
         return False
@@ -106,24 +106,29 @@ def is_linked(path: Path, folder: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the worktree at `path` is there, and no symlink that somebody put in its place."""
+    """Return whether a folder exists at `path`, and not a symlink that a program put there."""
     return not is_gone(path) and stat.S_ISDIR(path.lstat().st_mode)
 
 
 def is_locked(common_dir: str, path: Path) -> bool:
-    """Whether somebody has said `git worktree lock` to the worktree at `path`."""
+    """Return whether the worktree at `path` is locked with `git worktree lock`."""
     folder = git_folder(common_dir, path)
     return folder is not None and (folder / "locked").exists()
 
 
 def find_irregular_files(top: Path) -> list[Path]:
-    """The pipes, and the like, that git would wait at in a worktree."""
+    """Return the pipes and other irregular files in a worktree at which git would block."""
     named = (Path(above, name) for above, _, names in os.walk(top) for name in _OPENED.intersection(names))
-    return sorted(file for file in named if not (file.is_symlink() or file.is_file()))  # git follows no such symlink
+    return sorted(
+        file for file in named if not (file.is_symlink() or file.is_file())
+    )  # git doesn't follow symlinks of these names
 
 
 def remove_pipes(top: Path) -> list[str]:
-    """Remove them from a worktree in which nothing runs; their names."""
+    """Remove the files at which git would block. Return their names, relative to the worktree.
+
+    No program may be running in the worktree.
+    """
     found = find_irregular_files(top)
     for file in found:
         file.unlink(missing_ok=True)
