@@ -71,7 +71,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user of the test's own: a home folder with a git identity, and no variable of whoever runs the tests."""
+    """A user's home folder with a git identity. Variables of the person who runs the tests are removed."""
     for name in list(os.environ):
         if name.startswith(("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")):
             monkeypatch.delenv(name)
@@ -120,7 +120,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 def processes_of(folder: Path) -> dict[int, str]:
-    """Whatever runs with this home's folder in its command line or environment, ourselves apart."""
+    """Return the other processes that have this folder in their command line or environment."""
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

@@ -1,7 +1,7 @@
 """A process that has imported forkjoin, and forks command lines and daemons from itself.
 
-A daemon's imports take most of a second and a command's a fifth of one; the tests start thousands of both. What is
-forked is a process as any other: it has its arguments, its environment (also in /proc), its folder, and its own pid.
+A daemon's imports take most of a second, a command's a fifth of one, and the tests start thousands of both. A forked
+process is a process like any other: it has its own pid, arguments, environment (in /proc, too) and working directory.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _TESTS = Path(__file__).resolve().parents[1]
-#: As long as `-m forkjoin daemon run`, which is written over these words once a daemon was forked.
+#: As long as `-m forkjoin daemon run`, which a forked daemon writes over this path.
 _SCRIPT = "support//forkserver.py"
 _DAEMON = ("-m", "forkjoin", "daemon", "run")
 #: Bytes for the environment of a forked process. One with a larger environment is started, not forked.
@@ -35,7 +35,7 @@ def forkserver() -> "ForkServer":
 
 
 class ForkServer:
-    """The side of the tests: it asks for processes."""
+    """A client of the fork server process."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -53,7 +53,10 @@ class ForkServer:
     def run(
         self, *arguments: str, cwd: Path, env: Mapping[str, str], stdin: str = ""
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command line of forkjoin. Without arguments, only see to it that the home's daemon is up."""
+        """Run a command line of forkjoin.
+
+        Without arguments, start the home's daemon if it does not run.
+        """
         files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
         try:
             os.pwrite(files[0], stdin.encode(), 0)
@@ -81,7 +84,7 @@ def has_room(env: Mapping[str, str]) -> bool:
 
 
 class _ForkedDaemon:
-    """What stands in for the `Popen` of a daemon that was forked from a command."""
+    """The part of `Popen` that a command uses of a daemon, for a daemon that it forked."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -95,7 +98,7 @@ class _ForkedDaemon:
 
 
 def _serve() -> None:
-    """Fork what is asked for on stdin, and tell on the pipe that came with it how it has ended."""
+    """Fork a command for each request on stdin, and write its exit code to the request's pipe."""
     requests = socket.socket(fileno=os.dup(0))
     children: dict[int, tuple[int, int]] = {}
     ready = select.poll()
@@ -133,7 +136,7 @@ def _become_command(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
 
 
 def _fork_daemon(popen: Callable[..., Any], argv: Sequence[str], **options: Any) -> Any:
-    """Fork a daemon where a command would start one; start anything else."""
+    """Fork a daemon in place of starting it. Start other programs with `popen`."""
     if tuple(argv[-len(_DAEMON) :]) != _DAEMON or not has_room(options["env"]):
         return popen(argv, **options)
     pid = os.fork()
@@ -154,7 +157,10 @@ def _start_processes_with(popen: Any) -> None:
 
 
 def _become(arguments: Sequence[str], env: Mapping[str, str], cwd: str, files: Sequence[int]) -> None:
-    """Be a process with these arguments, environment, folder and standard files, and no other open ones."""
+    """Give this process its arguments, environment, folder and standard files.
+
+    All other files are closed.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -167,7 +173,7 @@ def _become(arguments: Sequence[str], env: Mapping[str, str], cwd: str, files: S
 
 
 def _write_over(area: str, words: Sequence[str]) -> None:
-    """Write these words where /proc shows this process's arguments or environment.
+    """Replace the arguments or the environment that /proc shows of this process.
 
     Fields 48 to 51 of /proc/self/stat say where that is (proc(5)).
     """
@@ -185,7 +191,10 @@ def _block(words: Sequence[str]) -> bytes:
 
 
 def _exit_after(act: Callable[[], object]) -> NoReturn:
-    """End this process as Python does after this, but leave the frames above alone: they are another process's."""
+    """Call the function, then exit as Python does at the end of a program.
+
+    The frames above are not unwound: their cleanup is the parent process's.
+    """
     code = 1
     try:
         act()

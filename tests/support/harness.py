@@ -47,7 +47,7 @@ async def until(is_so: Callable[[], object]) -> None:
 
 
 async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
-    """The first answer that is not empty, false or none; asked again and again."""
+    """Call the function until it returns a true value. Return that value."""
     with anyio.fail_after(GIVE_UP_S):
         while not (answer := await ask()):
             await anyio.sleep(0.01)
@@ -55,7 +55,7 @@ async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 def git(where: Path, *arguments: str, check: bool = True) -> str:
-    """What git prints, without the last line end."""
+    """Return what git prints, without the last newline."""
     done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout.rstrip("\n")
@@ -99,7 +99,7 @@ def kill_daemon_of(home: Home, pid: int, signum: int = signal.SIGKILL) -> None:
 
 @contextmanager
 def running(where: Path, *arguments: str) -> Generator["subprocess.Popen[str]"]:
-    """A command that runs while the test looks on; it is killed if it is there at the end."""
+    """Start a command, and kill it at the end if it still runs."""
     pipe = subprocess.PIPE
     argv = [sys.executable, "-m", "forkjoin", *arguments]
     with subprocess.Popen(argv, cwd=where, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -120,7 +120,7 @@ class Lead:
         self.client = client
 
     async def call(self, tool: str, **arguments: Any) -> Any:
-        """What the tool answers: its structure, else its text.
+        """Return the structured content of the tool's result, or else its text.
 
         Raises:
             ToolRefusedError: The tool answered with an error.
@@ -132,7 +132,7 @@ class Lead:
         return result.structured_content if result.structured_content is not None else text
 
     async def refusal(self, tool: str, **arguments: Any) -> str:
-        """The text of the error that the tool must answer with."""
+        """Return the text of the error result, which the call must have."""
         try:
             answer = await self.call(tool, **arguments)
         except ToolRefusedError as error:
@@ -145,12 +145,12 @@ class Lead:
         return [agent["id"] for agent in answer["agents"]]
 
     async def listed(self, agent: str) -> Any:
-        """What `list_agents` tells of one agent."""
+        """Return the agent's entry in the result of `list_agents`."""
         (found,) = (await self.call("list_agents", ids=[agent]))["agents"]
         return found
 
     async def until(self, agent: str, **wanted: Any) -> Any:
-        """What `list_agents` tells of it, once these fields are so: `await lead.until(first, state="running")`."""
+        """Return the agent's entry in `list_agents` as soon as its fields have these values."""
 
         async def look() -> Any:
             found = await self.listed(agent)
@@ -159,7 +159,7 @@ class Lead:
         return await first_answer(look)
 
     async def last_event(self, agent: str, part: str) -> str:
-        """The last thing that it did, or why it waits, once that has this part."""
+        """Return the agent's `last_event` as soon as it contains this part."""
 
         async def look() -> str:
             last: str = (await self.listed(agent))["last_event"]
@@ -175,7 +175,7 @@ class Lead:
         return ids
 
     async def results(self, *ids: str) -> list[Any]:
-        """What came of them, once they have ended."""
+        """Return the agents' results, after their ends."""
         answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
         assert not answer["timed_out"], answer
         return [await self.call("get_result", id=one) for one in ids]
@@ -183,7 +183,7 @@ class Lead:
 
 @asynccontextmanager
 async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncGenerator[Lead]:
-    """A lead in a folder, over stdio through a relay of its own, as Claude Code starts it."""
+    """Connect a lead in a folder through its own relay, as Claude Code starts it."""
     variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": session, **environment}
     if has_room(variables):
         forkserver().run(cwd=where, env=variables)  # else the relay would start the daemon, which takes a second
@@ -201,7 +201,7 @@ async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1
 
 @asynccontextmanager
 async def open_reconciler_in_memory(home: Home) -> AsyncGenerator[Reconciler]:
-    """A reconciler that runs in this process, in a daemon's stead."""
+    """Run a reconciler in this process, in place of a daemon."""
     lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)  # else an agent's shim would start a daemon at its end
     try:
@@ -262,7 +262,7 @@ async def program_of(
 def make_hello(
     relay: str, *, kind: Literal["relay", "cli"] = "relay", cwd: str = "/", session_id: str = "", token: str = ""
 ) -> Hello:
-    """What a connection begins with, in the environment of the tests."""
+    """Return the first message of a connection, with the environment of this process."""
     return Hello(
         protocol=PROTOCOL,
         version=__version__,
@@ -277,7 +277,10 @@ def make_hello(
 
 @asynccontextmanager
 async def _in_memory(reconciler: Reconciler, session: Session) -> AsyncGenerator[TransportStreams]:
-    """A transport straight into the tools; what waits for a reply to be written is called when it was."""
+    """Connect a client to the tools in this process.
+
+    Callbacks that wait for a reply to be written are called after it.
+    """
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)
     to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
