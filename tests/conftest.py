@@ -99,7 +99,7 @@ def repository(tmp_path: Path, user: Path) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A home with the agent `sh`. At the end nothing of it may run, after what was started is stopped."""
+    """A home with the agent `sh`. At the end its daemon and agents are stopped, and no process may be left."""
     folder = tmp_path / "forkjoin"
     folder.mkdir(mode=0o700, exist_ok=True)  # a test may have a disk there
     (folder / "config.toml").write_text(CONFIG)
@@ -110,7 +110,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.chdir(tmp_path)
     give_up = time.monotonic() + 10
     while left := processes_of(folder):
-        if file_lock.is_held(found.daemon_lock):  # at its end a shim may have started a daemon, only now
+        if file_lock.is_held(found.daemon_lock):  # a shim that just ended may have started a daemon
             with suppress(ForkjoinError):
                 daemon.stop(agents=True)
         if time.monotonic() > give_up:
@@ -137,7 +137,7 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 @pytest.fixture(params=["memory", "stdio"])
 async def any_lead(request: pytest.FixtureRequest, repository: Path, home: Home) -> AsyncIterator[Lead]:
-    """A lead in the repository: once straight at the tools, once through the real relay."""
+    """A lead in the repository, once in this process and once through the real relay and daemon."""
     opened = open_lead(repository) if request.param == "stdio" else open_lead_in_memory(home, repository)
     async with opened as found:
         yield found
@@ -152,7 +152,7 @@ async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
 
 @pytest.fixture
 async def in_process_reconciler(home: Home) -> AsyncIterator[Reconciler]:
-    """A reconciler that runs in this process; its agents are stopped at the end."""
+    """A reconciler that runs in this process. Its agents are stopped at the end."""
     async with open_reconciler_in_memory(home) as found:
         yield found
         await stop(found.services, await found.store.agents.live())
@@ -160,7 +160,7 @@ async def in_process_reconciler(home: Home) -> AsyncIterator[Reconciler]:
 
 @pytest.fixture
 async def near_lead(repository: Path, in_process_reconciler: Reconciler) -> AsyncIterator[Lead]:
-    """A lead straight at the tools of that reconciler, which is quicker than through relay and daemon."""
+    """A lead of that reconciler, which is quicker than one with relay and daemon."""
     async with lead_of(in_process_reconciler, repository) as found:
         yield found
 

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Return once it is so."""
+    """Return as soon as the function returns a true value."""
     with anyio.fail_after(GIVE_UP_S):
         while not is_so():
             await anyio.sleep(0.01)
@@ -194,7 +194,7 @@ async def open_lead(where: Path, session: str = "session-1", **environment: str)
 
 @asynccontextmanager
 async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1") -> AsyncGenerator[Lead]:
-    """A lead that speaks to the tools without relay, socket or daemon: the reconciler runs in this process."""
+    """Connect a lead to a reconciler in this process, without relay, socket or daemon."""
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, where, session) as lead:
         yield lead
 
@@ -214,14 +214,14 @@ async def open_reconciler_in_memory(home: Home) -> AsyncGenerator[Reconciler]:
 
 
 def let_pass(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let so many seconds have passed for whatever waits."""
+    """Move the clock that decisions see forward by some seconds."""
     later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
     monkeypatch.setattr("forkjoin.agents.apply_schedule.time", later)
     reconciler.store.changes.announce()
 
 
 def limit(home: Home, **limits: float) -> None:
-    """Let the home's settings set these limits."""
+    """Add these limits to the home's config.toml."""
     lines = "".join(f"\n{name} = {value}" for name, value in limits.items())
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]{lines}"))
 
@@ -236,7 +236,10 @@ async def lead_of(
     token: str = "",
     **of_client: Any,
 ) -> AsyncGenerator[Lead]:
-    """A lead that speaks to the tools of this reconciler; of kind `cli` a person; with its token an agent's program."""
+    """Connect a client to the tools of a reconciler in this process.
+
+    The client is a lead. With kind `cli` it is a person, with an agent's token that agent's program.
+    """
     hello = make_hello(f"memory-{session}-{kind}", kind=kind, cwd=str(where), session_id=session, token=token)
     opened = Session(hello)
     if token:
@@ -249,9 +252,10 @@ async def lead_of(
 async def program_of(
     reconciler: Reconciler, agent: str, *, kind: Literal["relay", "cli"] = "relay", attempt: str | None = None
 ) -> AsyncGenerator[Lead]:
-    """An agent's program, as it speaks to the tools of this reconciler by its relay, or at a command line.
+    """Connect an agent's program to the tools of a reconciler in this process.
 
-    Its processes are of this attempt, if one is given.
+    With kind `relay` it is the relay that the program was given, with `cli` a command that the program runs. If an
+    attempt is given, the client's process belongs to it.
     """
     hello = make_hello(f"memory-{agent}-{kind}", kind=kind, token="its token")
     session = Session(hello, agent=await reconciler.store.agents.get(int(agent.removeprefix("a"))), attempt=attempt)
