@@ -8,7 +8,7 @@ SELECT * FROM project WHERE common_dir = :common_dir;
 SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent!
--- One that is restored was prepared and has started; where it is removed, it has ended.
+-- A restored agent was prepared and has started. If its worktree was removed, it has ended.
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
                    conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, after, best_of,
                    base_agents, contest, contest_name, parent, above, attempt, stop_asked, ending, pause_reason,
@@ -37,7 +37,7 @@ SELECT recipe FROM agent WHERE number = :number;
 SELECT recipe FROM landing WHERE number = :number;
 
 -- name: port_blocks
--- Those that are given out: a worktree may be gone on with as long as it is there.
+-- Blocks in use: an agent may continue as long as its worktree is there.
 SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
 UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
 
@@ -117,15 +117,15 @@ WHERE number = :number AND state = :from_ AND attempt = :attempt AND frozen = :w
 UPDATE agent SET attempt = attempt + 1 WHERE number = :number;
 
 -- name: add_message!
--- One that is there says that this attempt begins anew: it is empty.
+-- An empty message that is there already marks an attempt that begins with the task.
 INSERT INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text) ON CONFLICT DO NOTHING;
 
 -- name: extend_message!
--- What begins anew is told all by itself.
+-- An empty message marks an attempt that begins with the task; that attempt reads all messages itself.
 UPDATE message SET text = text || char(10, 10) || :text WHERE agent = :agent AND attempt = :attempt AND text <> '';
 
 -- name: wake_agent!
--- What it does from now on is not stopped, tried again or merged yet.
+-- The next attempt is not stopped, retried or merged yet.
 UPDATE agent SET stop_asked = 0, retried = 0, wind_up = 0, was_merged = merge = 'merged',
                  merge = CASE merge WHEN 'merged' THEN 'unmerged' ELSE merge END,
                  environment = coalesce(:environment, environment), account = coalesce(:account, account)
@@ -183,7 +183,7 @@ UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
 UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR :merge = 'merged');
 
 -- name: unqueue_merges!
--- Of these agents' branches those that wait for no landing any more.
+-- Branches of these agents that no open merge job has queued.
 UPDATE agent SET merge = 'unmerged' WHERE merge = 'queued' AND number IN (SELECT value FROM json_each(:agents))
 AND number NOT IN (SELECT value FROM landing, json_each(landing.agents) WHERE landing.state <> 'done' AND NOT dry_run);
 
@@ -259,13 +259,13 @@ INSERT INTO set_up (agent, files) VALUES (:agent, :files) ON CONFLICT DO UPDATE 
 SELECT files FROM set_up WHERE agent = :agent;
 
 -- name: explained_branches
--- Not those of agents that had ended before, and are there still.
+-- Without branches of agents that had ended before that and whose worktrees are still there.
 SELECT branch FROM agent WHERE project = :project AND branch IN (SELECT value FROM json_each(:branches))
 AND NOT (state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND coalesce(ended, 0) < :since
          AND removed IS NULL AND NOT removing);
 
 -- name: branches_left
--- By other agents that have ended since, and are there still.
+-- Branches of other agents that have ended since then and whose worktrees are still there.
 SELECT branch, json_extract(result, '$.commit') AS "commit" FROM agent JOIN result ON result.agent = agent.number
 WHERE project = :project AND number != :agent AND ended >= :since AND removed IS NULL AND NOT removing
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND json_extract(result, '$.commit') IS NOT NULL;
@@ -306,7 +306,7 @@ SELECT DISTINCT model FROM spent WHERE agent = :agent AND cost_usd IS NULL;
 SELECT coalesce(cost_usd, 0) FROM agent WHERE number = :agent;
 
 -- name: has_little$
--- As decision/budget.py says: a tenth of its budget; where it is given money step by step, of what it has.
+-- Little is a tenth of the agent's budget, or of what is reserved for it if it has no budget, as in scheduling/budget.py.
 SELECT reserved_usd > 0 AND coalesce(cost_usd, 0) + 1e-9 >= reserved_usd - coalesce(budget_usd, reserved_usd) / 10
 FROM agent WHERE number = :agent;
 
@@ -352,7 +352,7 @@ UPDATE agent SET reserved_usd = :usd, wind_up = 0 WHERE number = :number;
 SELECT * FROM agent WHERE removing AND removed IS NULL;
 
 -- name: set_agents!
--- What is not said stays as it is.
+-- Columns whose value is NULL stay as they are.
 UPDATE agent SET base = coalesce(:base, base), branch = coalesce(:branch, branch), prepared = coalesce(:prepared, prepared),
                  removing = coalesce(:removing, removing), removed = coalesce(:removed, removed),
                  budget_usd = coalesce(:budget_usd, budget_usd), wind_up = coalesce(:wind_up, wind_up)
