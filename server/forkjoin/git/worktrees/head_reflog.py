@@ -1,4 +1,4 @@
-"""The log of a worktree's HEAD: what was committed there, what was left behind, and which moves came from elsewhere."""
+"""The reflog of a worktree's HEAD: commits that were abandoned, and moves of the branch made from elsewhere."""
 
 import os
 import re
@@ -14,51 +14,51 @@ from forkjoin.git import git, kept_refs
 from forkjoin.git.commit_identity import FIXED_SIGNATURE
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
-#: Bytes of a log that are read, from its end.
+#: How many bytes of a reflog are read, from its end.
 _LIMIT = 1024 * 1024
 _ENTRY = re.compile(r"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
-#: What git says of a commit on top of the one before.
+#: The reasons that git gives for a commit on top of the previous one.
 _FORWARD = re.compile(r"commit(?: \((?:initial|merge)\))?: |(?:cherry-pick|revert|forkjoin): |merge ")
-#: How git says that HEAD was on no branch, and went away from there.
+#: The reason that git gives when HEAD leaves a commit at which it was detached.
 _LEFT = re.compile(r"checkout: moving from ([0-9a-f]{40}|[0-9a-f]{64}) to ")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A move, as a log tells it."""
+class ReflogEntry:
+    """An entry of a reflog."""
 
-    old: str  #: a commit; only zeros where there was none, as in `new`
+    old: str  #: a commit, or zeros if there was none; so is `new`
     new: str
     why: str
 
     @property
     def is_forward(self) -> bool:
-        """Whether `new` has all that `old` has."""
+        """Whether `new` contains `old`."""
         return self.old == self.new or not self.old.strip("0") or bool(_FORWARD.match(self.why))
 
 
-async def read_log(place: RegisteredWorktree) -> list[Entry]:
-    """Return the entries of the log of HEAD, oldest first."""
+async def read_log(place: RegisteredWorktree) -> list[ReflogEntry]:
+    """Return the entries of HEAD's reflog, the oldest first."""
     if not await to_thread.run_sync(Path(place.common_dir, "reftable").is_dir):
         return await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
     # git reads that log if HEAD has a commit, and tells of each entry only where it leads.
     _, out, _ = await git.run(place.folder, "log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
     told = [line.partition("\t") for line in os.fsdecode(out).splitlines()[::-1]]
     olds = ["", *(new for new, _, _ in told)]
-    return [Entry(old, new, why) for old, (new, _, why) in zip(olds, told, strict=False)]
+    return [ReflogEntry(old, new, why) for old, (new, _, why) in zip(olds, told, strict=False)]
 
 
-def _read_file(file: Path) -> list[Entry]:
+def _read_file(file: Path) -> list[ReflogEntry]:
     lines = (read_end(file, _LIMIT) or b"").decode(errors="replace").split("\n")
-    return [Entry(*found.groups()) for found in map(_ENTRY.fullmatch, lines) if found]
+    return [ReflogEntry(*found.groups()) for found in map(_ENTRY.fullmatch, lines) if found]
 
 
-def _read_branch(place: RegisteredWorktree, branch: str) -> list[Entry]:
+def _read_branch(place: RegisteredWorktree, branch: str) -> list[ReflogEntry]:
     return _read_file(Path(place.common_dir, "logs", "refs", "heads", branch))
 
 
 def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, differs: bool) -> list[tuple[str, str]]:
-    """Return the moves of an agent's branch that others have made, each from a commit to another. Blocks.
+    """Return the moves of an agent's branch that others made, as pairs of old and new commit. Blocks.
 
     HEAD's log has a gap there. But so it has where git expired some of it, and where HEAD was led to another branch:
     the branch's own log must have such a move. It has none either of a file that was written without git.
@@ -69,7 +69,7 @@ def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, diffe
         differs: Whether the worktree differs from HEAD, as it does once another has moved the branch.
     """
     entries = _read_file(place.folder / "logs" / "HEAD")
-    gaps = _find_gaps([*entries, Entry(tip, tip, "")] if tip else entries)
+    gaps = _find_gaps([*entries, ReflogEntry(tip, tip, "")] if tip else entries)
     if not gaps:
         return []
     own = {(one.old, one.new) for one in entries}
@@ -81,29 +81,29 @@ def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, diffe
     return [(old, new) for old, new in gaps if new in others]
 
 
-def _find_gaps(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Return where an entry does not begin at the commit at which the one before it ends."""
+def _find_gaps(entries: Sequence[ReflogEntry]) -> list[tuple[str, str]]:
+    """Return the pairs of commits where an entry doesn't begin at the commit at which the previous entry ended."""
     ends = ((before.new, after.old) for before, after in pairwise(entries))
     return [(old, new) for old, new in ends if old != new and old.strip("0")]
 
 
-# -- what was left behind
+# -- abandoned commits
 
 
 async def keep_detached_commits(place: RegisteredWorktree, keep_as: str) -> str | None:
-    """Keep the commits that were made on no branch, and that HEAD went away from. Return the ref, if there are some."""
+    """Keep the commits at which HEAD was detached, and which it left. Return the ref, or `None` if there are none."""
     entries = await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
     left = [found[1] for one in entries if (found := _LEFT.match(one.why))]
     return await _keep(place.common_dir, left, f"detached/{keep_as}")
 
 
 async def keep_abandoned_commits(place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str) -> str | None:
-    """Keep the commits that only logs name, after a reset, an amend or a rebase. Return the ref, if any.
+    """Keep the commits that only reflogs name, after a reset, amend or rebase. Return the ref, or `None`.
 
-    The log of the agent's branch is read, too: where core.logAllRefUpdates is false, HEAD has none.
+    The reflog of the agent's branch is read too: HEAD may have none, if core.logAllRefUpdates is false.
 
     Args:
-        tip: The commit at the branch.
+        tip: The branch's commit.
     """
     logs = [await read_log(place), await to_thread.run_sync(_read_branch, place, branch)]
     if all(_is_straight(entries, tip) for entries in logs):
@@ -112,14 +112,14 @@ async def keep_abandoned_commits(place: RegisteredWorktree, branch: str, tip: st
     return await _keep(place.common_dir, names, f"left/{keep_as}")
 
 
-def _is_straight(entries: Sequence[Entry], tip: str | None) -> bool:
-    """Return whether a log leads to `tip`, and leaves nothing behind on the way."""
+def _is_straight(entries: Sequence[ReflogEntry], tip: str | None) -> bool:
+    """Return whether a reflog leads to `tip` without abandoning any commit."""
     ends = [one.old for one in entries[1:]] + [tip]
     return all(one.is_forward and one.new == end for one, end in zip(entries, ends, strict=False))
 
 
 async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
-    """Keep those of these commits that no ref has: by one ref, at the commit or at a merge of them."""
+    """Keep the commits that no ref contains, under one ref: at the commit, or at a merge of several commits."""
     wanted = [one for one in dict.fromkeys(names) if one.strip("0")]
     if not wanted:
         return None

@@ -20,7 +20,7 @@ from forkjoin.git.worktrees.worktree_folder import (
     resolve_parent,
 )
 
-#: What a git folder has (gitrepository-layout(5)).
+#: The entries by which a git folder is recognized (gitrepository-layout(5)).
 _GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
 #: Of a git folder, where no other one is.
 _PLAIN = frozenset({"objects", "refs", "logs"})
@@ -42,7 +42,7 @@ class Nested:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """What goes with an agent's worktree."""
+    """The folders that are removed together with an agent's worktree."""
 
     common_dir: str
     worktree: Path
@@ -55,7 +55,7 @@ class Within:
         return _is_within_any(path, tops)
 
     def is_deleted_with_agents(self, path: Path) -> bool:
-        """Return whether a path goes with this worktree, or with another agent's."""
+        """Return whether a path is removed with this worktree, or belongs to another agent's worktree."""
         return self.has(path) or _is_within_any(path, self.others)
 
 
@@ -65,7 +65,7 @@ def _is_within_any(path: Path, tops: Iterable[Path]) -> bool:
 
 
 def is_within(path: str, top: str) -> bool:
-    """Whether one real path is another one, or below it."""
+    """Return whether one real path equals the other, or is below it."""
     return path == top or path.startswith(f"{top}/")
 
 
@@ -109,7 +109,7 @@ def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
 
 
 def _add_link(found: _Found, within: Within, tree: Path) -> None:
-    """Add what the `.git` of a folder leads to, unless that is the agent's own git folder."""
+    """Add the repository that a folder's `.git` points to, unless that is the agent's own git folder."""
     folder = follow_git_link(tree / ".git")
     if folder is None:
         return

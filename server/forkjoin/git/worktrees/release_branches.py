@@ -15,14 +15,14 @@ from forkjoin.git.worktrees.nested_repositories import find_within
 from forkjoin.git.worktrees.worktree import delete_path
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 
-#: Files that name the branches which an operation under way holds, and what of it goes for them to be free (branch.c).
+#: Files that name the branch of an operation in progress, and what to delete to release that branch (git's branch.c).
 _OPERATIONS = {
     "rebase-merge/head-name": "rebase-merge",
     "rebase-merge/update-refs": "rebase-merge",
     "rebase-apply/head-name": "rebase-apply",
     "BISECT_START": "BISECT_*",
 }
-#: Files that name what git has stashed for an operation (git-merge(1) and git-rebase(1), --autostash).
+#: Files that name the stash of an operation (--autostash of git-merge(1) and git-rebase(1)).
 STASHES = ("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash")
 _LIMIT = 64 * 1024
 _OBJECT = re.compile(r"[0-9a-f]{40,64}")
@@ -68,13 +68,13 @@ async def _free(place: RegisteredWorktree, own: str, keep_as: str, warnings: lis
 
 
 def _find_stashes(folder: Path) -> list[str]:
-    """Return the commits that only an operation under way in a git folder knows."""
+    """Return the commits that only an operation in progress in this git folder refers to."""
     found = (read_line(folder / name) for name in STASHES)
     return [line for line in found if line and _OBJECT.fullmatch(line)]
 
 
 async def _find_other(place: RegisteredWorktree, own: str) -> str | None:
-    """Return the branch that HEAD is on, if it is on one that is not the agent's own."""
+    """Return the branch that HEAD is on, or `None` if HEAD is detached or on the agent's own branch."""
     head = await to_thread.run_sync(read_line, place.folder / "HEAD")
     if head == f"ref: {own}" or (head and _OBJECT.fullmatch(head)):
         return None
@@ -93,7 +93,7 @@ async def _detach(place: RegisteredWorktree, own: str) -> None:
 
 
 def _find_operations(folder: Path, own: str) -> list[str]:
-    """Return what stands in a git folder for operations that hold another branch."""
+    """Return the files in a git folder of operations in progress that occupy another branch."""
     found: list[str] = []
     for name, operation in _OPERATIONS.items():
         with contextlib.suppress(OSError):

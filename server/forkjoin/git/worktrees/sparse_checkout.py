@@ -10,7 +10,7 @@ from forkjoin.git import git
 from forkjoin.git.file_names import split_names
 from forkjoin.git.worktrees.worktree_folder import git_folder
 
-#: For a call of git that should write all files, whatever the configuration says.
+#: Options for a git call that should write all files, even in a sparse worktree.
 WHOLE = ("-c", "core.sparseCheckout=false")
 
 _PATTERNS = "info/sparse-checkout"
@@ -31,7 +31,7 @@ async def follow(common_dir: str, folder: Path, checkout: Path | None) -> None:
 
 
 async def is_sparse(folder: Path) -> bool:
-    """Whether the worktree of this git folder has only a part of the files."""
+    """Return whether the worktree of this git folder is sparse."""
     return (await _read_settings(folder)).get("core.sparsecheckout") == "true"
 
 
@@ -46,7 +46,7 @@ def _folder_of(common_dir: str, checkout: Path) -> Path:
 
 
 async def _read_settings(folder: Path) -> dict[str, str]:
-    """Return what makes a worktree sparse; empty where it has no patterns, without which all files are there."""
+    """Return the settings that make a worktree sparse. Return an empty result if it has no sparse patterns."""
     if not await to_thread.run_sync((folder / _PATTERNS).is_file):
         return {}
     asked = ("config", "-z", "--type=bool", "--get-regexp", _KEYS)

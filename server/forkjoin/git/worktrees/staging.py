@@ -1,4 +1,4 @@
-"""What is in a worktree beside its commit, and staging all of it."""
+"""The status of a worktree, and staging everything that is uncommitted in it."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -11,38 +11,40 @@ from forkjoin.git.objects import sync_objects
 from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
-#: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
+#: For more paths than this, all objects are synced to disk together. Syncing takes milliseconds for each.
 _MANY = 100
-#: How git is to tell of a worktree.
+#: The options of `git status` for its stable output format.
 _FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
 _ALL = ("--untracked-files=all", "--ignored=matching")
-#: The tree without files, by the length of an id.
+#: The empty tree's id, by the length of ids in the repository (SHA-1 or SHA-256).
 EMPTY_TREES = {
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
 }
-#: How git is told of paths.
+#: The options that pass paths through stdin.
 _BY_STDIN = ("--pathspec-from-file=-", "--pathspec-file-nul")
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is in a worktree beside its commit."""
+    """The uncommitted and ignored files in a worktree."""
 
-    head: str | None  #: the commit that HEAD is at; none where its branch is gone
-    branch: str | None  #: the short name of the branch that HEAD is on; none where it is detached
-    uncommitted: list[str]  #: paths that differ from HEAD, new ones too
-    unmerged: list[str]  #: those of them that are in conflict
-    repositories: list[str]  #: folders that are repositories of their own, and changed: new ones, and submodules
+    head: str | None  #: HEAD's commit; `None` if its branch is gone
+    branch: str | None  #: the short name of HEAD's branch; `None` if HEAD is detached
+    uncommitted: list[str]  #: paths that differ from HEAD, including untracked files
+    unmerged: list[str]  #: uncommitted paths in conflict
+    repositories: list[str]  #: untracked nested repositories, and changed submodules
     ignored: list[str]
-    staged: list[str]  #: those loose paths that are in the index as they are in the worktree
-    unstaged: list[str]  #: those of which nothing is staged
-    modified: list[str]  #: those of the unstaged that differ in content alone
-    left_out: frozenset[str] = frozenset()  #: paths that are nobody's work (see untouched.py), and not loose
+    staged: list[str]  #: uncommitted paths whose content is staged completely
+    unstaged: list[str]  #: uncommitted paths of which nothing is staged
+    modified: list[str]  #: unstaged paths of which only the content differs
+    left_out: frozenset[str] = (
+        frozenset()
+    )  #: paths that are nobody's work, so not uncommitted (see falsely_changed_files.py)
 
 
 async def read_status(place: RegisteredWorktree, extra: Mapping[str, str] | None = None) -> Status:
-    """How an agent's worktree stands, as `git status` tells it."""
+    """Return the worktree's status, as `git status` reports it."""
     lines = split_names(await place.git("status", *_FORM, *_ALL, extra=extra))
     said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
     head, branch = said["branch.oid"], said["branch.head"]
@@ -68,14 +70,15 @@ async def read_status(place: RegisteredWorktree, extra: Mapping[str, str] | None
 async def stage(
     place: RegisteredWorktree, status: Status, warnings: list[str], aside: Mapping[str, str] | None = None
 ) -> str:
-    """Stage all that is there, but no other repository; the tree it makes.
+    """Stage all uncommitted files, except nested repositories. Return the tree of the index.
 
     Args:
-        aside: What tells git of another index, and of another place for objects.
+        warnings: Gets a sentence if some files could not be staged.
+        aside: Variables for git that name another index and another folder for new objects.
     """
-    # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
+    # For a submodule, git would start another git, which obeys the submodule's own configuration.
     rows = split_names(await place.git("ls-files", "-z", "--stage", extra=aside))
-    await _settle(place, rows, aside)
+    await _resolve_to_ours(place, rows, aside)
     submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
     others = {*status.repositories, *submodules}
     if status.left_out:
@@ -86,7 +89,7 @@ async def stage(
     quick = NO_FSYNC if aside or len(status.uncommitted) > _MANY else ()
     add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--sparse", *_BY_STDIN)
     try:
-        if paths:  # else git would take all
+        if paths:  # with no paths, git would add everything
             await place.git(*add, stdin=paths, extra=aside)
     except GitRefusedError as error:
         why = (error.stderr or error.last_line).splitlines()[0]
@@ -101,7 +104,7 @@ async def stage(
 async def _stage_what_can_be(
     place: RegisteredWorktree, add: Sequence[str], paths: bytes, aside: Mapping[str, str] | None
 ) -> None:
-    """Stage files. Where attributes make git fail, stage the rest without attributes."""
+    """Stage the files that git can add. If attributes make git fail, stage the rest without attributes."""
     try:
         await place.git(*add, stdin=paths, extra=aside)
     except GitError:
@@ -110,9 +113,11 @@ async def _stage_what_can_be(
             await place.git(*add, stdin=paths, extra={**(aside or {}), "GIT_ATTR_SOURCE": EMPTY_TREES[length]})
 
 
-async def _settle(place: RegisteredWorktree, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:
-    """Let all that is in conflict in the index be as on our side there: git adds what is in the worktree, but of that
-    no submodule that is left aside, and writes no tree of what is in conflict still."""
+async def _resolve_to_ours(place: RegisteredWorktree, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:
+    """Resolve each conflict in the index to our side; without ours, to theirs or the base.
+
+    git writes no tree of an index with conflicts. Ordinary files are then added as they are in the worktree. Submodules keep the resolved entry.
+    """
     parted = (row.partition("\t")[::2] for row in rows)  # mode, id and stage; path
     unmerged = sorted(((how, path) for how, path in parted if how[-1] != "0"), key=lambda one: "132".index(one[0][-1]))
     if unmerged:

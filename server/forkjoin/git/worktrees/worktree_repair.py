@@ -10,9 +10,9 @@ from forkjoin.git.git_folder import is_irregular, is_oversized, resolve_common_d
 from forkjoin.git.worktrees.worktree import delete_path
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
-#: What git takes for a HEAD.
+#: The contents that git accepts in HEAD.
 _HEAD = re.compile(rb"(ref:\s*refs/\S.*|[0-9a-f]{40}|[0-9a-f]{64})\n?", re.DOTALL)
-#: Where submodules are: in their git folders a symlink may have come from the user's template.
+#: The folder of submodules' git folders. Symlinks in them may come from the user's git template.
 MODULES = "modules"
 
 

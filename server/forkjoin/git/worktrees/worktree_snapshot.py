@@ -20,7 +20,7 @@ from forkjoin.git.worktrees.falsely_changed_files import leave_out_set_up
 from forkjoin.git.worktrees.staging import EMPTY_TREES, read_status, stage
 from forkjoin.git.worktrees.worktree_folder import find_irregular_files, find_registered_worktree, is_folder
 
-#: Bytes of uncommitted files that are looked at; of one that has more, only what is committed is.
+#: The most bytes of uncommitted files that a snapshot includes. With more, it has only the committed files.
 _BYTES = 50_000_000
 
 
@@ -57,7 +57,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], se
 
 
 def _size(top: Path, names: Sequence[str]) -> int:
-    """Bytes of these files of a worktree, in which a program may be at work."""
+    """Return the size of these files in bytes. A program may be changing them."""
     total = 0
     for name in names:
         with contextlib.suppress(OSError):
