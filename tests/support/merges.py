@@ -1,4 +1,4 @@
-"""Landings as their records tell of them, without agents that run, and daemons that carry them out."""
+"""Merge jobs made from records alone, without running agents, and daemons that run them."""
 
 import math
 import multiprocessing
@@ -25,7 +25,7 @@ from support.branches import commit, everything
 from support.fakes import merging_daemon
 from support.harness import git
 
-#: What a landing's verify is run in here.
+#: The environment in which a merge job's verify runs here.
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 

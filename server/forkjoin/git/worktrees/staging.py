@@ -116,7 +116,8 @@ async def _stage_what_can_be(
 async def _resolve_to_ours(place: RegisteredWorktree, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:
     """Resolve each conflict in the index to our side; without ours, to theirs or the base.
 
-    git writes no tree of an index with conflicts. Ordinary files are then added as they are in the worktree. Submodules keep the resolved entry.
+    git writes no tree of an index with conflicts. Ordinary files are then added as they are in the worktree.
+    Submodules keep the resolved entry.
     """
     parted = (row.partition("\t")[::2] for row in rows)  # mode, id and stage; path
     unmerged = sorted(((how, path) for how, path in parted if how[-1] != "0"), key=lambda one: "132".index(one[0][-1]))
