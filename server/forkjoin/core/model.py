@@ -1,6 +1,6 @@
-"""The words of forkjoin, known to every room: agents, states, attempts, results and landings, as frozen dataclasses.
+"""The model that all packages share: agents, their phases, results, requests and merge jobs.
 
-What is said of an agent at spawn is in `spec.py`.
+What a lead says about an agent at spawn is in `agent_spec.py`.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class PauseReason(StrEnum):
 
 
 class Merge(StrEnum):
-    """How an agent's branch fared."""
+    """The outcome of an agent's branch."""
 
     UNMERGED = "unmerged"  #: it has commits, or may yet
     QUEUED = "queued"  #: a landing has it
@@ -105,7 +105,7 @@ class Merge(StrEnum):
 
 
 class Removal(IntEnum):
-    """What an agent's removal may take, once it is decided; false where none is."""
+    """What the removal of an agent that was begun may delete; false if no removal was begun."""
 
     NONE = 0
     MERGED = 1  #: only what is elsewhere, too
@@ -257,7 +257,7 @@ class Agent:
 
     @property
     def handle(self) -> str:
-        """What its newest attempt is known by; what else runs for it, such as verify, by this and its kind."""
+        """The id of the newest attempt; other processes for the agent add their kind, e.g. `a1-2-verify`."""
         return f"{self.id}-{self.attempt}"
 
     @property
@@ -266,7 +266,7 @@ class Agent:
 
     @property
     def converses(self) -> bool:
-        """Whether its program speaks with a model: that costs money, and can be gone on with."""
+        """Whether its program holds a conversation with a model, which costs money and can be resumed."""
         return bool(self.account)
 
     @property
@@ -280,37 +280,37 @@ class Agent:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, or is to: whatever it has left running speaks for it no more."""
+        """Whether it has ended or was asked to stop."""
         return self.stop_asked or self.state in FINAL
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has had a turn before; one that was skipped has not."""
+        """Whether it has ever started; an agent that was skipped has not."""
         return self.timing.started is not None or self.state is not State.QUEUED
 
     @property
     def leads(self) -> tuple[str, ...]:
-        """Its lead, and where that is an agent the leads above: what it spends is theirs, too."""
+        """Its lead, then the leads above; what it spends counts against the budgets of all."""
         return self.lead, *self.lineage.above
 
     @property
     def whose(self) -> tuple[int, str]:
-        """The session that it is at work for, for fair shares: a project, and the lead in it that is no agent."""
+        """The project and root lead that it works for, among which the scheduler takes turns."""
         return self.project, self.root_lead
 
     @property
     def root_lead(self) -> str:
-        """The lead above all, which is no agent: it brings the environment that this one runs in."""
+        """The topmost lead, which is no agent; the agent runs in this lead's environment."""
         return self.leads[-1]
 
     @property
     def as_lead(self) -> str:
-        """What it is known by to those that it spawns."""
+        """The lead name of this agent in the records of agents that it spawns."""
         return lead_of(self.number)
 
     @property
     def discarded(self) -> bool:
-        """Whether its work was taken away unmerged, as far as is recorded."""
+        """Whether its worktree was removed without its work being merged."""
         return self.timing.removed is not None and self.merge not in (Merge.MERGED, Merge.NOTHING)
 
     @property
@@ -325,13 +325,13 @@ class Agent:
 
 
 def lead_of(number: int) -> str:
-    """What the agent of this number is known by as a lead."""
+    """Return the lead name of the agent with this number."""
     return f"agent:a{number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a repository's agents, or those of one lead in it, spend together."""
+    """What the agents of a project, or of one lead in the project, may spend and have spent together."""
 
     project: int
     lead: str  #: '' for the whole repository
@@ -349,7 +349,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of an attempt, the same for all vendors; written once."""
+    """The outcome of an attempt, in the same form for all vendors."""
 
     attempt: int
     state: State
@@ -377,7 +377,7 @@ OUTPUT_LIMIT = 16_000
 
 @dataclass(frozen=True, slots=True)
 class TreeLimits:
-    """What an attempt's processes may take together, or those of all attempts; none: as much as there is."""
+    """Limits for the processes of one attempt together, or of all attempts; None for no limit."""
 
     memory: int | None = None  #: bytes
     cpus: float | None = None  #: at once
@@ -433,7 +433,7 @@ Decision = Literal["allow", "deny"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an agent waits for: a question or a permission. The first answer counts, whoever gives it."""
+    """A question or a request for permission that an agent waits for. The first answer counts."""
 
     number: int
     agent: int
@@ -453,7 +453,7 @@ class Request:
 
     @property
     def outcome(self) -> str:
-        """How it was closed, for a sentence."""
+        """How the request was closed, to end a sentence."""
         if not self.said:
             return "withdrawn: its agent ended, was stopped, or waits for it no more"
         why = f" ({self.reason})" if self.reason else ""
