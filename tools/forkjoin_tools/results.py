@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from forkjoin.core.client_markup import HIDDEN
 from forkjoin.core.error import CallerError, GitError
-from forkjoin.core.event import Recorded
+from forkjoin.core.event import RecordedEvent
 from forkjoin.core.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
 from forkjoin.git import diff
 from forkjoin.workspace.agent_work import BranchMove, find_branch_move, find_result_commit
@@ -178,7 +178,7 @@ async def _read_events(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
     return _mark_page(text, after, more=after < last, live=agent.state not in FINAL)
 
 
-def _line(event: Recorded) -> str:
+def _line(event: RecordedEvent) -> str:
     moment = time.strftime("%H:%M:%S", time.localtime(event.at))
     return f"{moment} {event.kind}: {' '.join(event.text.split())}\n"
 

@@ -1,6 +1,6 @@
-"""What is said of an agent at spawn, and how agents are named: all of it enters from outside, as pydantic models.
+"""The spec of an agent, as the caller gives it at spawn, and the rules for agents' names.
 
-An agent's id is its number with an `a` before it (`a1`), and a number is never used again.
+An agent's id is the letter `a` and its number (`a1`). Numbers are never reused.
 """
 
 import re
@@ -11,33 +11,36 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import SkipJsonSchema
 
 _AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
-_NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
+_NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not of the form of an id (a1)"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
-#: A task is stored, hashed and fed whole; this is far beyond what any model reads.
+#: Bytes of a task, far beyond what any model reads. Tasks are held in memory as a whole.
 TASK_LIMIT = 8 * 1024 * 1024
 
 
 def check_name(name: str) -> str:
-    """`name`, if an agent may be called so.
+    """Return `name` if it is valid for an agent.
 
     Raises:
-        ValueError: It may not; the message gives the rule and, where there is one, a name near it.
+        ValueError: The name is invalid. The message gives the rule and, if possible, a similar valid name.
     """
     if _NAME.fullmatch(name) and not _AGENT_ID.fullmatch(name):
         return name
     near = slug(name)
-    hint = f" {near!r} would do." if near and near != name else ""
+    hint = f" {near!r} would be valid." if near and near != name else ""
     raise ValueError(f"a name is {_NAME_RULE}.{hint}")
 
 
 def number_of(asked: str) -> int | None:
-    """The number in an agent's id; none in what is a name."""
+    """Return the number in an agent's id, or `None` for a name."""
     return int(asked[1:]) if _AGENT_ID.fullmatch(asked) else None
 
 
 def slug(text: str, limit: int = 32) -> str:
-    """The beginning of `text` as words joined by '-', made of what a name may hold; '' where nothing is left."""
+    """Return the first words of `text` as a valid name, joined by `-`.
+
+    The name is empty if `text` has no ASCII letters or digits.
+    """
     words = re.findall(r"[a-z0-9]+", text[:400].lower())
     made = ""
     for word in words:
@@ -49,10 +52,10 @@ def slug(text: str, limit: int = 32) -> str:
 
 
 def check_text(text: str) -> str:
-    """`text`, if it can reach a program byte for byte.
+    """Return `text` if it can be passed to a program unchanged.
 
     Raises:
-        ValueError: It is blank, or holds what no program can be fed.
+        ValueError: The text is blank or too long, contains NUL, or can't be encoded as UTF-8.
     """
     if not text.strip():
         raise ValueError("must not be empty")
@@ -61,44 +64,46 @@ def check_text(text: str) -> str:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise ValueError("must be text that UTF-8 can carry; it holds half of a surrogate pair") from None
+        raise ValueError("must be valid Unicode text; it contains one half of a surrogate pair") from None
     if size > TASK_LIMIT:
-        raise ValueError(f"must be at most {TASK_LIMIT // 1024 // 1024} MB; put the rest in a file and name it")
+        raise ValueError(
+            f"must be at most {TASK_LIMIT // 1024 // 1024} MB; put the rest in a file and name the file in the task"
+        )
     return text
 
 
 Text = Annotated[str, AfterValidator(check_text)]
-#: A command line; '' says that there is none, whatever the repository wants.
+#: A shell command. An empty one means no command, even if the repository configuration has one.
 Command = Annotated[str, AfterValidator(lambda text: text and check_text(text))]
 Name = Annotated[str, AfterValidator(check_name)]
-#: An amount of money that may be spent.
+#: US dollars that may be spent.
 Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
-#: A limit of time: a week at most.
+#: A time limit, one week at most.
 Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
 
 class Strict(BaseModel):
-    """What is said from outside: what it does not know is an error."""
+    """A base class for input from outside, in which unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Candidate(Strict):
-    """In what one of several candidates differs from the spec."""
+    """The fields in which one of several candidates differs from the spec."""
 
     agent: str | None = None
     model: Text | None = None
 
 
-#: More candidates for one task are a mistake.
+#: More candidates for one task are taken for a mistake.
 _MOST_CANDIDATES = 10
 
 
 def _list_candidates(told: object) -> object:
-    """The candidates, where they are listed; where a number is told, so many that do not differ."""
+    """Return the list of candidates, or as many equal candidates as a given number says."""
     many = told if isinstance(told, int) else len(told) if isinstance(told, Sized) else 0
     if not 2 <= many <= _MOST_CANDIDATES:
-        raise ValueError(f"must be a number from 2 to {_MOST_CANDIDATES}, or a list of as many {{agent, model}}")
+        raise ValueError(f"must be a number from 2 to {_MOST_CANDIDATES}, or a list of that many {{agent, model}}")
     return (Candidate(),) * many if isinstance(told, int) else told
 
 
@@ -110,14 +115,14 @@ Candidates = Annotated[
 
 
 class Nesting(Strict):
-    """What an agent may spawn itself."""
+    """The limits for agents that an agent spawns itself."""
 
-    depth: int = Field(default=1, ge=1, le=5)  #: 1: those that it spawns may spawn none
-    agents: int = Field(ge=1, le=100)  #: in all, with those that these spawn
-    budget_usd: Dollars | None = None  #: what all of these may spend
+    depth: int = Field(default=1, ge=1, le=5)  #: 1: the spawned agents may not spawn any themselves
+    agents: int = Field(ge=1, le=100)  #: in total, including those that the spawned agents spawn
+    budget_usd: Dollars | None = None  #: that all of these may spend together
 
 
-#: As Claude Code writes one: a tool, and in parentheses what of it.
+#: The form of Claude Code's permission rules: a tool, and optionally a specifier in parentheses.
 _RULE = re.compile(r"([A-Z][A-Za-z]*|mcp__[\w*-]+)(\([^\x00-\x1f\x7f\ud800-\udfff]+\))?")
 _RULE_LENGTH, _MOST_RULES = 500, 100
 
@@ -126,8 +131,8 @@ def _check_rule(rule: str) -> str:
     if len(rule) <= _RULE_LENGTH and _RULE.fullmatch(rule):
         return rule
     raise ValueError(
-        f"{rule[:80]!r} is no rule: give a tool, and of it what is meant, such as WebFetch, Bash(npm test:*) or "
-        f"Edit(/docs/**), in {_RULE_LENGTH} characters and one line"
+        f"{rule[:80]!r} is not a permission rule. Give a tool, optionally with a specifier, such as WebFetch, "
+        f"Bash(npm test:*) or Edit(/docs/**), on one line of at most {_RULE_LENGTH} characters"
     )
 
 
@@ -135,19 +140,19 @@ Rules = Annotated[tuple[Annotated[str, AfterValidator(_check_rule)], ...], Field
 
 
 class Permissions(Strict):
-    """What a program may do without asking, and may not do."""
+    """Rules for what a program may do without asking, and what it may not do."""
 
-    allow: Rules | None = None  #: instead of what it may by default; but for edits it asks of all that is in neither
+    allow: Rules | None = None  #: replaces the default; all but edits and these tools is asked for
     deny: Rules = ()
 
     def over(self, others: "Permissions") -> "Permissions":
-        """These, where they say something, else those others; what either denies is denied."""
+        """Return these permissions with `others` as defaults. The deny rules of both apply."""
         allow = others.allow if self.allow is None else self.allow
         return Permissions(allow=allow, deny=(*others.deny, *self.deny))
 
 
 class SpecParts(Strict):
-    """What can be said of many agents at once."""
+    """The fields of a spec that several agents can share."""
 
     agent: str | None = None  #: agent program: claude, or one from the settings
     model: Text | None = None  #: as that program names it
@@ -170,7 +175,7 @@ class SpecParts(Strict):
 
 
 class Spec(SpecParts):
-    """Everything that was said about an agent at spawn."""
+    """Everything that the caller gives about an agent at spawn."""
 
     task: Text
     name: Name | None = None

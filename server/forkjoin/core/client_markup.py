@@ -1,18 +1,18 @@
 """Neutralization of client markup in agents' text before another model reads it.
 
-What agents say is data. A client marks its own words to a model by tags such as `<system-reminder>`, and a model takes
-what stands in such a tag for the client's word. So their first character is replaced, visibly: `[system-reminder>`.
-The text keeps its length, and what is on disk stays as it was.
+An agent's text is data. A client marks its own messages to a model with tags such as `<system-reminder>`, and the model
+believes that text in such a tag comes from the client. So the first character of such a tag is replaced visibly, as in
+`[system-reminder>`. The text keeps its length. The logs on disk keep the original.
 """
 
 import re
 from collections.abc import Sequence
 
-#: Characters that show nothing: a model may read over them within a name.
+#: Characters without a visible shape. A model may ignore them within a name.
 HIDDEN = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff"
-#: What stands for a `-`, if anything does: others look the same.
+#: A `-` in a tag name, a character that looks like one, or nothing.
 _HYPHEN = "[-_ \u2010-\u2015\u2212\ufe63\uff0d]?"
-#: Claude Code's own tags, those of Anthropic's tool calls and of chat templates; a `-` may be a `_`, or left out.
+#: Tags of Claude Code, of Anthropic's tool calls, and of chat templates. A `-` may be a `_`, or be left out.
 _TAGS = (
     *("system-reminder", "system-message", "start-of-turn", "end-of-turn"),
     *("command-name", "command-message", "command-args", "command-contents", "command-stdout", "command-stderr"),
@@ -22,14 +22,14 @@ _TAGS = (
     *("function-calls", "function-results", "function-call", "function-result", "tool-call", "tool-result"),
     *("tool-use", "tool-response"),
 )
-#: Those that are also words: after another they are a type's parameter, as in `List<System>`.
+#: Tags that are also words. After another word they are type parameters, as in `List<System>`, and stay.
 _WORDS = ("system", "human", "assistant", "sys", "functions", "invoke")
-#: Mistral's and Llama's, in brackets.
+#: Tags of Mistral and Llama, in brackets.
 _BRACKETED = ("INST", "SYSTEM-PROMPT", "TOOL-CALLS", "TOOL-RESULTS", "AVAILABLE-TOOLS")
 
 
 def _spell(name: str) -> str:
-    """Return a pattern for a name, with characters that show nothing between its letters."""
+    """Return a pattern for a tag name that allows invisible characters between its letters."""
     return f"[{HIDDEN}]*".join(_HYPHEN if letter == "-" else letter for letter in name)
 
 
@@ -48,12 +48,12 @@ _TAG = re.compile(
 )
 _BRACKET = re.compile(rf"\[(?={_BEFORE}(?:{_any(_BRACKETED)})[{HIDDEN}]*\])", re.IGNORECASE)
 _TURN = re.compile(r"(\n[^\S\n]*\n[^\S\n]*(?:Human|Assistant)):")
-#: Letters that no terminal shows and every model reads.
+#: The Unicode tag characters: no terminal shows them, and every model reads them.
 _INVISIBLE = re.compile("[\U000e0000-\U000e007f]")
 
 
 def neutralize(text: str) -> str:
-    """Return agents' text with client markup neutralized."""
+    """Return an agent's text with client markup neutralized."""
     if "<" in text or "\uff1c" in text:
         text = _TAG.sub("[", text)
     if "[" in text:

@@ -1,7 +1,7 @@
-"""The daemon's log: a line of JSON for each thing that happened, with whom it concerns; bounded, and its owner's alone.
+"""The daemon's log: one line of JSON for each entry, in a file of limited size that only its owner can read.
 
-`time` is UTC; `what` is the room that speaks, `words` what it says. `agent`, `landing` and `connection` stand where one
-of these is concerned. What Python itself writes to stderr, as it does when it falls, stands between, as it is.
+`time` is in UTC, `what` is the logger's name, `words` the message. `agent`, `landing` and `connection` are ids of what
+the entry is about. Text that Python itself writes to stderr, for example at a crash, is in the file unchanged.
 """
 
 import json
@@ -17,9 +17,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, cast
 
-#: Bytes of the log; then it is begun anew, and the last one is kept beside it.
+#: Bytes of the log. A longer log is renamed, and replaces the one that was renamed before.
 LIMIT = 8 * 1024 * 1024
-#: Bytes of one thing that is said, and of its traceback.
+#: Characters of one message, and of its traceback.
 _WORDS = 8_000
 
 _concerned: ContextVar[dict[str, str]] = ContextVar("concerned", default={})  # noqa: B039
@@ -27,7 +27,7 @@ _concerned: ContextVar[dict[str, str]] = ContextVar("concerned", default={})  # 
 
 @contextmanager
 def concerning(**ids: object) -> Generator[None]:
-    """What is logged meanwhile, here and in tasks that begin here, names these."""
+    """Add these ids to all entries that are logged within the context, and in tasks started within it."""
     token = _concerned.set(_concerned.get() | {name: str(value) for name, value in ids.items()})
     try:
         yield
@@ -36,10 +36,14 @@ def concerning(**ids: object) -> Generator[None]:
 
 
 def open_journal(file: Path, redact: Callable[[str], str]) -> None:
-    """Let all that this process logs or prints go to the file; what it logs goes through `redact`."""
+    """Redirect stdout, stderr and all logging of this process to a file.
+
+    Args:
+        redact: Removes secrets from messages and tracebacks.
+    """
     handler = _File(file, maxBytes=LIMIT, backupCount=1, encoding="utf-8", errors="replace")
     handler.setFormatter(_Formatter(redact))
-    logging.raiseExceptions = False  # a full disk, say: what can't be logged is not said
+    logging.raiseExceptions = False  # entries that can't be written, e.g. on a full disk, are dropped
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("mcp").setLevel(logging.WARNING)
 
@@ -48,7 +52,7 @@ class _File(RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         private = partial(os.open, mode=0o600)
         file = open(self.baseFilename, "a", encoding="utf-8", errors="replace", opener=private)  # noqa: SIM115
-        for descriptor in (1, 2):  # whoever started us: a shim's own log is not where one looks
+        for descriptor in (1, 2):  # otherwise they may lead to the log of the shim that has started the daemon
             os.dup2(file.fileno(), descriptor)
         return file
 
@@ -84,7 +88,10 @@ def _entry(line: str) -> dict[str, Any] | None:
 
 
 def complaint(line: str) -> str:
-    """What a line says that a daemon could not go on for; '' if it says something else."""
+    """Return the message of a log line that reports an error, or an empty string for other lines.
+
+    A line that is not JSON counts as an error and is returned whole.
+    """
     entry = _entry(line)
     if entry is None:
         return line
@@ -92,7 +99,7 @@ def complaint(line: str) -> str:
 
 
 def show(line: str) -> str:
-    """A line as a person reads it."""
+    """Return a log line in a form for people."""
     entry = _entry(line)
     if entry is None:
         return line

@@ -1,8 +1,8 @@
-"""How forkjoin fails: the caller can mend it, or we broke a promise; and git may say no, which is either.
+"""The exceptions of forkjoin, and the test whether an error is transient.
 
-A `CallerError` is shown as it is, to a model or a person: it says what was wrong, what would be right and, where it
-helps, which tool to call next. Anything else that reaches a boundary is ours, and is logged with its traceback.
-Standard library only, since the shim uses it too.
+A `CallerError` is shown unchanged to a model or a person. Its message says what was wrong, what would be right and,
+where it helps, which tool to call next. Any other exception that reaches a boundary is a defect, and is logged with its
+traceback. Standard library only, since the shim imports this module.
 """
 
 import errno
@@ -10,48 +10,50 @@ import re
 from collections.abc import Iterable
 from typing import cast
 
-#: Errors of the operating system that pass by themselves, or once somebody frees what is short.
+#: Errors of the operating system that pass by themselves, or once somebody frees the scarce resource.
 _PASSING = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK")
 )
-#: What Python makes of the EAGAIN of a thread that can't be started, which it raises as a RuntimeError.
+#: The message of the RuntimeError that Python raises if a thread can't be started (EAGAIN).
 _NO_THREAD = "can't start new thread"
-#: git's words for the same, and for a lock that another git holds for a moment; compiled where they are needed.
+#: git's messages for the same errors, and for a lock that another git process holds. Compiled on first use.
 _PASSING_WORDS = (
     r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
     r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
-    r"|unable to write file"  # of a checkout: a full disk, as a rule; git does not say
+    r"|unable to write file"  # in a checkout: git does not name the reason, which is usually a full disk
 )
-#: What git says after it has named a lock, on six lines.
+#: The beginning of the six lines that follow git's message about a lock file.
 _ANOTHER = "\n\nAnother git process"
 
 
 class ForkjoinError(Exception):
-    """The root of all our errors."""
+    """The base class of forkjoin's exceptions."""
 
 
 class CallerError(ForkjoinError):
-    """Whoever called can put it right; the message says how."""
+    """An error that the caller can correct. The message says how."""
 
 
 class NoRepositoryError(CallerError):
     def __init__(self, folder: str) -> None:
-        super().__init__(f"{folder} is in no git repository; start the lead in one, or run git init there.")
+        super().__init__(
+            f"{folder} is not in a git repository. Start the lead in a repository, or run `git init` there."
+        )
 
 
 class BrokenPromiseError(ForkjoinError):
-    """Something that forkjoin promises does not hold: a fault of ours, or of the machine."""
+    """A guarantee of forkjoin does not hold, because of a defect of forkjoin or of the machine."""
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error is of the moment: a full disk, no descriptor left, a lock that another holds.
+    """Return whether an error is transient: a full disk, too many open files, a lock that another process holds.
 
-    What failed so is to be tried again, and is nobody's failure. An error that was raised from such a one is one too,
-    unless it says what the caller is to do.
+    The failed operation should be tried again. An exception that was raised from a transient one is transient too,
+    unless it is a `CallerError`.
     """
     if isinstance(error, BaseExceptionGroup):
         inside: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        return all(is_passing(one) for one in inside)
+        return all(is_passing(each) for each in inside)
     if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
@@ -64,7 +66,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def words_of(error: Exception) -> str:
-    """What a record says of an error: the words of one of ours, and the kind too of any other."""
+    """Return the message of an exception, after the name of its class unless it is one of forkjoin's."""
     return str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
 
 
@@ -81,37 +83,41 @@ class UnknownAgentError(CallerError):
 
 
 class RecordsError(ForkjoinError):
-    """The records can't be read or written now: a full disk, a lock. What was to be recorded must be tried again."""
+    """The database can't be read or written now, for example because the disk is full. Nothing was recorded."""
 
     def __init__(self, why: str) -> None:
         self.why = why
-        super().__init__(f"The records can't be used now: {why}. Nothing of this was recorded; call again then.")
+        super().__init__(
+            f"The records can't be used now: {why}. Nothing of this was recorded. Call again once that is solved."
+        )
 
 
 class GitError(ForkjoinError):
-    """git said no: its arguments, exit code and the last line it wrote to stderr."""
+    """A git command failed. The message has its arguments and the last message that it wrote to stderr."""
 
     def __init__(self, arguments: Iterable[str], code: int, stderr: str) -> None:
         self.stderr = stderr.strip()
         said, locked, _ = self.stderr.partition(_ANOTHER)
         self.met_lock = bool(locked)
         lines = said.splitlines()
-        last = next((n for n in reversed(range(len(lines))) if not lines[n][:1].isspace()), 0)  # others go on from it
+        last = next(
+            (n for n in reversed(range(len(lines))) if not lines[n][:1].isspace()), 0
+        )  # indented lines continue it
         self.last_line = " ".join(line.strip() for line in lines[last:]) or f"exit {code}"
         if self.met_lock:
-            self.last_line += " Remove it if no git is at work there."
+            self.last_line += " Remove the lock file if no git process uses the repository."
         super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")
 
 
 class GitHungError(GitError):
-    """git did not come to an end, and was ended."""
+    """A git command did not end in time, and was killed."""
 
 
 class GitRefusedError(GitError):
-    """git said no, and would say so again: it is nothing that passes."""
+    """A git command failed with an error that is not transient."""
 
 
 def git_error(arguments: Iterable[str], code: int, stderr: str) -> GitError:
-    """What to raise of a call of git that failed."""
+    """Return a `GitRefusedError`, or a `GitError` if the failure is transient."""
     error = GitError(arguments, code, stderr)
     return error if is_passing(error) else GitRefusedError(arguments, code, stderr)

@@ -1,7 +1,7 @@
-"""What can happen to an agent: one tagged union. Whoever matches one matches all.
+"""The events of an agent, as one tagged union that is matched exhaustively.
 
-An adapter makes them from its program's output; the store numbers and keeps them, with at most `TEXT_LIMIT` bytes of
-text each. The whole stays in the raw log, at `offset`.
+An adapter makes events from the output of its program. The store numbers and keeps them, with at most `TEXT_LIMIT`
+bytes of text each. The whole text stays in the raw log of the attempt, at `RecordedEvent.offset`.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from typing import Literal, TypeVar
 
 from forkjoin.core.model import Usage
 
-#: Bytes of an event's text that the records keep.
+#: Bytes of an event's text that the store keeps.
 TEXT_LIMIT = 2048
-#: Before the text of a turn that ended in an error.
+#: Prefix of the text of a turn that ended with an error.
 FAILED = "(error) "
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The program has begun a turn, in the conversation with this id."""
+    """The program has begun a turn in the conversation with this id."""
 
     conversation: str
     model: str = ""
@@ -34,17 +34,17 @@ class Said:
 @dataclass(frozen=True, slots=True)
 class UsedTool:
     tool: str
-    text: str  #: what it was given, briefly
+    text: str  #: the arguments of the tool, shortened
     kind: Literal["used"] = "used"
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """The vendor takes no more for now; the program tries again by itself, or ends.
+    """The vendor accepts no more requests for now. The program tries again by itself, or ends.
 
     Attributes:
-        wait_s: For how long, where the vendor says.
-        until: Seconds since the epoch: when a limit of use is reset.
+        wait_s: Seconds to wait, if the vendor gives them.
+        until: Seconds since the epoch at which a usage limit is reset, if the vendor gives them.
     """
 
     text: str
@@ -55,7 +55,7 @@ class RateLimited:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The program was not permitted something, and went on."""
+    """The program was denied a permission, and went on."""
 
     text: str
     kind: Literal["denied"] = "denied"
@@ -63,7 +63,7 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A process of the agent has asked forkjoin for something that no agent may do."""
+    """A process of the agent has made a call to forkjoin that agents may not make."""
 
     text: str
     kind: Literal["refused"] = "refused"
@@ -71,33 +71,34 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The program has answered; where it takes turns, it waits for the next."""
+    """The program has finished a turn. A conversational program now waits for the next message."""
 
     ok: bool
     output: str
-    cost_usd: float | None = None  #: of this attempt so far, where the program says
+    cost_usd: float | None = None  #: of this attempt so far, if the program tells
     usage: Usage = field(default_factory=Usage)
-    denied: tuple[str, ...] = ()  #: what it was not permitted to do
-    status: int | None = None  #: the HTTP status with which the vendor's API refused the last call
+    denied: tuple[str, ...] = ()  #: the tool calls that were denied
+    status: int | None = None  #: HTTP status of the last model call, if the vendor's API refused it
     kind: Literal["turn_ended"] = "turn_ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A line that the adapter could not read, or that is longer than any it reads."""
+    """A line of output that the adapter could not parse, or that is too long."""
 
     text: str
-    more: int = 0  #: such lines that followed it
+    more: int = 0  #: number of such lines that followed
     kind: Literal["unreadable"] = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """A part of what a model call has used. It is counted, and not logged.
+    """Tokens that a part of a model call has used. They are counted, and the event is not shown in logs.
 
     Attributes:
-        part: Which: one that comes again is counted once.
-        model: Where it is told; else that of the last call which is said to begin.
+        part: Identifies the part. A part that is reported again counts once.
+        model: Empty if not known: the model is then that of the last event with `begins`.
+        begins: Whether the model call begins with this part.
     """
 
     part: str
@@ -109,7 +110,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """Where it stands, as its model tells by a tool of ours."""
+    """Progress that the agent has reported with forkjoin's tool."""
 
     text: str
     kind: Literal["reported"] = "reported"
@@ -117,7 +118,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something that forkjoin itself did or found: a state, a warning."""
+    """A note by forkjoin itself, such as a state or a warning."""
 
     text: str
     kind: Literal["noted"] = "noted"
@@ -130,7 +131,7 @@ E = TypeVar("E", bound=Event)
 
 
 def with_text(event: E, change: Callable[[str], str]) -> E:
-    """The event with what it says changed."""
+    """Return the event with `change` applied to its text."""
     match event:
         case Started() | Spent():
             return event
@@ -141,19 +142,19 @@ def with_text(event: E, change: Callable[[str], str]) -> E:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """An event as the records hold it."""
+class RecordedEvent:
+    """An event as the store keeps it."""
 
     number: int
     attempt: int
-    at: float
+    at: float  #: seconds since the epoch
     kind: str
     text: str
-    offset: int  #: of its line in the attempt's raw output; -1 where it has none
+    offset: int  #: of the event's line in the attempt's raw output, or -1 if the event has no line
 
 
 def text_of(event: Event) -> str:
-    """The event in a line, as logs show it."""
+    """Return the event as one text, as logs show it."""
     match event:
         case Started(conversation, model):
             return f"{model or 'started'} in conversation {conversation}"

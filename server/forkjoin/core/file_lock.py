@@ -1,7 +1,7 @@
-"""Locks that say who lives: a file stays locked for as long as its holder does, whatever ends that (flock(2)).
+"""File locks that show whether their holder is alive: the kernel releases them when the holder ends (flock(2)).
 
-Standard library only, since the shim uses it too. Whoever asks locks the file as well, for a moment, but shared; so
-that one who wants the lock can tell the one who has it from those who ask.
+Standard library only, since the shim imports this module. A check takes a shared lock for a moment. So a process that
+wants the exclusive lock can tell its holder from processes that only check.
 """
 
 import fcntl
@@ -9,15 +9,15 @@ import os
 
 
 def take(file: "str | os.PathLike[str]", mode: int = 0o600) -> int | None:
-    """Take the lock. Return its descriptor, or `None` if another process has it.
+    """Take the lock. Return its file descriptor, or `None` if another process holds it.
 
     Args:
-        mode: Who may take it. Whoever can open the file can also keep others from it.
+        mode: Permissions of the lock file. Everybody who can open the file can lock it.
     """
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     found = os.fstat(lock)
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 != mode:
-        os.fchmod(lock, mode)  # of an earlier time, or as the umask had it
+        os.fchmod(lock, mode)  # created with other permissions, or less the umask
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,7 +30,7 @@ def take(file: "str | os.PathLike[str]", mode: int = 0o600) -> int | None:
 
 
 def is_held(file: "str | os.PathLike[str]") -> bool:
-    """Whether somebody has taken it, and lives."""
+    """Return whether a process that is alive holds the lock."""
     try:
         lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,16 +1,16 @@
-"""Cutting a stream of bytes into lines, in bounded memory whatever comes."""
+"""Splitting of a byte stream into lines in bounded memory."""
 
 from collections.abc import Iterator
 
 
 class Lines:
-    """Feed it chunks; it gives each whole line with the offset at which that line began.
+    """A splitter that gets chunks and yields each complete line with its offset in the stream.
 
-    A line longer than `limit` is given as None, once, when it ends; of its bytes only the first `keep` are kept.
+    A line that is longer than `limit` bytes is yielded as `None`. Its first `keep` bytes are in `beginning`.
 
     Attributes:
-        offset: Where the line begins that is not complete yet: all before it has been given.
-        beginning: Of the line that was last given as None, its first bytes.
+        offset: Offset of the incomplete line at the end of the stream. All bytes before it have been yielded.
+        beginning: The first bytes of the last line that was yielded as `None`.
     """
 
     def __init__(self, limit: int, offset: int = 0, keep: int = 0) -> None:
@@ -18,7 +18,7 @@ class Lines:
         self.offset = offset
         self.keep = keep
         self.beginning = b""
-        self._line = bytearray()  # not a list of pieces: one of a single byte would take forty
+        self._line = bytearray()  # a list of pieces would take 40 bytes for each piece of one byte
         self._size = 0
         self._dropped = False
 
@@ -33,7 +33,7 @@ class Lines:
         self._line = bytearray()
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
-        """The lines that end in `chunk`; what follows them is kept once these have all been taken."""
+        """Yield the lines that end in `chunk`. The rest of it is kept once all lines have been consumed."""
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._keep(chunk[start:end])
@@ -43,11 +43,14 @@ class Lines:
 
     @property
     def needed(self) -> int:
-        """Where what is still needed begins: of a line that is too long already that is nothing."""
+        """Return the offset of the first byte that must be kept on disk to read the incomplete line again.
+
+        A line that is already too long need not be read again.
+        """
         return self.offset if self._size <= self.limit else self.offset + self._size
 
     def rest(self) -> Iterator[tuple[int, bytes | None]]:
-        """What came after the last line end, if anything did."""
+        """Yield the incomplete line at the end of the stream, unless it is empty."""
         if self._size:
             yield self._complete(0)
 

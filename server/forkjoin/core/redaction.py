@@ -1,12 +1,12 @@
-"""Redaction of keys and passwords in what a lead is shown and what is kept.
+"""Redaction of keys and passwords in texts that a lead is shown or that are stored.
 
-What looks like a key is known by its form: the forms are those of gitleaks (MIT, config/gitleaks.toml) that name one
-issuer and need no context; the libraries that know more of them bring more than all of forkjoin. A password has no
-form: it is known by the lead's environment, where a variable's name says what it holds. The tokens that we issue to
-agents have a form of their own. None of this finds a key that was encoded, or torn apart by other characters.
+Keys are recognized by their form. The forms are those rules of gitleaks (MIT, config/gitleaks.toml) that name one
+issuer and need no context. Libraries that know more forms are larger than all of forkjoin. Passwords have no form: they
+are the values of variables in the lead's environment whose names end with words such as PASSWORD. The tokens that
+forkjoin issues to agents have a form of their own. A key that was encoded or split by other characters is not found.
 
-A replacement is never longer than what it replaces, and no quote or escape is ever torn: JSON stays JSON, and what
-fitted into a page still fits.
+A replacement is never longer than the replaced text, and never splits a quote or an escape sequence. So JSON stays
+valid, and a page does not grow.
 """
 
 import json
@@ -14,25 +14,25 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 MARK = "[redacted]"
-#: How each token begins that is issued to an agent's attempt.
+#: Prefix of the tokens that forkjoin issues to attempts.
 ISSUED = "fjt_"
-#: Stands for what is shorter than the mark.
+#: Replaces secrets that are shorter than `MARK`.
 _SHORT_MARK = "[hidden]"
-#: Characters of the shortest value that counts as a secret.
+#: Shorter values do not count as secrets.
 SHORTEST = len(_SHORT_MARK)
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 _PEM_BODY = r"(?:[A-Za-z0-9+/=\s:,.]|-(?!----)|\\[nrt])*"
 _PEM_END = r"-----END [A-Z ]{0,30}PRIVATE KEY[A-Z ]{0,10}-----"
-#: That no word goes on in `sk-`, as in `task-`; looked for after it, which is quicker.
+#: Excludes words that end with `sk-`, such as `task-`. It is placed after `sk-`, which is faster.
 _BEGINS = r"(?:(?<![A-Za-z0-9]sk-)|(?<=\\[nrt]sk-))"
-#: What a text must hold for a form to be looked for in it (a plain find is a hundred times as quick), and the form;
-#: where it has a group, that alone is taken out. What must stand at a word's beginning comes last.
+#: Pairs of a fixed part of the key, which is searched first (100 times as fast), and the pattern of the whole key. If
+#: the pattern has a group, only the group is replaced. The pattern with `_BEGINS` comes last.
 _FORMS: tuple[tuple[str, "re.Pattern[str]"], ...] = tuple(
     (sign, re.compile(form))
     for sign, form in (
         ("PRIVATE KEY", rf"-----BEGIN [A-Z ]{{0,30}}PRIVATE KEY[A-Z ]{{0,10}}-----{_PEM_BODY}(?:{_PEM_END})?"),
-        ("PRIVATE KEY", rf"\A[A-Za-z0-9+/=\s]*{_PEM_END}"),  # a page may begin within one
+        ("PRIVATE KEY", rf"\A[A-Za-z0-9+/=\s]*{_PEM_END}"),  # a page may begin within a key
         (ISSUED, rf"{ISSUED}[A-Za-z0-9_-]{{8,32}}"),
         ("sk-ant-", r"sk-ant-[A-Za-z0-9_-]{8,}"),
         ("github_pat_", r"github_pat_[A-Za-z0-9_]{20,}"),
@@ -52,7 +52,7 @@ _FORMS: tuple[tuple[str, "re.Pattern[str]"], ...] = tuple(
 
 
 def secrets_of(environment: Mapping[str, str]) -> frozenset[str]:
-    """The values in an environment that are to be shown to nobody."""
+    """Return the values of those variables whose names say that they contain a secret."""
     return frozenset(
         value
         for name, value in environment.items()
@@ -61,20 +61,21 @@ def secrets_of(environment: Mapping[str, str]) -> frozenset[str]:
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without these secrets, and without what looks like a key."""
+    """Return the text without these secrets and without anything that has the form of a key."""
     for pattern in (*_patterns(secrets, text), *_forms(text)):
         text = pattern.sub(_mark, text)
     return text
 
 
 def redact_edges(before: str, text: str, after: str, secrets: Iterable[str] = ()) -> str:
-    """Return a part of a longer text without the pieces of keys that its two edges cut.
+    """Return a part of a longer text without the fragments of keys at its two edges.
 
-    Keys that are within it whole stay: `redact` takes them out.
+    Complete keys within the part stay: `redact` replaces them.
 
     Args:
-        before: What stands before it.
-        after: What stands after it.
+        before: The text before the part.
+        text: The part.
+        after: The text after the part.
     """
     whole = before + text + after
     first, last = len(before), len(before) + len(text)
@@ -88,16 +89,16 @@ def redact_edges(before: str, text: str, after: str, secrets: Iterable[str] = ()
 
 
 def redact_end(before: str, text: str, secrets: Iterable[str] = ()) -> str:
-    """Return the end of a longer text without keys, and without the piece of one that its beginning cuts."""
+    """Return the end of a longer text without keys, and without a fragment of a key at its beginning."""
     return redact(redact_edges(before, text, "", secrets), secrets)
 
 
 def _patterns(secrets: Iterable[str], text: str) -> Iterator["re.Pattern[str]"]:
-    """Yield a pattern for each way in which a secret stands in a text, the longest secret first."""
-    for secret in sorted(secrets, key=lambda one: (-len(one), one)):
+    """Yield a pattern for each secret in the text, plain or escaped as in JSON, the longest secret first."""
+    for secret in sorted(secrets, key=lambda secret: (-len(secret), secret)):
         for form in {secret, json.dumps(secret)[1:-1]}:
             if form in text:
-                # with what escapes its first character: a text may be JSON
+                # including the backslashes that escape the first character in JSON
                 yield re.compile(rf"\\*{re.escape(form)}")
 
 

@@ -1,4 +1,4 @@
-"""Regular files, opened without ever being held up: where one was expected there may be a FIFO or a device."""
+"""Reading of regular files, without blocking if a path leads to a FIFO or a device instead."""
 
 import errno
 import os
@@ -6,15 +6,15 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # the last is a socket's
-#: What says that nothing is there, and not that nobody may look.
+_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # ENXIO: a socket
+#: Errors which say that nothing is at a path. Others say that this user may not look.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
-#: Bytes of a line that holds a path or the name of a ref: a path has 4,096 at most.
+#: Most bytes of a line that contains a path or a ref name. A path has at most 4,096.
 _LINE = 8192
 
 
 def is_gone(path: Path) -> bool:
-    """Return whether nothing is at a path. What this user can't look at is not gone."""
+    """Return whether nothing is at a path. A path that this user may not look at is not gone."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -23,7 +23,7 @@ def is_gone(path: Path) -> bool:
 
 
 def open_regular(file: Path) -> BinaryIO | None:
-    """The file, opened for reading; none where there is none, or something else."""
+    """Open a regular file for reading. Return `None` if there is no file, or one of another type."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -37,7 +37,7 @@ def open_regular(file: Path) -> BinaryIO | None:
 
 
 def read_regular(file: Path, limit: int = -1) -> bytes | None:
-    """What is in it, `limit` bytes at most; none where there is no such file."""
+    """Return the first `limit` bytes of a regular file (-1: all), or `None` if there is no such file."""
     opened = open_regular(file)
     if opened is None:
         return None
@@ -46,7 +46,7 @@ def read_regular(file: Path, limit: int = -1) -> bytes | None:
 
 
 def read_end(file: Path, limit: int) -> bytes | None:
-    """Return the last `limit` bytes of a file, or `None` where there is no such file."""
+    """Return the last `limit` bytes of a regular file, or `None` if there is no such file."""
     opened = open_regular(file)
     if opened is None:
         return None
@@ -56,10 +56,10 @@ def read_end(file: Path, limit: int) -> bytes | None:
 
 
 def read_line(file: Path, *, strict: bool = False) -> str | None:
-    """Return the line in a file that holds a path or a ref, or `None` where it can't be read, or holds neither.
+    """Return the content of a file with one path or ref name. `None` if the file can't be read or has other content.
 
     Args:
-        strict: Whether to raise PermissionError where this user may not read it.
+        strict: Whether to raise PermissionError if this user may not read the file.
     """
     try:
         data = read_regular(file, _LINE + 1)

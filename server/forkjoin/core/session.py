@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: what its hello said, checked once, at the door."""
+"""The identity of the client at the other end of a connection, from its checked first message."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -17,12 +17,12 @@ def _check_string(value: object) -> str:
     raise ValueError("must be a string")
 
 
-#: The name, as a lead, of whoever is at a command line.
+#: The lead name of a person at a command line.
 COMMAND_LINE = "cli"
-#: What commands that prepare or check work have in place of an agent's token: whoever shows it is refused.
+#: The token of commands such as setup and verify, instead of an agent's token. Calls with this token are refused.
 NO_RIGHTS = "forkjoin:no-rights"
-#: Strings from the operating system: what is no UTF-8 in them is there as lone surrogates (PEP 383), which
-#: pydantic's own `str` refuses.
+#: A string from the operating system. Bytes that are not UTF-8 are lone surrogates in it (PEP 383), which pydantic's
+#: `str` refuses.
 OsString = Annotated[str, PlainValidator(_check_string)]
 
 
@@ -34,11 +34,11 @@ class Hello(BaseModel):
     protocol: int
     version: str
     kind: Literal["relay", "cli"]
-    relay: str = Field(max_length=64)  #: drawn for this relay; with a request's id it names a call
+    relay: str = Field(max_length=64)  #: random id of the relay; together with a request id it identifies a call
     cwd: OsString
     project_dir: OsString = ""
     session_id: str = Field(default="", max_length=256)
-    token: str = Field(default="", max_length=256)  #: of the agent whose program has started this relay
+    token: str = Field(default="", max_length=256)  #: token of the agent whose program has started this relay, or empty
     environment: dict[OsString, OsString] = Field(default_factory=dict[str, str])
 
 
@@ -47,12 +47,16 @@ Written = Callable[[], Awaitable[None]]
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Session:
-    """One connection. `written` holds what to do once the reply to a request has reached the socket."""
+    """One connection of a client.
+
+    Attributes:
+        written: Functions to call once the reply to a request is written to the socket, by request id.
+    """
 
     hello: Hello
-    attempt: str | None = None  #: the handle of the attempt that the process at the other end belongs to
-    closed: bool = False  #: whether the other end is gone
-    agent: Agent | None = None  #: whose program is at the other end, as it was when it connected
+    attempt: str | None = None  #: handle of the attempt to which the client process belongs
+    closed: bool = False  #: whether the client has disconnected
+    agent: Agent | None = None  #: the agent that is the client, as of the time of its connection
     written: dict[str | int, list[Written]] = field(default_factory=dict[str | int, list[Written]])
 
     @property
@@ -62,22 +66,26 @@ class Session:
 
     @property
     def is_person(self) -> bool:
-        """Whether this is a person's command line: a lead of its own, whose waits are for the whole project."""
+        """Return whether the caller is a person's command line, which waits for all agents of the project."""
         return self.is_command_line and self.agent is None
 
     @property
     def folder(self) -> Path:
-        """Where the caller stands: the lead's project folder, else its working directory; a person's is the latter.
+        """Return the folder whose repository the caller means.
 
-        What an agent is offered is for its worktree, wherever its program calls from.
+        This is an agent's worktree, a person's working directory, or a lead's project folder. A lead without project
+        folder means its working directory.
         """
         if self.agent:
             return Path(self.agent.worktree.path)
         return Path(self.hello.cwd if self.is_command_line else self.hello.project_dir or self.hello.cwd)
 
     def lead(self, client_name: str) -> str:
-        """The lead's name in its project: its session id, else the name of its client; `cli` for a person."""
-        if self.agent:  # what it is told, nobody else was told
+        """Return the lead's name in its project.
+
+        This is its session id, else the name of its client; for a person `cli`; for an agent its name as a lead.
+        """
+        if self.agent:
             return self.agent.as_lead
         return COMMAND_LINE if self.is_command_line else self.hello.session_id or f"client:{client_name}"
 
@@ -86,14 +94,14 @@ class Session:
         acts.insert(0 if first else len(acts), act)
 
     async def note_written(self, request: str | int | None) -> None:
-        """What answers this request has reached the socket."""
+        """Call the functions that wait for the reply to this request to be written to the socket."""
         for act in self.written.pop(request, []) if request is not None else ():
             await act()
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a call that changes something is known by, so that a repeat of it gets the first answer."""
+    """The identity of a call that changes something. A repeated call gets the first answer."""
 
     relay: str
     request: str
@@ -101,15 +109,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls a tool, and from where."""
+    """The caller of a tool, with its project."""
 
     session: Session
     project: Project
     lead: str
     call: Call
-    environment: str  #: digest of the environment it brought
+    environment: str  #: digest of the environment that the caller has sent
 
 
 def digest_of(token: str) -> str:
-    """All that the records keep of an agent's token."""
+    """Return the digest of an agent's token. The store keeps only this digest."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()

@@ -1,6 +1,6 @@
-"""The settings: `config.toml` in forkjoin's config folder, checked when the daemon starts, and a repository's own.
+"""The settings of the user (`config.toml`) and of a repository (`forkjoin.toml`).
 
-A setting that is unknown or wrong is an error that names the file and the key: none is dropped in silence.
+An unknown or invalid setting is an error that names the file and the key. No setting is silently ignored.
 """
 
 import re
@@ -14,12 +14,12 @@ from forkjoin.core.agent_spec import Dollars, Minutes, Name, Permissions, Text
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Strategy, TreeLimits
 
-#: Names of variables, or their beginnings, that come to an agent neither from its lead nor from its repository.
+#: Prefixes of variables that an agent gets neither from its lead's environment nor from its repository.
 RESERVED_VARIABLES = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
 
 _PART = re.compile(r"[\w.@+~-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: These put code into every program, git and forkjoin's own among them.
+#: Variables that inject code into every program, including git and forkjoin.
 _LOADERS = ("LD_PRELOAD", "LD_AUDIT")
 
 
@@ -33,32 +33,34 @@ _Processes = Annotated[int, Field(ge=0, le=4_000_000)]
 _Kind = TypeVar("_Kind", bound=_Strict)
 
 
-#: How long a request waits: claude gives up a call that has said nothing for half an hour.
+#: How long a request waits. The maximum is below the 30 minutes after which claude gives up a silent call.
 RequestMinutes = Annotated[float, Field(gt=0, le=25)]
 
 
 class Limits(_Strict):
-    max_running: Annotated[int, Field(ge=1, le=1000)] | None = None  #: none: from cores and free memory
-    timeout_minutes: Minutes | None = None  #: of an agent whose spec names none
-    silence_minutes: Minutes | None = None  #: as above: without a byte printed
-    log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: kept of what is printed, beginning and end
-    verify_minutes: Minutes = 30  #: of one run of verify
-    request_minutes: RequestMinutes = 10  #: that a request waits, before a permission is denied
-    retries: Annotated[int, Field(ge=0, le=20)] = 2  #: of an agent whose spec names none: after passing trouble
-    #: Before the first of these tries; twice as long before each next.
+    max_running: Annotated[int, Field(ge=1, le=1000)] | None = None  #: None: derived from cores and free memory
+    timeout_minutes: Minutes | None = None  #: for agents whose spec gives none
+    silence_minutes: Minutes | None = None  #: without output; for agents whose spec gives none
+    log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: of output kept, the beginning and the end
+    verify_minutes: Minutes = 30  #: time limit of one run of verify
+    request_minutes: RequestMinutes = 10  #: until a request counts as unanswered, and a permission as denied
+    retries: Annotated[int, Field(ge=0, le=20)] = 2  #: after transient errors; for agents whose spec gives none
+    #: Seconds before the first retry. Each further retry waits twice as long.
     rest_s: Annotated[float, Field(ge=0, le=3600)] = 5
-    stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between TERM and KILL
-    idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon with nothing to do leaves
-    #: None that does its work is near these two, whose lack makes a machine unusable; 0: no limit.
-    memory_per_agent: _Bytes | None = None  #: none: half of what there is (`Settings.on`)
-    processes_per_agent: _Processes = 2048  #: and threads; as many as podman gives a container
+    stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between SIGTERM and SIGKILL
+    idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon without work exits
+    #: The next two limits protect the machine and are far above what an agent needs. 0: no limit.
+    memory_per_agent: _Bytes | None = None  #: None: half of the machine's memory (`Settings.on`)
+    processes_per_agent: _Processes = 2048  #: threads included; the default is podman's for a container
     cpus_per_agent: _Cpus | None = None  #: at once
     cpu_minutes_per_agent: Annotated[float, Field(gt=0, le=1e9)] | None = None
     file_size: _Bytes | None = None  #: of the largest file that an agent may write
     open_files: Annotated[int, Field(ge=16, le=2**30)] | None = None  #: of each of its processes
-    free_memory: _Bytes | None = None  #: nothing starts that would leave less free; none: a twentieth, or 500 MB
-    max_load: Annotated[float, Field(gt=0, le=100_000)] | None = None  #: nothing starts above; none: 4 for each core
-    memory: _Bytes | None = None  #: this and the next two: of all agents together
+    free_memory: _Bytes | None = None  #: no agent starts that would leave less; None: a twentieth, or 500 MB
+    max_load: Annotated[float, Field(gt=0, le=100_000)] | None = (
+        None  #: no agent starts above this load; None: 4 for each core
+    )
+    memory: _Bytes | None = None  #: this and the next two are for all agents together
     cpus: _Cpus | None = None
     processes: _Processes | None = None
 
@@ -83,33 +85,33 @@ class Limits(_Strict):
 
 
 class Retention(_Strict):
-    #: That what is merged stays, counted in days on which forkjoin ran; 0: for ever.
+    #: Days until a merged agent is removed. Only days on which forkjoin ran count. 0: never.
     days: Annotated[int, Field(ge=0, le=100_000)] = 30
 
 
 class Merging(_Strict):
-    strategy: Strategy = "merge"  #: of merges whose call names none
-    protected: tuple[str, ...] = ()  #: branches, as fnmatch has them, into which a merge must be confirmed
+    strategy: Strategy = "merge"  #: for merges whose call gives none
+    protected: tuple[str, ...] = ()  #: fnmatch patterns of branches; merges into them must be confirmed
 
 
 class Money(_Strict):
-    """Budgets, where the person has set none with `forkjoin budget`."""
+    """Default budgets, which `forkjoin budget` overrides."""
 
     repository_usd: Dollars | None = None
     lead_usd: Dollars | None = None
-    agent_usd: Dollars | None = None  #: of an agent whose spec names none
-    #: What is reserved at a time for an agent that has no budget, in a repository or of a lead that has one.
+    agent_usd: Dollars | None = None  #: for agents whose spec gives none
+    #: Reserved at a time for an agent without a budget, if its lead or repository has a budget.
     reserve_usd: Dollars = 1
 
 
 class AgentProgram(_Strict):
-    """One way to run an agent: an adapter, and what it is to start."""
+    """A program that runs agents: the adapter and the command to start."""
 
     kind: Literal["claude", "command"]
     command: Annotated[list[str], Field(min_length=1)]
-    environment: dict[str, str] = {}  #: added to what the agent's lead had
-    skip_permissions: bool = False  #: claude: ask for nothing at all; the deny rules still hold
-    model: str | None = None  #: where the spec names none
+    environment: dict[str, str] = {}  #: added to the lead's environment
+    skip_permissions: bool = False  #: claude: ask for no permission; deny rules still apply
+    model: str | None = None  #: for agents whose spec gives none
 
 
 class Settings(_Strict):
@@ -118,27 +120,27 @@ class Settings(_Strict):
     retention: Retention = Retention()
     merge: Merging = Merging()
     budget: Money = Money()
-    permissions: Permissions = Permissions()  #: of agents whose spec gives none; what it denies is denied to all
+    permissions: Permissions = Permissions()  #: for agents whose spec gives none; its deny rules apply to all
     agents: dict[Name, AgentProgram] = {}
 
     def on(self, memory: int) -> "Settings":
-        """These, where there are so many bytes of memory for all."""
+        """Return the settings with defaults for a machine with this many bytes of memory."""
         asked = self.limits.memory_per_agent
         half = self.limits.model_copy(update={"memory_per_agent": memory // 2 if asked is None else asked})
         return self.model_copy(update={"limits": half})
 
     def program(self, name: str | None) -> AgentProgram:
-        """The agent program of that name; without one, the default.
+        """Return the agent program with this name, or the default program if the name is `None`.
 
         Raises:
-            CallerError: There is none; the message lists those that are.
+            CallerError: There is no such program. The message lists the known ones.
         """
         wanted = name or self.default_agent
         if found := self.programs().get(wanted):
             return found
         known = ", ".join(sorted(self.programs()))
         raise CallerError(
-            f"No agent program {wanted[:80]!r}. There are: {known}. More go into config.toml ([agents.x])."
+            f"No agent program {wanted[:80]!r}. Known programs: {known}. Define more in config.toml ([agents.NAME])."
         )
 
     def programs(self) -> dict[str, AgentProgram]:
@@ -146,7 +148,7 @@ class Settings(_Strict):
 
 
 def _check_shared(path: str) -> str:
-    """`path`, without a slash at its end, if it can only lead to what is within a checkout."""
+    """Return a path without a slash at its end. Raise ValueError if it may lead out of the checkout."""
     parts = path.removesuffix("/").split("/")
     if all(_PART.fullmatch(part) and part not in (".", "..") and part.lower() != ".git" for part in parts):
         return "/".join(parts)
@@ -159,7 +161,7 @@ def _check_variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise ValueError("a variable's name is letters, digits and '_', and does not begin with a digit")
     if name.startswith(RESERVED_VARIABLES) or name in _LOADERS:
-        raise ValueError("can't be set here: it is for forkjoin, git or the agent's program to say")
+        raise ValueError("can't be set here: the variable is reserved for forkjoin, git or the agent's program")
     return name
 
 
@@ -170,23 +172,23 @@ def _check_value(text: str) -> str:
 
 
 class Recipe(_Strict):
-    """What a repository itself wants, in its forkjoin.toml; recorded with each agent and landing that it is for."""
+    """The settings in a repository's forkjoin.toml. They are recorded with each agent and each merge."""
 
-    verify: Text | None = None  #: of agents and merges whose call names none
+    verify: Text | None = None  #: for agents and merges whose call gives none
     setup: Text | None = None  #: run in a new worktree, before the agent's program
     setup_minutes: Minutes = 15
-    teardown: Text | None = None  #: run in a worktree that is about to go
+    teardown: Text | None = None  #: run in a worktree before it is removed
     teardown_minutes: Minutes = 5
-    #: What of the checkout, and ignored there, a worktree is to have: as a symlink to it, or as a copy.
+    #: Ignored files and folders of the checkout that each worktree gets, as a symlink or as a copy.
     share: dict[Annotated[str, AfterValidator(_check_shared)], Literal["link", "copy"]] = {}
-    #: How many, from $FORKJOIN_PORT_BASE on; none: ten, as long as there are any.
+    #: Number of ports, from $FORKJOIN_PORT_BASE on. None: ten, while ports are available.
     ports: Annotated[int, Field(ge=1, le=1000)] | None = None
     environment: dict[
         Annotated[str, AfterValidator(_check_variable)], Annotated[str, AfterValidator(_check_value)]
     ] = {}
 
     def lines(self) -> list[str]:
-        """All that it says, a line each, as a person reads it."""
+        """Return the settings that differ from the defaults, one line each, for people."""
         said = self.model_dump(exclude_defaults=True)
         tables = {name: said.pop(name) for name in ("share", "environment") if name in said}
         return [
@@ -196,10 +198,10 @@ class Recipe(_Strict):
 
 
 def read_settings(file: Path) -> Settings:
-    """The settings in `file`; the defaults where there is none.
+    """Return the user's settings in a file, or the defaults if the file does not exist.
 
     Raises:
-        CallerError: It is no TOML, or a setting in it is unknown or wrong.
+        CallerError: The file can't be read, is not TOML, or has an unknown or invalid setting.
     """
     try:
         return check_settings(Settings, file, file.read_bytes())
@@ -210,10 +212,13 @@ def read_settings(file: Path) -> Settings:
 
 
 def check_settings(kind: type[_Kind], file: Path, content: bytes) -> _Kind:
-    """The settings in the content of `file`.
+    """Return the settings in the content of a file.
+
+    Args:
+        file: Only named in errors.
 
     Raises:
-        CallerError: It is no TOML, or a setting in it is unknown or wrong.
+        CallerError: The content is not TOML, or has an unknown or invalid setting.
     """
     try:
         return kind.model_validate(tomllib.loads(content.decode()))

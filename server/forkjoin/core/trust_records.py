@@ -1,7 +1,7 @@
 """Digests of what a person trusts: git configuration and forkjoin.toml contents.
 
-Of the latter the last one is kept whole, so that it can be shown and used once the file says something else. There is a
-file for each repository, in the home, replaced as a whole. Standard library only.
+The content of the forkjoin.toml that was trusted last is kept too, so that it can be shown and used after the file has
+changed. Each repository has one record file in forkjoin's home. Standard library only.
 """
 
 import hashlib
@@ -14,24 +14,24 @@ from forkjoin.core.atomic_write import write_atomically
 
 
 def digest(*parts: str | bytes) -> str:
-    """What exactly these are known by."""
+    """Return the SHA-256 digest of the parts, each prefixed with its length, in 32 hexadecimal digits."""
     data = [os.fsencode(part) for part in parts]
     return hashlib.sha256(b"".join(b"%d:%s" % (len(part), part) for part in data)).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What is trusted in a repository."""
+    """The content that a person trusts in one repository."""
 
-    commands: frozenset[str] = frozenset()  #: of a key and a value of git's configuration each
-    files: frozenset[str] = frozenset()  #: of a forkjoin.toml's content each
-    last: str | None = None  #: the content of the forkjoin.toml that was trusted last, where it is known
-    keep: bool = False  #: whether that one is used while nobody has trusted what the file says now
-    damaged: bool = False  #: whether the record could not be read, so that nothing is trusted
+    commands: frozenset[str] = frozenset()  #: digests, each of a key and a value of git's configuration
+    files: frozenset[str] = frozenset()  #: digests, each of the content of a forkjoin.toml
+    last: str | None = None  #: content of the forkjoin.toml that was trusted last, if known
+    keep: bool = False  #: whether `last` is used until a person trusts the current content
+    damaged: bool = False  #: whether the record could not be read; nothing is trusted then
 
 
 class Trust:
-    """What is trusted, for every repository of a home."""
+    """The trust records of all repositories, as files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,7 +40,7 @@ class Trust:
         return self._folder / f"{digest(common_dir)}.json"
 
     def read(self, common_dir: str) -> Trusted | None:
-        """Return what is trusted in this repository, or None if that was never recorded."""
+        """Return the trust record of a repository, or `None` if it has none."""
         try:
             said = json.loads(self.file(common_dir).read_bytes())
             commands, files = (frozenset(map(str, said[kind])) for kind in ("commands", "files"))
@@ -52,7 +52,7 @@ class Trust:
             return Trusted(damaged=True)
 
     def write(self, common_dir: str, trusted: Trusted) -> None:
-        """Let this be what is trusted there; it is on disk when this returns."""
+        """Replace the trust record of a repository, durably."""
         said = {"repository": os.fsencode(common_dir).decode(errors="replace")}
         digests = {"commands": sorted(trusted.commands), "files": sorted(trusted.files)}
         text = json.dumps(said | digests | {"last": trusted.last, "keep": trusted.keep}, indent=1)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from forkjoin.core.event import Event, Recorded
+from forkjoin.core.event import Event, RecordedEvent
 from forkjoin.core.model import Agent
 from forkjoin.store import rows, transitions
 from forkjoin.store.budgets import count_spending
@@ -56,10 +56,10 @@ class Events(Records):
         )
         return found or rows.Progress(0, None)
 
-    async def page(self, agent: int, after: int, limit: int) -> list[Recorded]:
+    async def page(self, agent: int, after: int, limit: int) -> list[RecordedEvent]:
         """Return the agent's first `limit` events with a larger number than `after`."""
         found = await self._database.read_rows("events_after", agent=agent, after=after, limit=limit)
-        return [Recorded(**row) for row in found]
+        return [RecordedEvent(**row) for row in found]
 
     async def last_number(self, agent: int) -> int:
         """Return the number of the agent's last event; 0 if it has none."""
