@@ -95,7 +95,10 @@ async def test_a_lock_that_stays_is_named_after_two_more_tries(
             await carry_to_its_end(runner, reconciler.store, number)
     landed = await carry_to_its_end(runner, reconciler.store, number)
     assert landed.error
-    assert f"Unable to create '{lock}': File exists. Remove it if no git is at work there. Nothing" in landed.error
+    assert (
+        f"Unable to create '{lock}': File exists. Remove the lock file if no git process uses the repository. Nothing"
+        in landed.error
+    )
 
 
 async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_full(

@@ -17,14 +17,14 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"task": 5}, "task: input should be a valid string"),
     ({"task": "x", "tasks": "y"}, "tasks: unknown argument"),
     ({"task": "x", "name": ""}, "a name is 1 to 64"),
-    ({"task": "x", "name": "a/b"}, "'a-b' would do"),
+    ({"task": "x", "name": "a/b"}, "'a-b' would be valid"),
     ({"task": "x", "name": "../../x"}, "a name is 1 to 64"),
-    ({"task": "x", "name": "two\nlines"}, "'two-lines' would do"),
+    ({"task": "x", "name": "two\nlines"}, "'two-lines' would be valid"),
     ({"task": "x", "name": "n" * 10_000}, "a name is 1 to 64"),
     ({"task": "x", "name": "a1"}, "not like an id"),
-    ({"task": "x", "name": "-b"}, "'b' would do"),
+    ({"task": "x", "name": "-b"}, "'b' would be valid"),
     ({"task": "x", "name": "\u202eevil"}, "a name is 1 to 64"),
-    ({"task": "x", "agent": "nobody"}, "No agent program 'nobody'. There are: claude, sh"),
+    ({"task": "x", "agent": "nobody"}, "No agent program 'nobody'. Known programs: claude, sh"),
     ({"task": "x", "base": "no-such"}, "base 'no-such' names no commit"),
     ({"task": "x", "base": "--upload-pack=touch X"}, "names no commit"),
     ({"task": "x", "base": "main:README.md"}, "names no commit"),
@@ -112,7 +112,7 @@ async def test_a_folder_outside_of_repositories_is_refused(tmp_path: Path, home:
     folder = tmp_path / "plain"
     folder.mkdir()
     async with open_lead(folder) as lead:
-        assert "is in no git repository" in await lead.refusal("spawn_agent", task="true")
+        assert "is not in a git repository" in await lead.refusal("spawn_agent", task="true")
         assert (await lead.call("get_status"))["queued"] == 0
 
 

@@ -168,7 +168,7 @@ def test_a_home_that_leads_elsewhere_by_a_link_is_refused_in_words(tmp_path: Pat
     environment = {} if part else {"FORKJOIN_HOME": str(link)}
     done = forkjoin(tmp_path, "daemon", "start", check=False, env=environment)
     assert done.returncode == 1
-    assert f"{link} is not a folder of your own; move it away or set FORKJOIN_HOME" in done.stderr
+    assert f"{link} is not a folder of this user. Move it away, or set FORKJOIN_HOME to another folder." in done.stderr
     assert "Traceback" not in done.stderr
     assert (list(elsewhere.iterdir()), stat.S_IMODE(elsewhere.stat().st_mode)) == ([], 0o755)
     if part:
@@ -188,7 +188,7 @@ def test_a_home_of_another_user_is_refused_in_words(tmp_path: Path, home: Home) 
     other.mkdir()
     os.chown(other, 65534, 65534)
     done = forkjoin(tmp_path, "daemon", "start", check=False, env={"FORKJOIN_HOME": str(other)})
-    assert (done.returncode, "is not a folder of your own" in done.stderr) == (1, True)
+    assert (done.returncode, "is not a folder of this user" in done.stderr) == (1, True)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import SkipJsonSchema
 
 _AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
-_NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not of the form of an id (a1)"
+_NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 #: Bytes of a task, far beyond what any model reads. Tasks are held in memory as a whole.
