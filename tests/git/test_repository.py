@@ -116,7 +116,7 @@ async def test_on_a_symbolic_branch_it_is_the_one_behind_it(repository: Path) ->
 
 @pytest.mark.parametrize("folder", ["", "none"])
 async def test_outside_of_any_repository_it_is_said_what_to_do(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(CallerError, match="is not in a git repository. Start the lead in"):
+    with pytest.raises(CallerError, match="is not in a git repository"):
         await read_checkout(tmp_path / folder)
 
 
