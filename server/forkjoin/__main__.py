@@ -1,7 +1,7 @@
-"""Where `forkjoin` and `python -m forkjoin` begin.
+"""The entry point of `forkjoin` and `python -m forkjoin`. Imports the standard library only.
 
-Standard library only. Whatever else it may do, it runs as `python -P -E`, so that neither PYTHONPATH nor the folder it
-is called in can put a module of a repository before ours.
+It restarts itself as `python -P -E`, so that neither PYTHONPATH nor the current folder can replace a module of
+forkjoin by one of a repository.
 """
 
 import os
@@ -9,8 +9,8 @@ import sys
 
 
 def main() -> None:
-    """Run the relay, or else the command line."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # one that was closed: it would be the first file that is opened
+    """Run the relay for `forkjoin mcp`, else the command line. Exit with its exit code."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # a closed standard stream would be the next file opened
         os.set_inheritable(fd, True)
     os.close(fd)
     if not (sys.flags.safe_path and sys.flags.ignore_environment):
@@ -22,7 +22,7 @@ def main() -> None:
         else:
             from forkjoin.app import run
         sys.exit(run())
-    except KeyboardInterrupt:  # while it was being imported
+    except KeyboardInterrupt:  # during an import
         sys.exit(130)
 
 

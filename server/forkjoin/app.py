@@ -1,4 +1,4 @@
-"""The services, wired: the only module that knows them all, and the daemon's own life."""
+"""The composition root: builds the services, and runs the daemon from its start to its end."""
 
 import logging
 import signal
@@ -30,7 +30,7 @@ _IDLE_CHECK_S = 5.0
 
 
 def run() -> int:
-    """What `forkjoin …` does, except for `forkjoin mcp`; the exit code."""
+    """Run the command line, or the daemon for `forkjoin daemon run`. Return the exit code."""
     if sys.argv[1:] == ["daemon", "run"]:
         return run_daemon()
     from forkjoin.cli import app
@@ -39,11 +39,11 @@ def run() -> int:
 
 
 def run_daemon() -> int:
-    """Be the daemon, until nothing needs one or somebody ends it; the exit code."""
+    """Run the daemon until it is idle or told to stop. Return the exit code."""
     home = find_home()
     home.make()
     if file_lock.take(home.daemon_lock) is None:
-        return 0  # one is there already
+        return 0  # another daemon runs already
     daemon_cgroup.join_daemon_cgroup()
     resource_limits.reset_in_daemon()
     open_journal(home.log, redact)
@@ -59,7 +59,7 @@ def run_daemon() -> int:
 
 
 async def serve(home: Home) -> None:
-    """Open the services, carry on what is under way, and let connections in."""
+    """Open the services, carry on recorded work, and accept connections until the daemon ends."""
     from forkjoin_tools.mcp_server import serve_mcp
 
     from forkjoin.authentication import authenticate
@@ -76,9 +76,9 @@ async def serve(home: Home) -> None:
         open_journal(home.log, reconciler.services.environments.redact)
         log.info("the daemon is up: %r, version %s", reconciler, __version__)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
-            tasks.start_soon(_leave_when_damaged, reconciler, tasks.cancel_scope)
-            tasks.start_soon(_leave_when_idle, reconciler, server, tasks.cancel_scope)
+            tasks.start_soon(_end_on_signal, tasks.cancel_scope)
+            tasks.start_soon(_end_when_damaged, reconciler, tasks.cancel_scope)
+            tasks.start_soon(_end_when_idle, reconciler, server, tasks.cancel_scope)
             tasks.start_soon(reconciler.conflict_preview.watch)
             tasks.start_soon(reconciler.run)
             await server.serve(listener, tasks)
@@ -88,7 +88,7 @@ async def serve(home: Home) -> None:
 
 @asynccontextmanager
 async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
-    """The services behind the tools, open."""
+    """Open the services of this home, and close the store at the end."""
     from forkjoin.agents.restore_records import restore
     from forkjoin.core.environment_file import EnvironmentFile, find_runtime_folder
     from forkjoin.core.lead_environments import LeadEnvironments
@@ -117,16 +117,16 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
             await store.close()
 
 
-async def _leave_on_signal(scope: CancelScope) -> None:
+async def _end_on_signal(scope: CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for signum in signals:
-            log.info("asked to leave by %s", signum.name)
+            log.info("told to end by %s", signum.name)
             scope.cancel()
             return
 
 
-async def _leave_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> None:
-    """Leave once the records are found to be damaged: the next daemon sets them aside, and begins anew."""
+async def _end_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> None:
+    """End the daemon once its records are found damaged. The next daemon sets them aside and starts new ones."""
     from forkjoin.store.damaged_database import suspect
 
     await reconciler.store.database.damaged.wait()
@@ -135,8 +135,8 @@ async def _leave_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> N
     scope.cancel()
 
 
-async def _leave_when_idle(reconciler: "Reconciler", server: "SocketServer", scope: CancelScope) -> None:
-    """Leave once nobody is connected and nothing is under way, for as long as the settings say."""
+async def _end_when_idle(reconciler: "Reconciler", server: "SocketServer", scope: CancelScope) -> None:
+    """End the daemon after `idle_minutes` without a connection, and with nothing under way or queued."""
     idle_since = anyio.current_time()
     while True:
         await anyio.sleep(_IDLE_CHECK_S)

@@ -1,8 +1,8 @@
-"""The reconciler: something happened → it is recorded → decide → act.
+"""The reconciler: the daemon's loop, which compares the records with what runs, and acts on the difference.
 
-It looks at what is, not at what has changed: every change of the records wakes it, it asks the scheduler what to start,
-and sees to it that each agent and landing that is under way is carried on by a task. A daemon that has just started
-does exactly the same, and so takes over what another left.
+Each change of the records starts a pass. In a pass the scheduler decides which agents start, and every agent and merge
+that is under way gets a task that carries it on. The reconciler looks at the state as it is, not at what has changed:
+so a daemon that has just started takes over what another one left.
 """
 
 import itertools
@@ -34,127 +34,131 @@ from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
 
-#: How long what has failed is let rest before it is tried again.
-_REST_S = 2.0
-#: No sooner is it looked again where nothing has happened.
-_SOONEST_S = 0.1
-#: No later, where something waits for a time of day: this machine's sleep is none of ours (a laptop that was shut).
-_LATEST_S = 30.0
-#: How often it is looked for what is due; and how soon after a start, when those are back whose environment it needs.
-_TIDY_EVERY_S, _SETTLED_S = 3600.0, 60.0
+#: Delay before work that failed is tried again.
+_RETRY_DELAY_S = 2.0
+#: The shortest time between two passes if the records don't change.
+_MIN_PASS_INTERVAL_S = 0.1
+#: The longest wait for a time of day. The clock may be set meanwhile, and the machine may sleep (a closed laptop).
+_MAX_WAIT_S = 30.0
+#: Time between two cleanups; and between the start and the first, so that leads can reconnect with their environments.
+_CLEANUP_INTERVAL_S, _FIRST_CLEANUP_S = 3600.0, 60.0
 
 
 class Reconciler:
-    """The daemon's heart. Tools reach everything through it."""
+    """The daemon's loop. Tools reach all services through it."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.store = services.store
         self.schedule = ScheduleApplier(services)
-        self.trouble: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
-        self.merges_without_environment = 0  #: merges that wait for their lead's environment, which a restart has lost
+        self.trouble: dict[str, str] = {}  #: why work can't be carried on now, by key; an agent's key is its id
+        self.merges_without_environment = 0  #: merges that wait for their lead's environment
+        self.conflict_preview = ConflictPreview(services)
         self._process_control = ProcessControl(services)
         self._expiry = RequestExpiry(services)
         self._merge_runner = MergeRunner(services)
-        self.conflict_preview = ConflictPreview(services)
-        self._attended: set[str] = set()  #: what a task sees to
+        self._running: set[str] = set()  #: keys of the work that a task carries on
 
     def __repr__(self) -> str:
-        home, most, attended = self.services.home, self.schedule.max_running, len(self._attended)
-        return f"Reconciler({home!r}, max_running={most}, attended={attended})"
+        home, max_running, tasks = self.services.home, self.schedule.max_running, len(self._running)
+        return f"Reconciler({home!r}, max_running={max_running}, tasks={tasks})"
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way or queued."""
-        return not self._attended and not self.schedule.waiting
+        return not self._running and not self.schedule.waiting
 
     async def run(self) -> None:
-        """Decide and act for ever."""
+        """Run passes until cancelled: one after each change of the records, and one whenever something is due."""
         await find_interrupted_attachments(self.services)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._tidy)
+            tasks.start_soon(self._clean_up_regularly)
             tasks.start_soon(self.services.executor.enforce_limits)
             while True:
                 seen = self.store.changes.version
                 try:
-                    look_s = min(await self._expire(), await self._turn(tasks))
-                except Exception:  # a boundary: what is under way goes on, and the records may come back
-                    log.exception("the reconciler could not see to what is; trying again")
-                    await anyio.sleep(_REST_S)
+                    due_s = min(await self._expire_requests(), await self._run_pass(tasks))
+                except Exception:  # a boundary: running tasks go on, and the records may become readable again
+                    log.exception("a pass of the reconciler failed; trying again in %g s", _RETRY_DELAY_S)
+                    await anyio.sleep(_RETRY_DELAY_S)
                     continue
-                soon_s = max(_SOONEST_S, look_s)
-                with anyio.move_on_after(soon_s if soon_s == math.inf else min(soon_s, _LATEST_S)):
+                wait_s = max(_MIN_PASS_INTERVAL_S, due_s)
+                with anyio.move_on_after(wait_s if wait_s == math.inf else min(wait_s, _MAX_WAIT_S)):
                     await self.store.changes.after(seen)
 
-    async def _expire(self) -> float:
-        """Close what nobody has answered in time; in how many seconds the next is due."""
+    async def _expire_requests(self) -> float:
+        """Close requests that were not answered in time. Return the seconds until the next one expires."""
         try:
             return await self._expiry.close_expired()
-        except Exception:  # a boundary: agents start, and go on, though some can't be told that their time is up
-            log.exception("what nobody has answered in time could not be closed; trying again")
-            return _REST_S
+        except Exception:  # a boundary: other agents start and go on
+            log.exception("requests that were not answered in time could not be closed; trying again")
+            return _RETRY_DELAY_S
 
-    async def _tidy(self) -> None:
-        """Take away what earlier daemons left half done, and what is due."""
-        for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
+    async def _clean_up_regularly(self) -> None:
+        """Finish interrupted removals, and remove what its retention time or the end of its target makes removable."""
+        for delay_s in itertools.chain([_FIRST_CLEANUP_S], itertools.repeat(_CLEANUP_INTERVAL_S)):
             try:
                 await finish_removals(self.services)
                 await apply_retention(self.services, datetime.now(UTC).date(), list(self.services.project_sessions))
                 await remove_unused_scratches(self.services)
-            except Exception:  # a boundary, as above
-                log.exception("what is due could not be let go of; trying again in an hour")
-            await anyio.sleep(rest_s)
+            except Exception:  # a boundary: the daemon's other work goes on
+                log.exception("the cleanup failed; trying again in an hour")
+            await anyio.sleep(delay_s)
 
-    async def _turn(self, tasks: TaskGroup) -> float:
-        """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
+    async def _run_pass(self, tasks: TaskGroup) -> float:
+        """Run one pass. Return the seconds until the next one is due if nothing changes."""
         await self.services.environments.save(await self.store.agents.needed_environments())
         under_way = await self.schedule.apply()
         self._process_control.forget_others(under_way)
         for agent in under_way:
-            self._attend(tasks, agent.id, agent.label, partial(run_agent, self.services, agent.number))
+            self._ensure_task(tasks, agent.id, agent.label, partial(run_agent, self.services, agent.number))
             if self._process_control.is_pending(agent):
-                follow = partial(self._process_control.apply, agent.number)
-                self._attend(tasks, f"processes of {agent.id}", f"what was asked of {agent.label}", follow)
+                apply = partial(self._process_control.apply, agent.number)
+                self._ensure_task(tasks, f"processes of {agent.id}", f"stopping or pausing {agent.label}", apply)
         for agent in await self.store.messages.agents_in_turn():
             if find_message_adapter(self.services, agent):
-                tell = partial(deliver_messages, self.services, agent)
-                self._attend(tasks, f"tell {agent.id}", f"what {agent.label} is told", tell)
+                send = partial(deliver_messages, self.services, agent)
+                self._ensure_task(tasks, f"messages to {agent.id}", f"messages to {agent.label}", send)
         for number in [number for number, attachment in self.services.attached.items() if attachment.is_over]:
-            leave = partial(detach, self.services, number)
-            self._attend(tasks, f"leave a{number}", f"what a person left of a{number}", leave)
-        for landing in await self._next_landings(await self.store.merges.open()):
-            act = partial(self._land, landing.number)
-            self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
+            end = partial(detach, self.services, number)
+            self._ensure_task(tasks, f"detaching from a{number}", f"detaching a person from a{number}", end)
+        for merge in await self._find_next_merges(await self.store.merges.open()):
+            run = partial(self._run_merge, merge.number)
+            self._ensure_task(tasks, f"landing on {merge.target} in {merge.project}", f"landing {merge.number}", run)
         return self.schedule.next_pass_s
 
-    async def _next_landings(self, landings: list[MergeJob]) -> Iterable[MergeJob]:
-        """Each target's first landing that can be carried out; the others wait for it."""
-        able = [landing for landing in landings if not await lacks_environment(self.services, landing)]
-        self.merges_without_environment = len(landings) - len(able)
-        return {(landing.project, landing.target): landing for landing in reversed(able)}.values()
+    async def _find_next_merges(self, merges: list[MergeJob]) -> Iterable[MergeJob]:
+        """Return the first merge of each target, without merges whose lead's environment is missing."""
+        able = [merge for merge in merges if not await lacks_environment(self.services, merge)]
+        self.merges_without_environment = len(merges) - len(able)
+        return {(merge.project, merge.target): merge for merge in reversed(able)}.values()
 
-    def _attend(self, tasks: TaskGroup, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
-        """Let a task see to this, unless one does."""
-        if key not in self._attended:
-            self._attended.add(key)
-            tasks.start_soon(self._see_to, key, what, act)
+    def _ensure_task(self, tasks: TaskGroup, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Start a task for the work, unless one with this key runs.
 
-    async def _see_to(self, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
-        """Do this; where it fails, say so and let it rest. Then the reconciler looks again at what is to be done."""
+        Args:
+            what: The work as messages name it.
+        """
+        if key not in self._running:
+            self._running.add(key)
+            tasks.start_soon(self._run_task, key, what, act)
+
+    async def _run_task(self, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do the work once. If it fails, log why, wait, and let the next pass try again."""
         try:
             await act()
-        except Exception as error:  # a boundary: the trouble of one agent, or landing, is its own
+        except Exception as error:  # a boundary: one agent's or merge's trouble stays its own
             self.trouble[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
-            tell = log.error if is_passing(error) else log.exception
-            tell("%s could not be carried on; trying again: %s", what, words_of(error))
-            await anyio.sleep(_REST_S)
+            write = log.error if is_passing(error) else log.exception
+            write("%s could not be carried on; trying again: %s", what, words_of(error))
+            await anyio.sleep(_RETRY_DELAY_S)
         finally:
-            self._attended.discard(key)
+            self._running.discard(key)
             self.trouble.pop(key, None)
             self.store.changes.announce()
 
-    async def _land(self, number: int) -> None:
-        landing = await self.store.merges.get(number)  # it may be done since it was listed
-        if landing.state is not MergeJobState.DONE:
+    async def _run_merge(self, number: int) -> None:
+        merge = await self.store.merges.get(number)  # it may have been done since it was listed
+        if merge.state is not MergeJobState.DONE:
             with daemon_log.concerning(landing=number):
-                await self._merge_runner.run(landing, await find_environment(self.services, landing))
+                await self._merge_runner.run(merge, await find_environment(self.services, merge))

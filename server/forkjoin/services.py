@@ -1,4 +1,4 @@
-"""The services behind an agent's life and a landing, open."""
+"""The services of one daemon, which agents and merges share."""
 
 from dataclasses import dataclass, field
 from weakref import WeakSet
@@ -29,24 +29,24 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a daemon has one of: the services, open, and, from `rate_limits` on, what it keeps in memory alone."""
+    """The services of one daemon. Fields from `rate_limits` on are kept in memory only."""
 
     home: Home
     settings: Settings
     store: Store
     executor: Executor
     environments: LeadEnvironments
-    home_name: str = ""  #: of the home, which no other has
-    relay_command: tuple[str, ...] = ()  #: how an agent's program starts the one for its own tools
-    #: of accounts whose vendor has refused a call
+    home_name: str = ""  #: a short name that no other home has
+    relay_command: tuple[str, ...] = ()  #: starts the MCP server with which an agent's program reaches the daemon
+    #: limits of accounts whose vendor has refused a call, by account
     rate_limits: dict[str, RateLimit] = field(default_factory=dict[str, RateLimit])
-    #: agents under way that wait for their lead's environment, which a restart has lost, and so have no slot
+    #: numbers of agents that are under way and wait for their lead's environment: they use no slot
     waiting_for_environment: set[int] = field(default_factory=set[int])
-    #: agents at work whose program only waits for agents that it has spawned, once for each wait, and so have no slot
+    #: numbers of agents that only wait for agents that they spawned, once for each wait: they use no slot
     waiting_for_nested: list[int] = field(default_factory=list[int])
     #: attached persons by agent number, until everything that they left running has ended
     attached: dict[int, Attachment] = field(default_factory=dict[int, Attachment])
-    #: the connections that have stood in a repository, as long as they are there
+    #: open connections that were made in a repository
     project_sessions: WeakSet[Session] = field(default_factory=WeakSet[Session])
-    #: for each project, what lets one removal after the other look and act
+    #: for each project, the lock that lets one removal at a time check and act
     removal_locks: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

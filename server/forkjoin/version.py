@@ -1,6 +1,6 @@
-"""The version, where the relay can read it without importing anything else."""
+"""The version, in a module that the relay can import without anything else."""
 
 __version__ = "0.1.0"
 
-#: What relay and daemon must agree on: the form of the hello and of what follows it.
+#: The version of the protocol between relay and daemon, which both must have: the hello and the lines after it.
 PROTOCOL = 1

@@ -356,7 +356,7 @@ async def test_an_agent_that_can_not_be_submitted_for_want_of_open_files_is_trie
         really(path, mode)
 
     monkeypatch.setattr(os, "mkfifo", refuse_twice)
-    monkeypatch.setattr("forkjoin.reconciler._REST_S", 0.02)
+    monkeypatch.setattr("forkjoin.reconciler._RETRY_DELAY_S", 0.02)
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.run(f"echo started >> {home.state}/log")
         assert (await lead.call("get_result", id=agent))["state"] == "succeeded"

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from forkjoin.app import _leave_when_damaged, open_reconciler
+from forkjoin.app import _end_when_damaged, open_reconciler
 from forkjoin.core import file_lock
 from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import CallerError
@@ -233,7 +233,7 @@ async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_
     async with open_reconciler(home) as reconciler:
         with anyio.fail_after(GIVE_UP_S), anyio.CancelScope() as scope:
             reconciler.store.database.damaged.set()
-            await _leave_when_damaged(reconciler, scope)
+            await _end_when_damaged(reconciler, scope)
             await anyio.sleep_forever()
     async with left.taken_over() as lead:
         assert len(set_aside_copies(home.records)) == 1

@@ -156,7 +156,7 @@ async def test_soon_after_a_start_it_is_looked_who_has_come_back(
     async with open_daemon(home) as reconciler:
         await land(reconciler, repository, Recipe(teardown=_tells(home)))
         await reconciler.store.scratch_worktrees.retire(1)
-    monkeypatch.setattr("forkjoin.reconciler._SETTLED_S", 0.5)
+    monkeypatch.setattr("forkjoin.reconciler._FIRST_CLEANUP_S", 0.5)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.call("get_status")
         await until(lambda: not list(home.worktrees.glob("target-*")))
