@@ -8,20 +8,9 @@ from pathlib import Path
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin.git.unsaved import unsaved_work
-from forkjoin.reconciler import Reconciler
 from support.branches import blob
 from support.harness import Lead, git, open_lead_in_memory
 from support.removals import refused, worktree_path_of
-
-
-async def _is_whole(reconciler: Reconciler) -> bool:
-    """Whether no removal is half done."""
-    return not await reconciler.store.agents.half_removed()
-
-
-async def _is_told(reconciler: Reconciler, what: str) -> bool:
-    """Whether this is the last that is told of the first agent."""
-    return what in (await reconciler.store.agents.get(1)).last_event
 
 
 @pytest.fixture

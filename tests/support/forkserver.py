@@ -201,8 +201,8 @@ def _exit_after(act: Callable[[], object]) -> NoReturn:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # as the interpreter itself does at its end
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()

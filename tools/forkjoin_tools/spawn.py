@@ -75,7 +75,7 @@ async def spawn_agents(call: ToolCall, arguments: ManyAgents) -> SpawnedAll:
 
     Returns their ids at once. Each works in its own new git worktree, outside your checkout, on its own branch; what
     it leaves uncommitted is committed. Excess agents queue. Fields next to `agents` are defaults for all entries.
-    spawn_agent lists rarer fields (model, candidates, limits, permissions), valid here too. If one entry is invalid,
+    spawn_agent lists rarer fields (model, budget, candidates, permissions), valid here too. If one entry is invalid,
     none starts. Next: wait_agents.
     """
     specs = [_complete_entry(arguments, item, n) for n, item in enumerate(arguments.agents)]

@@ -124,7 +124,9 @@ class MergeReport:
             (self.rejected, Merge.REJECTED),
         )
         states = {int(branch.id[1:]): state for branches, state in groups for branch in branches}
-        states |= {int(one.id[1:]): _MERGE_STATES[one.reason] for one in self.skipped if one.reason in _MERGE_STATES}
+        for branch in self.skipped:
+            if branch.reason and (state := _MERGE_STATES.get(branch.reason)):
+                states[int(branch.id[1:])] = state
         return states
 
 
