@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from forkjoin.adapters import claude
-from forkjoin.adapters.contract import Brief, Ended, Retry
+from forkjoin.adapters.contract import AgentContext, AttemptEnd, Retry
 from forkjoin.core.agent_spec import Permissions
 from forkjoin.core.event import Denied, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.core.model import Outcome, Usage
@@ -13,7 +13,7 @@ from forkjoin.core.settings import AgentProgram
 from hypothesis import given
 from hypothesis import strategies as st
 
-BRIEF = Brief(
+BRIEF = AgentContext(
     id="a1",
     name="fix",
     task="Fix it\n-- now",
@@ -289,14 +289,14 @@ def test_an_end_tells_whether_another_attempt_may_do_better(
     if change is not None:
         (turn,) = _read({**RESULT, **change})
     assert turn is None or isinstance(turn, TurnEnded)
-    assert claude.conclude(Ended(outcome, turn, "", "")).retry is retry
+    assert claude.conclude(AttemptEnd(outcome, turn, "", "")).retry is retry
 
 
 def test_one_whose_relay_was_not_up_in_time_is_tried_again() -> None:
     why = (
         "Error: MCP tool mcp__forkjoin__approve (passed via --permission-prompt-tool) not found. Available MCP tools: x"
     )
-    assert claude.conclude(Ended(Outcome("exited", 1), None, "", why)).retry is Retry.LATER
+    assert claude.conclude(AttemptEnd(Outcome("exited", 1), None, "", why)).retry is Retry.LATER
 
 
 def test_an_account_is_its_credentials_and_where_they_are_sent_and_tells_neither() -> None:
@@ -323,7 +323,7 @@ def test_an_edit_that_was_refused_is_a_warning_once_also_where_the_result_does_n
     assert _read({"type": "user", "message": {"role": "user", "content": [block]}}) == [Denied(REFUSED)]
     silent, telling = TurnEnded(True, "done"), TurnEnded(True, "done", denied=("Write /home/me/project/x",))
     for turn, warning in ((silent, REFUSED), (telling, "Write /home/me/project/x")):
-        concluded = claude.conclude(Ended(Outcome("exited", 0), turn, "", "", (REFUSED,)))
+        concluded = claude.conclude(AttemptEnd(Outcome("exited", 0), turn, "", "", (REFUSED,)))
         assert concluded.warnings == (f"It was not permitted: {warning}",)
 
 
@@ -355,21 +355,21 @@ GOOD = TurnEnded(True, "done", 0.5)
 
 
 def test_only_a_good_turn_and_exit_0_together_are_a_success() -> None:
-    assert claude.conclude(Ended(Outcome("exited", 0), GOOD, "", "")).ok
+    assert claude.conclude(AttemptEnd(Outcome("exited", 0), GOOD, "", "")).ok
     for outcome, turn in (
         (Outcome("exited", 0), None),
         (Outcome("exited", 1), GOOD),
         (Outcome("signalled", 9), GOOD),
         (Outcome("exited", 0), TurnEnded(False, "API Error: 400")),
     ):
-        concluded = claude.conclude(Ended(outcome, turn, "", "last words"))
+        concluded = claude.conclude(AttemptEnd(outcome, turn, "", "last words"))
         assert not concluded.ok
         assert concluded.error
 
 
 def test_what_was_denied_is_a_warning() -> None:
     turn = TurnEnded(True, "done", denied=("Bash git stash",))
-    assert claude.conclude(Ended(Outcome("exited", 0), turn, "", "")).warnings == (
+    assert claude.conclude(AttemptEnd(Outcome("exited", 0), turn, "", "")).warnings == (
         "It was not permitted: Bash git stash",
     )
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from forkjoin.adapters.contract import Brief, Conclusion, Ended, Program, Retry
+from forkjoin.adapters.contract import AgentContext, AttemptEnd, Conclusion, ProgramStart, Retry
 from forkjoin.core.event import Denied, Event, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.core.model import Outcome, Usage
 from forkjoin.core.settings import AgentProgram
@@ -90,47 +90,49 @@ def account(environment: Mapping[str, str]) -> str:
     return f"claude-{hashlib.sha256(known.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def start(brief: Brief, program: AgentProgram) -> Program:
-    return Program(_argv(brief, program, "--session-id"), turn(brief.task), False, _WAITS | program.environment)
+def start(context: AgentContext, program: AgentProgram) -> ProgramStart:
+    return ProgramStart(
+        _argv(context, program, "--session-id"), encode_turn(context.task), False, _WAITS | program.environment
+    )
 
 
-def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:
-    return Program(_argv(brief, program, "--resume"), turn(text), False, _WAITS | program.environment)
+def resume(context: AgentContext, program: AgentProgram, text: str) -> ProgramStart | None:
+    return ProgramStart(_argv(context, program, "--resume"), encode_turn(text), False, _WAITS | program.environment)
 
 
-def converse(brief: Brief, program: AgentProgram) -> Program | None:
-    told = f"{_instructions(brief)} For now a person is here, too: ask them, and do as they say."
-    argv = (*program.command, *_options(brief, program, told, asks=False), "--resume", brief.conversation)
-    return Program(argv, b"", False, _PATIENCE | program.environment)
+def converse(context: AgentContext, program: AgentProgram) -> ProgramStart | None:
+    told = f"{_instructions(context)} For now a person is here, too: ask them, and do as they say."
+    argv = (*program.command, *_options(context, program, told, asks=False), "--resume", context.conversation)
+    return ProgramStart(argv, b"", False, _PATIENCE | program.environment)
 
 
-def turn(text: str, key: str = "") -> bytes:
+def encode_turn(text: str, key: str = "") -> bytes:
     once = {"uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, key))} if key else {}
     message = {"role": "user", "content": [{"type": "text", "text": text}]}
     return json.dumps({"type": "user", **once, "message": message}).encode() + b"\n"
 
 
-def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, ...]:
-    asks = bool(brief.relay) and brief.permissions.allow is not None and not program.skip_permissions
+def _argv(context: AgentContext, program: AgentProgram, conversation: str) -> tuple[str, ...]:
+    asks = bool(context.relay) and context.permissions.allow is not None and not program.skip_permissions
     return (
         *program.command,
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
-        *(() if brief.budget_usd is None else _budget(brief.budget_usd)),
+        *(() if context.budget_usd is None else _budget(context.budget_usd)),
         *(("--permission-prompt-tool", _APPROVE) if asks else ()),
-        *_options(brief, program, _instructions(brief), asks=asks),
-        *(conversation, brief.conversation),
+        *_options(context, program, _instructions(context), asks=asks),
+        *(conversation, context.conversation),
     )
 
 
-def _options(brief: Brief, program: AgentProgram, instructions: str, *, asks: bool) -> tuple[str, ...]:
+def _options(context: AgentContext, program: AgentProgram, instructions: str, *, asks: bool) -> tuple[str, ...]:
     """What holds of all its runs."""
     skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
-    model = brief.model or program.model
+    model = context.model or program.model
     return (
         *skip,
-        *(("--mcp-config", _our_server(brief.relay)) if brief.relay else ()),
-        *("--settings", json.dumps({"permissions": _permissions(brief, asks=asks), "enabledPlugins": _PLUGINS})),
+        *(("--mcp-config", _our_server(context.relay)) if context.relay else ()),
+        *("--settings", json.dumps({"permissions": _permissions(context, asks=asks), "enabledPlugins": _PLUGINS})),
         *("--append-system-prompt", instructions),
         *(("--model", model) if model else ()),
     )
@@ -146,25 +148,25 @@ def _our_server(relay: Sequence[str]) -> str:
     return json.dumps({"mcpServers": {"forkjoin": {"type": "stdio", "command": relay[0], "args": relay[1:]}}})
 
 
-def _permissions(brief: Brief, *, asks: bool) -> dict[str, list[str]]:
+def _permissions(context: AgentContext, *, asks: bool) -> dict[str, list[str]]:
     # Edit rules hold for Write and for shell redirections too; `//` begins an absolute path, which reads as in a
     # .gitignore: in a path that holds what means something there, a `?` stands for that, and for any other character.
-    path = re.sub(r"[^\w/.,@%+=:~-]", "?", brief.checkout)
+    path = re.sub(r"[^\w/.,@%+=:~-]", "?", context.checkout)
     checkout = [f"Edit(/{path}/**)"] if path else []
-    said = brief.permissions
+    said = context.permissions
     allow = _ALLOWED if said.allow is None else said.allow
     unheard = "AskUserQuestion" if asks else _APPROVE  # what claude offers its model for nobody to hear
     return {"allow": [*allow, "mcp__forkjoin"], "deny": ["Bash(git stash:*)", unheard, *checkout, *said.deny]}
 
 
-def _instructions(brief: Brief) -> str:
+def _instructions(context: AgentContext) -> str:
     return (
-        f"You are agent {brief.id} ({brief.name}), one of several that work in parallel, each in a git worktree of its "
-        f"own. Yours is {brief.worktree}, on branch {brief.branch}. Work only there, never in another checkout of this "
-        "repository, do not switch branches, and do not use git stash (all worktrees share it). Commit your work on "
-        "this branch with clear messages; merging is done by others. Decide yourself, and say what you decided; only "
-        "what you can't decide, and your work depends on, ask by ask_lead (mcp__forkjoin__ask_lead). End with a short "
-        "report: what you did, what you checked, what is left."
+        f"You are agent {context.id} ({context.name}), one of several that work in parallel, each in a git worktree of "
+        f"its own. Yours is {context.worktree}, on branch {context.branch}. Work only there, never in another checkout "
+        "of this repository, do not switch branches, and do not use git stash (all worktrees share it). "
+        "Commit your work on this branch with clear messages; merging is done by others. "
+        "Decide yourself, and say what you decided; only what you can't decide, and your work depends on, ask by "
+        "ask_lead (mcp__forkjoin__ask_lead). End with a short report: what you did, what you checked, what is left."
     )
 
 
@@ -346,7 +348,7 @@ def _read_usage(usage: dict[str, Any]) -> Usage:
     return Usage(*(count if type(count) is int and 0 <= count <= _MOST_TOKENS else 0 for count in told))
 
 
-def conclude(ended: Ended) -> Conclusion:
+def conclude(ended: AttemptEnd) -> Conclusion:
     """A turn that ended well, and a program that then exited 0, are both needed."""
     turn_end, outcome = ended.turn, ended.outcome
     if turn_end is None:

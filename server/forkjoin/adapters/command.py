@@ -5,7 +5,7 @@ With exit code 75 (EX_TEMPFAIL, sysexits(3)) it asks to be started again later.
 
 from collections.abc import Mapping, Sequence
 
-from forkjoin.adapters.contract import Brief, Conclusion, Ended, Program, Retry
+from forkjoin.adapters.contract import AgentContext, AttemptEnd, Conclusion, ProgramStart, Retry
 from forkjoin.core.event import Event
 from forkjoin.core.settings import AgentProgram
 
@@ -20,19 +20,19 @@ def account(environment: Mapping[str, str]) -> str:  # noqa: ARG001
     return ""  # we know nothing of any
 
 
-def start(brief: Brief, program: AgentProgram) -> Program:
-    return Program(tuple(program.command), brief.task.encode(), closed=True)
+def start(context: AgentContext, program: AgentProgram) -> ProgramStart:
+    return ProgramStart(tuple(program.command), context.task.encode(), closed=True)
 
 
-def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:  # noqa: ARG001
+def resume(context: AgentContext, program: AgentProgram, text: str) -> ProgramStart | None:  # noqa: ARG001
     return None
 
 
-def converse(brief: Brief, program: AgentProgram) -> Program | None:  # noqa: ARG001
+def converse(context: AgentContext, program: AgentProgram) -> ProgramStart | None:  # noqa: ARG001
     return None
 
 
-def turn(text: str, key: str = "") -> bytes:
+def encode_turn(text: str, key: str = "") -> bytes:
     raise NotImplementedError(f"a command takes its task alone, not {text[:40]!r}")
 
 
@@ -44,7 +44,7 @@ def read_beginning(beginning: bytes) -> Sequence[Event]:  # noqa: ARG001
     return ()
 
 
-def conclude(ended: Ended) -> Conclusion:
+def conclude(ended: AttemptEnd) -> Conclusion:
     if ended.outcome.ok:
         return Conclusion(ok=True, output=ended.output)
     last_words = ended.errors.strip() or ended.output.strip()

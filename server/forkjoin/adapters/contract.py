@@ -1,9 +1,7 @@
-"""What every vendor's adapter is: a module with these names, listed in `all.py`.
+"""The contract that every adapter fulfils: a module with the names of `Adapter`, listed in `registry.py`.
 
-An adapter is pure: it starts nothing and keeps nothing. `account` says whose rate limit it counts against; `start` and
-`resume` what to run, `converse` what a person runs; `turn` what to write for a further turn; `read` what a line of
-output means, and `read_beginning` what one does that is too long; `conclude` what the attempt came to. Stopping is the
-same for all (TERM to the whole tree, then KILL), and belongs to the executor.
+An adapter is pure: it starts no process and keeps no state. The executor stops programs, in the same way for all
+vendors: SIGTERM to the whole process tree, then SIGKILL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from forkjoin.core.settings import AgentProgram
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
+class AgentContext:
     """All that an adapter is told about an agent."""
 
     id: str
@@ -35,7 +33,7 @@ class Brief:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class ProgramStart:
     """What to run, with the first bytes for its stdin, and whether nothing follows them."""
 
     argv: tuple[str, ...]
@@ -45,7 +43,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class AttemptEnd:
     """What is known when an attempt has ended."""
 
     outcome: Outcome
@@ -82,25 +80,25 @@ class Adapter(Protocol):
 
     TAKES_TURNS: bool  #: whether it reads further turns on stdin while it runs, and ends when its stdin does
     MAKES_EVENTS: bool  #: whether its output is lines that `read` understands
-    KEEPS_PERMISSIONS: bool  #: whether it asks before it does what its brief does not allow, and never what this denies
+    KEEPS_PERMISSIONS: bool  #: whether the program asks before it does what `permissions` don't allow
 
     def account(self, environment: Mapping[str, str]) -> str:
         """Whose rate limit a program counts against that runs in this environment; no secret can be told by it."""
         ...
 
-    def start(self, brief: Brief, program: AgentProgram) -> Program:
+    def start(self, context: AgentContext, program: AgentProgram) -> ProgramStart:
         """How to start the agent's first attempt."""
         ...
 
-    def resume(self, brief: Brief, program: AgentProgram, text: str) -> Program | None:
+    def resume(self, context: AgentContext, program: AgentProgram, text: str) -> ProgramStart | None:
         """How to go on in the same conversation, in the same folder, with this message; none if it can't."""
         ...
 
-    def converse(self, brief: Brief, program: AgentProgram) -> Program | None:
+    def converse(self, context: AgentContext, program: AgentProgram) -> ProgramStart | None:
         """What a person runs to go on in the same conversation, on a terminal, in the same folder; none if it can't."""
         ...
 
-    def turn(self, text: str, key: str = "") -> bytes:
+    def encode_turn(self, text: str, key: str = "") -> bytes:
         """A further turn, for the stdin of one that `TAKES_TURNS`; what has a key is taken once, however often sent."""
         ...
 
@@ -112,4 +110,4 @@ class Adapter(Protocol):
         """What a line says that is too long to be read, as far as its beginning tells; it never raises."""
         ...
 
-    def conclude(self, ended: Ended) -> Conclusion: ...
+    def conclude(self, ended: AttemptEnd) -> Conclusion: ...

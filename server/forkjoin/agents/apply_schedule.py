@@ -132,7 +132,9 @@ async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
     adapter, asked = find_message_adapter(services, agent), False
     try:
         if adapter:
-            asked = await services.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
+            asked = await services.executor.send(
+                agent.handle, adapter.encode_turn(_WIND_UP.format(spent=spent, most=most))
+            )
     except OSError as error:  # the disk is full, or the attempt's folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
     await services.store.agents.update(agent, wind_up=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from forkjoin.adapters.contract import Adapter, Conclusion, Ended, Retry
+from forkjoin.adapters.contract import Adapter, AttemptEnd, Conclusion, Retry
 from forkjoin.agents.output_reader import last_turn
 from forkjoin.core.model import OUTPUT_LIMIT, Agent, Outcome
 from forkjoin.process.executor import OutputTail, read_tail
@@ -32,7 +32,7 @@ async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: 
     denials = await services.store.events.denials(agent)
     if outcome.asked and turn and turn.ok:  # its last turn had ended
         outcome = replace(outcome, kind="exited", code=0)
-    concluded = adapter.conclude(Ended(outcome, turn, printed, errors, denials))
+    concluded = adapter.conclude(AttemptEnd(outcome, turn, printed, errors, denials))
     error = concluded.error and concluded.error[:_ERROR_LIMIT]
     retry = Retry.LATER if outcome.passing else concluded.retry
     return replace(concluded, output=_beginning_of(concluded.output, agent), error=error, retry=retry)

@@ -86,7 +86,7 @@ async def deliver_messages(services: Services, agent: Agent) -> None:
     if adapter is None or not (agent.under_way and agent.state in (*RUNS, State.PAUSED)):
         return
     for message in await services.store.messages.waiting(agent):
-        turn = adapter.turn(message.text, f"{agent.conversation} {message.number}")
+        turn = adapter.encode_turn(message.text, f"{agent.conversation} {message.number}")
         await services.store.messages.begin_sending(message)
         if not await services.executor.send(agent.handle, turn, once=True):
             return

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from anyio import to_thread
 
-from forkjoin.adapters.contract import Brief
+from forkjoin.adapters.contract import AgentContext
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.prepare import give_token, workspace_of
 from forkjoin.core.agent_spec import Permissions
@@ -45,12 +45,12 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
     )
 
 
-async def brief_of(services: Services, agent: Agent) -> Brief:
+async def brief_of(services: Services, agent: Agent) -> AgentContext:
     """Return everything that the adapter needs to know about a prepared agent."""
     task = "\n\n".join(
         [await services.store.agents.task(agent.number), *await services.store.messages.delivered(agent)]
     )
-    return Brief(
+    return AgentContext(
         id=agent.id,
         name=agent.name,
         task=task,
@@ -65,7 +65,9 @@ async def brief_of(services: Services, agent: Agent) -> Brief:
     )
 
 
-async def variables_of(workspace: Workspace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
+async def variables_of(
+    workspace: Workspace, agent: Agent, added: Mapping[str, str], brief: AgentContext
+) -> dict[str, str]:
     """Return the environment of the agent's program.
 
     Args:
