@@ -17,7 +17,7 @@ from unittest import mock
 
 import anyio
 from forkjoin.core import file_lock
-from forkjoin.core.model import TreeLimits
+from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_cgroups
 from forkjoin.process.cgroup_root import CgroupRoot
 from forkjoin.process.executor import AttemptSpec

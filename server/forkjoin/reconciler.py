@@ -25,7 +25,7 @@ from forkjoin.agents.requests import RequestExpiry
 from forkjoin.agents.retention import apply_retention
 from forkjoin.core import daemon_log
 from forkjoin.core.error import is_passing, words_of
-from forkjoin.core.model import MergeJob, MergeJobState
+from forkjoin.core.merge_job import MergeJob, MergeJobState
 from forkjoin.merge_queue.conflict_preview import ConflictPreview
 from forkjoin.merge_queue.requester import find_environment, lacks_environment
 from forkjoin.merge_queue.run_merge import MergeRunner

@@ -8,7 +8,8 @@ from forkjoin.adapters import claude
 from forkjoin.adapters.contract import AgentContext, AttemptEnd, Retry
 from forkjoin.core.agent_spec import Permissions
 from forkjoin.core.event import Denied, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
-from forkjoin.core.model import Outcome, Usage
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.result import Usage
 from forkjoin.core.settings import AgentProgram
 from hypothesis import given
 from hypothesis import strategies as st

@@ -3,7 +3,9 @@
 import pytest
 from forkjoin.agents.finish import final_state
 from forkjoin.agents.wait import divide_by_end
-from forkjoin.core.model import Outcome, State, Verify
+from forkjoin.core.model import State
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.result import Verify
 from support.agent_records import make_agent
 
 EXITED = Outcome("exited", 0)

@@ -3,7 +3,7 @@
 import pytest
 from forkjoin.agents.output_reader import price
 from forkjoin.core.event import Spent
-from forkjoin.core.model import Usage
+from forkjoin.core.result import Usage
 from forkjoin.store.rows import Cost
 
 

@@ -10,7 +10,8 @@ from forkjoin.agents.retention import apply_retention
 from forkjoin.app import open_reconciler
 from forkjoin.authentication import authenticate
 from forkjoin.core.lead_environments import LeadEnvironments
-from forkjoin.core.model import Agent, MergeJobState
+from forkjoin.core.merge_job import MergeJobState
+from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call, Hello, Session
 from forkjoin.reconciler import Reconciler

@@ -1,6 +1,7 @@
 """The model: phases, pauses and outcomes."""
 
-from forkjoin.core.model import FINAL, TRANSITIONS, Outcome, Pause, PauseKind, PauseReason, State
+from forkjoin.core.model import FINAL, TRANSITIONS, Pause, PauseKind, PauseReason, State
+from forkjoin.core.outcome import Outcome
 
 
 def test_every_phase_can_be_reached_and_only_final_ones_and_rests_lead_back_to_the_queue() -> None:

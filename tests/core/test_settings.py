@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import TreeLimits
 from forkjoin.core.settings import Settings, read_settings
+from forkjoin.core.tree_limits import TreeLimits
 
 WRONG = [
     ("[limits]\nmax_runing = 3\n", "limits.max_runing: Extra inputs are not permitted"),

@@ -6,7 +6,8 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.core.error import GitError, RecordsError
-from forkjoin.core.model import Merge, MergeJobState
+from forkjoin.core.merge_job import MergeJobState
+from forkjoin.core.model import Merge
 from forkjoin.core.paths import Home
 from forkjoin.git import safe_options
 from forkjoin.merge_queue import run_merge

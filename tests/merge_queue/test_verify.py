@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from conftest import processes_of
-from forkjoin.core.model import MergeJobState
+from forkjoin.core.merge_job import MergeJobState
 from forkjoin.core.paths import Home
 from forkjoin.core.settings import Recipe
 from forkjoin.git.worktrees.scratch_worktree import make_scratch

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forkjoin.core.model import UNLIMITED, TreeLimits
+from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
 from forkjoin.process import attempt_cgroups, cgroup_files, cgroup_root, daemon_cgroup
 from forkjoin.process.cgroup_root import CgroupRoot
 from forkjoin.process.local_executor import LocalExecutor

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.core.model import Outcome
+from forkjoin.core.outcome import Outcome
 from forkjoin.process.executor import Executor
 from support.attempts import ENVIRONMENT, HOSTILE, is_running, lines, pids, printed, program, run, shell
 from support.harness import GIVE_UP_S, until

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forkjoin.core.model import Outcome, TreeLimits
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import shim_control, shim_watchdog
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import ended, is_running, lines, pids, printed, run, shell

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forkjoin.core.model import TreeLimits
+from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_cgroups, cgroup_root
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, ended, keeper, limited, lines, program, python, run, shell, shim_of

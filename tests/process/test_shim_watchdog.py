@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.core.model import TreeLimits
+from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_cgroups, shim_control, shim_watchdog
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, ended, is_held, is_running, limited, lines, pids, shell, shim_of

@@ -4,7 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
-from forkjoin.core.model import FINAL, Agent, Merge, Result, State
+from forkjoin.core.model import FINAL, Agent, Merge, State
+from forkjoin.core.result import Result
 from forkjoin.scheduling.best_candidate import count_changed_lines, find_winner, rank_candidates
 from hypothesis import given
 from hypothesis import strategies as st

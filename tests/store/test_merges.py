@@ -1,7 +1,8 @@
 """The records of landings: what becomes of branches that several were to merge."""
 
 import pytest
-from forkjoin.core.model import Merge, MergeJob
+from forkjoin.core.merge_job import MergeJob
+from forkjoin.core.model import Merge
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
 from support.records import NOBODY, new_agent, place

@@ -2,7 +2,8 @@
 
 import pytest
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Agent, Merge, Result, State
+from forkjoin.core.model import Agent, Merge, State
+from forkjoin.core.result import Result
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
 from support.records import NOBODY, new_agent, place

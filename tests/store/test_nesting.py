@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from forkjoin.core.agent_spec import Nesting, Spec
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Agent, Merge, Result, State
+from forkjoin.core.model import Agent, Merge, State
+from forkjoin.core.result import Result
 from forkjoin.store.rows import About, Asked, Cost, NewAgent, Restored
 from forkjoin.store.store import Store
 from support.records import NOBODY, new_agent, place

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.core.event import Noted
-from forkjoin.core.model import Agent, Pause, PauseKind, PauseReason, Request, State
+from forkjoin.core.model import Agent, Pause, PauseKind, PauseReason, State
+from forkjoin.core.request import Request
 from forkjoin.core.session import Call
 from forkjoin.store.rows import NewRequest
 from forkjoin.store.store import Store

@@ -10,7 +10,8 @@ import pytest
 from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import BrokenPromiseError, CallerError, RecordsError, UnknownAgentError
 from forkjoin.core.event import TEXT_LIMIT, Noted, Said
-from forkjoin.core.model import FINAL, TRANSITIONS, Agent, Merge, Pause, PauseKind, Phase, Result, State
+from forkjoin.core.model import FINAL, TRANSITIONS, Agent, Merge, Pause, PauseKind, Phase, State
+from forkjoin.core.result import Result
 from forkjoin.core.session import Call
 from forkjoin.store.database import Database
 from forkjoin.store.open_database import open_database

@@ -14,7 +14,8 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.core import file_lock
-from forkjoin.core.model import Outcome, TreeLimits
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_processes, shim
 from forkjoin.process.executor import AttemptSpec, Executor
 from forkjoin.process.local_executor import LocalExecutor

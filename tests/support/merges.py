@@ -12,8 +12,10 @@ from typing import Any
 from forkjoin.app import open_reconciler
 from forkjoin.core import file_lock
 from forkjoin.core.agent_spec import Spec
-from forkjoin.core.model import Merge, MergeJob, MergeJobState, Result, State
+from forkjoin.core.merge_job import MergeJob, MergeJobState
+from forkjoin.core.model import Merge, State
 from forkjoin.core.paths import Home
+from forkjoin.core.result import Result
 from forkjoin.core.session import Call
 from forkjoin.merge_queue.report import MERGE_REPORT, MergeReport
 from forkjoin.merge_queue.run_merge import MergeRunner

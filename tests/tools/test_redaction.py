@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin.core.model import OUTPUT_LIMIT
 from forkjoin.core.paths import Home
 from forkjoin.core.redaction import MARK
+from forkjoin.core.result import OUTPUT_LIMIT
 from support.harness import Lead, first_answer, forkjoin, open_lead
 
 PASSWORD = "correct-horse-battery"

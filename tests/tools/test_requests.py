@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from forkjoin.core.model import Pause, PauseKind, PauseReason, Request, State
+from forkjoin.core.model import Pause, PauseKind, PauseReason, State
+from forkjoin.core.request import Request
 from forkjoin.reconciler import Reconciler
 from forkjoin_tools import reply_wait
 from support.agent_requests import DANGEROUS, QUESTION, Call, is_asked, news

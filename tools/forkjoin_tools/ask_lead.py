@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from forkjoin.agents.requests import FindClosed, ask
 from forkjoin.core.agent_spec import Text
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Request, RequestKind
+from forkjoin.core.request import Request, RequestKind
 from forkjoin.core.settings import RequestMinutes
 from forkjoin.store.rows import NewRequest
 from mcp_types import CallToolResult, TextContent

@@ -1,6 +1,7 @@
 """The comparison of candidates for one task, as get_result returns it."""
 
-from forkjoin.core.model import Agent, Result, State, Verify
+from forkjoin.core.model import Agent, State
+from forkjoin.core.result import Result, Verify
 from forkjoin.scheduling.best_candidate import count_changed_lines, find_winner, rank_candidates
 from pydantic import BaseModel
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 from forkjoin.core.error import ForkjoinError
-from forkjoin.core.model import Decision, Request
+from forkjoin.core.request import Decision, Request
 from forkjoin.core.session import Call
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel

@@ -5,7 +5,8 @@ from functools import partial
 
 from forkjoin.core.agent_spec import Command
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import FINAL, Agent, MergeJob, OnConflict, Strategy
+from forkjoin.core.merge_job import MergeJob, OnConflict, Strategy
+from forkjoin.core.model import FINAL, Agent
 from forkjoin.core.settings import Recipe
 from forkjoin.git.refs import short_name
 from forkjoin.git.repository import read_checkout

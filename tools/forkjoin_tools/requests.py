@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from forkjoin.core.agent_spec import Text
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Decision, Request, RequestKind
+from forkjoin.core.request import Decision, Request, RequestKind
 from forkjoin.core.session import Call
 from pydantic import BaseModel, Field
 

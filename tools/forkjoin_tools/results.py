@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from forkjoin.core.client_markup import HIDDEN
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.event import RecordedEvent
-from forkjoin.core.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
+from forkjoin.core.model import FINAL, Agent, Merge, State
+from forkjoin.core.result import OUTPUT_LIMIT, Result, Usage, Verify
 from forkjoin.git import diff
 from forkjoin.workspace.agent_work import BranchMove, find_branch_move, find_result_commit
 from pydantic import Field

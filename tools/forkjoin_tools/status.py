@@ -11,7 +11,8 @@ from anyio import to_thread
 from forkjoin.agents.budgets import find_budgets
 from forkjoin.core.agent_spec import number_of
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import ACTIVE, FINAL, RUNS, Agent, Budget, Merge, MergeJob, State
+from forkjoin.core.merge_job import MergeJob
+from forkjoin.core.model import ACTIVE, FINAL, RUNS, Agent, Budget, Merge, State
 from forkjoin.git.refs import short_name
 from forkjoin.scheduling.budget import format_usd, sum_reserved
 from forkjoin.scheduling.gates import format_time

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from forkjoin.agents.candidates import rank_agents
 from forkjoin.authentication import admit
 from forkjoin.core.error import CallerError, GitError, UnknownAgentError
-from forkjoin.core.model import FINAL, Agent, Request, State
+from forkjoin.core.model import FINAL, Agent, State
+from forkjoin.core.request import Request
 from forkjoin.core.session import Call, Caller, Session
 from forkjoin.git.git_config import find_warnings
 from forkjoin.git.refs import find_tip

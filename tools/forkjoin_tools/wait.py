@@ -7,7 +7,8 @@ from typing import Annotated
 
 from forkjoin.agents.budgets import find_budgets
 from forkjoin.agents.wait import Until, WaitResult, divide_by_end, wait
-from forkjoin.core.model import Agent, State, Verify
+from forkjoin.core.model import Agent, State
+from forkjoin.core.result import Verify
 from forkjoin.scheduling.budget import BudgetGate, has_used_up_budget
 from pydantic import BaseModel, Field
 

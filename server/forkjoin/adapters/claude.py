@@ -21,7 +21,8 @@ from pydantic import BaseModel, ValidationError
 
 from forkjoin.adapters.contract import AgentContext, AttemptEnd, Conclusion, ProgramStart, Retry
 from forkjoin.core.event import Denied, Event, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
-from forkjoin.core.model import Outcome, Usage
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.result import Usage
 from forkjoin.core.settings import AgentProgram
 
 TAKES_TURNS: bool = True

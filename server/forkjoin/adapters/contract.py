@@ -11,7 +11,8 @@ from typing import Protocol
 
 from forkjoin.core.agent_spec import Permissions
 from forkjoin.core.event import Event, TurnEnded
-from forkjoin.core.model import Outcome, Usage
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.result import Usage
 from forkjoin.core.settings import AgentProgram
 
 

@@ -15,7 +15,8 @@ from forkjoin.agents.rate_limits import relax_rate_limits
 from forkjoin.agents.retry import continuation_message
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import Noted
-from forkjoin.core.model import Agent, Merge, PauseKind, Result, State
+from forkjoin.core.model import Agent, Merge, PauseKind, State
+from forkjoin.core.result import Result
 from forkjoin.scheduling.budget import format_usd
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide, default_max_running
 from forkjoin.services import Services

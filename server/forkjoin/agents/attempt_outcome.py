@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from forkjoin.adapters.contract import Adapter, AttemptEnd, Conclusion, Retry
 from forkjoin.agents.output_reader import last_turn
-from forkjoin.core.model import OUTPUT_LIMIT, Agent, Outcome
+from forkjoin.core.model import Agent
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.result import OUTPUT_LIMIT
 from forkjoin.process.executor import OutputTail, read_tail
 from forkjoin.services import Services
 

@@ -19,7 +19,10 @@ from forkjoin.agents.lead_environment import await_environment
 from forkjoin.agents.stop import end_processes
 from forkjoin.agents.verify import VerifyOutcome, verify
 from forkjoin.core.error import ForkjoinError
-from forkjoin.core.model import Agent, Merge, MergeJobState, Outcome, Result, State, Verify
+from forkjoin.core.merge_job import MergeJobState
+from forkjoin.core.model import Agent, Merge, State
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.result import Result, Verify
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.git_config import find_warnings
 from forkjoin.git.refs import find_tip

@@ -25,7 +25,8 @@ from forkjoin.agents.stop import end_processes
 from forkjoin.core import daemon_log
 from forkjoin.core.error import is_passing, words_of
 from forkjoin.core.event import Noted, RateLimited
-from forkjoin.core.model import FINAL, RUNS, Agent, Outcome, State
+from forkjoin.core.model import FINAL, RUNS, Agent, State
+from forkjoin.core.outcome import Outcome
 from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
 

@@ -14,7 +14,8 @@ from forkjoin.adapters.contract import Adapter
 from forkjoin.agents.rate_limits import record_rate_limit
 from forkjoin.core.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
 from forkjoin.core.line_reader import Lines
-from forkjoin.core.model import Agent, Usage
+from forkjoin.core.model import Agent
+from forkjoin.core.result import Usage
 from forkjoin.services import Services
 from forkjoin.store.rows import Cost, Progress
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import anyio
 
-from forkjoin.core.model import Request
+from forkjoin.core.request import Request
 from forkjoin.core.session import Call
 from forkjoin.services import Services
 from forkjoin.store.rows import NewRequest

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.agents.prepare import workspace_of
-from forkjoin.core.model import Agent, Verify
+from forkjoin.core.model import Agent
+from forkjoin.core.result import Verify
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.process.executor import read_tail
 from forkjoin.services import Services

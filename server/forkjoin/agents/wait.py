@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from forkjoin.core.model import FINAL, Agent, Request
+from forkjoin.core.model import FINAL, Agent
+from forkjoin.core.request import Request
 from forkjoin.store.store import Store
 
 Until = Literal["all", "any"]

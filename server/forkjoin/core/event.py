@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from forkjoin.core.model import Usage
+from forkjoin.core.result import Usage
 
 #: Bytes of an event's text that the store keeps.
 TEXT_LIMIT = 2048

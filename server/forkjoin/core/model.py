@@ -1,11 +1,10 @@
-"""The model that all packages share: agents, their phases, results, requests and merge jobs.
+"""The model that all packages share: agents, their phases, and their projects and budgets.
 
 What a lead says about an agent at spawn is in `agent_spec.py`.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Literal
 
 from forkjoin.core.agent_spec import SpecParts
 
@@ -110,12 +109,6 @@ class Removal(IntEnum):
     NONE = 0
     MERGED = 1  #: only what is elsewhere, too
     DISCARD = 2  #: also what has to be kept first
-
-
-class Verify(StrEnum):
-    PASSED = "passed"
-    FAILED = "failed"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,167 +330,3 @@ class Budget:
     lead: str  #: '' for the whole repository
     limit_usd: float | None  #: none where nobody has set one
     spent_usd: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The outcome of an attempt, in the same form for all vendors."""
-
-    attempt: int
-    state: State
-    summary: str  #: the beginning of `output`, one line
-    output: str  #: the program's last message, cut at `OUTPUT_LIMIT` characters
-    commits: tuple[str, ...] = ()  #: newest first, "<short sha> <subject>"
-    commit: str | None = None  #: the tip of its branch
-    files_changed: int = 0
-    insertions: int = 0
-    deletions: int = 0
-    verify: Verify = Verify.NONE
-    verify_output: str = ""
-    score: float | None = None  #: the number that its judge printed
-    cost_usd: float | None = None
-    usage: Usage | None = None
-    duration_s: float = 0
-    peak_memory_bytes: int | None = None
-    error: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-#: Characters of a program's last message that a result keeps; the whole is in its log.
-OUTPUT_LIMIT = 16_000
-
-
-@dataclass(frozen=True, slots=True)
-class TreeLimits:
-    """Limits for the processes of one attempt together, or of all attempts; None for no limit."""
-
-    memory: int | None = None  #: bytes
-    cpus: float | None = None  #: at once
-    cpu_s: float | None = None  #: seconds of CPU time in all
-    processes: int | None = None  #: threads count as such
-    file_size: int | None = None  #: bytes of each file that one writes, what it prints among them
-    open_files: int | None = None  #: of each process
-
-
-UNLIMITED = TreeLimits()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt's process ended, as its executor tells it.
-
-    `lost` means that no end record was left: the machine or the shim vanished.
-    """
-
-    kind: Literal["exited", "signalled", "not_started", "timed_out", "limited", "lost"]
-    code: int = 0  #: exit code, or the signal's number
-    error: str = ""  #: why it could not be started, how it was lost, or which limit ended it
-    duration_s: float = 0
-    left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
-    peak_memory_bytes: int | None = None  #: the most that was seen; none where nobody has looked
-    passing: bool = False  #: whether nothing of it ever ran, for no fault of its own
-    asked: bool = False  #: whether it was asked to end
-
-    @property
-    def ok(self) -> bool:
-        return self.kind == "exited" and self.code == 0
-
-    def __str__(self) -> str:
-        match self.kind:
-            case "exited":
-                return f"exit {self.code}"
-            case "signalled":
-                return f"killed by signal {self.code}"
-            case "not_started":
-                return f"could not be started: {self.error}"
-            case "timed_out" | "limited":
-                return f"ended {self.error or 'by its time limit'}"
-            case "lost":
-                why = self.error or "the machine went down, or its supervisor was killed"
-                return f"lost, without an end record: {why}"
-
-
-#: What an agent asks: for words, or whether it may do something.
-RequestKind = Literal["question", "permission"]
-#: What is answered to the second.
-Decision = Literal["allow", "deny"]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A question or a request for permission that an agent waits for. The first answer counts."""
-
-    number: int
-    agent: int
-    kind: RequestKind
-    text: str
-    fallback: str  #: what counts where nobody has answered until it expires
-    asked: float  #: seconds since the epoch, as are the next two
-    expires: float
-    closed: float | None = None  #: when it was answered, expired or was withdrawn; none while it is open
-    said: str = ""  #: the answer; to a permission: `allow` or `deny`; '' where it was withdrawn
-    reason: str = ""
-    answered_by: str = ""  #: the lead, or the person; '' where nobody has
-
-    @property
-    def id(self) -> str:
-        return f"r{self.number}"
-
-    @property
-    def outcome(self) -> str:
-        """How the request was closed, to end a sentence."""
-        if not self.said:
-            return "withdrawn: its agent ended, was stopped, or waits for it no more"
-        why = f" ({self.reason})" if self.reason else ""
-        return f"answered by {self.answered_by or 'nobody in time'}: {self.said}{why}"
-
-
-#: How a branch lands: as a merge commit, or as one commit that has all of its changes.
-Strategy = Literal["merge", "squash"]
-#: Whether a conflict is only told, or an agent is spawned to resolve it.
-OnConflict = Literal["report", "agent"]
-
-
-class MergeJobState(StrEnum):
-    """Where a landing stands. What is being moved is on disk before the first file is touched."""
-
-    QUEUED = "queued"  #: asked for
-    MOVING = "moving"  #: merged and verified; the target is being moved
-    DONE = "done"  #: its answer is recorded
-
-
-@dataclass(frozen=True, slots=True)
-class MergeJob:
-    """One call of merge_worktree: branches on their way to a target."""
-
-    number: int
-    project: int
-    lead: str
-    agents: tuple[int, ...]
-    target: str  #: a full ref name, refs/heads/main
-    verify: str | None
-    dry_run: bool
-    environment: str
-    state: MergeJobState
-    created: float
-    move: str | None = None  #: JSON of what is being moved, or was; none where nothing is
-    answer: str | None = None  #: JSON of what was answered, once `DONE`
-    checkout: str = ""  #: the user's, where it was asked for; '' in a bare repository
-    strategy: Strategy = "merge"
-    include_failed: bool = False  #: also branches of agents that did not succeed
-    undoes: int | None = None  #: the number of the landing that it takes back
-    on_conflict: OnConflict = "report"
-
-    @property
-    def requesting_agent(self) -> int | None:
-        """The number of the agent that has asked for it; none where no agent has."""
-        number = self.lead.removeprefix(lead_of(0)[:-1])
-        return int(number) if number != self.lead and number.isdecimal() else None

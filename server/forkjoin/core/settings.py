@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, Val
 
 from forkjoin.core.agent_spec import Dollars, Minutes, Name, Permissions, Text
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Strategy, TreeLimits
+from forkjoin.core.merge_job import Strategy
+from forkjoin.core.tree_limits import TreeLimits
 
 #: Prefixes of variables that an agent gets neither from its lead's environment nor from its repository.
 RESERVED_VARIABLES = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")

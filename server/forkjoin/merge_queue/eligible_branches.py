@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from forkjoin.core.model import FINAL, Agent, State, Strategy
+from forkjoin.core.merge_job import Strategy
+from forkjoin.core.model import FINAL, Agent, State
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.merging.merge_branches_in_order import Branch
 from forkjoin.git.refs import Tip, describe_symbolic_target, find_symbolic_target

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forkjoin.core.error import GitRefusedError
-from forkjoin.core.model import MergeJob
+from forkjoin.core.merge_job import MergeJob
 from forkjoin.core.settings import Recipe
 from forkjoin.git import refs
 from forkjoin.services import Services

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Agent, MergeJob, OnConflict, Strategy
+from forkjoin.core.merge_job import MergeJob, OnConflict, Strategy
+from forkjoin.core.model import Agent
 from forkjoin.core.session import Caller
 from forkjoin.core.settings import Recipe
 from forkjoin.git.refs import find_branch, is_ancestor, short_name

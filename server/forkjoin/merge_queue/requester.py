@@ -5,7 +5,8 @@ import os
 from anyio import to_thread
 
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Agent, MergeJob, MergeJobState, State
+from forkjoin.core.merge_job import MergeJob, MergeJobState
+from forkjoin.core.model import Agent, State
 from forkjoin.git.refs import is_symbolic
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Services

@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 
 from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
-from forkjoin.core.model import FINAL, MergeJob, MergeJobState
+from forkjoin.core.merge_job import MergeJob, MergeJobState
+from forkjoin.core.model import FINAL
 from forkjoin.git.merging import move_target
 from forkjoin.git.merging.files_in_the_way import find_files_in_the_way
 from forkjoin.git.refs import find_tip, short_name

@@ -1,7 +1,7 @@
 """Undoing a merge job: the target moves back to the commit before it, or gets a commit that reverts the merge."""
 
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import MergeJob
+from forkjoin.core.merge_job import MergeJob
 from forkjoin.git import kept_refs
 from forkjoin.git.fast_import import make_commit
 from forkjoin.git.merge_tree import try_merge

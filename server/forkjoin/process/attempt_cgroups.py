@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from forkjoin.core.model import TreeLimits
+from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import cgroup_files, cgroup_root
 
 #: The folders in which this process can create cgroups. Cached, since the daemon stays in its cgroup.

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from anyio import CapacityLimiter, to_thread
 from forkjoin.core import file_lock
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import is_passing, words_of
-from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
+from forkjoin.core.outcome import Outcome
+from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
 from forkjoin.process import (
     attempt_cgroups,
     attempt_log,

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from forkjoin.core import file_lock
 from forkjoin.core.atomic_write import write_atomically
-from forkjoin.core.model import Outcome
+from forkjoin.core.outcome import Outcome
 from forkjoin.process import attempt_cgroups, attempt_processes, process_signals, process_table, shim, termination
 from forkjoin.process.environment import encode
 from forkjoin.process.process_table import Process, ProcessIdentity

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from forkjoin.core.atomic_write import write_atomically
-from forkjoin.core.model import UNLIMITED, TreeLimits
+from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
 from forkjoin.process import process_signals, shim_control
 from forkjoin.process.cgroup_root import CgroupRoot
 from forkjoin.process.process_table import ProcessIdentity

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from forkjoin.core.model import FINAL, Agent, Result, State
+from forkjoin.core.model import FINAL, Agent, State
+from forkjoin.core.result import Result
 
 
 def rank_candidates(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Agent]:

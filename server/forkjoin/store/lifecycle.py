@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from forkjoin.core.event import Event
-from forkjoin.core.model import FINAL, Agent, Merge, Pause, PauseKind, Removal, Result, State
+from forkjoin.core.model import FINAL, Agent, Merge, Pause, PauseKind, Removal, State
+from forkjoin.core.result import Result
 from forkjoin.core.session import Call
 from forkjoin.store import rows, transitions
 from forkjoin.store.agents import Columns

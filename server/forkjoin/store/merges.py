@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from forkjoin.core.model import Agent, Merge, MergeJob, MergeJobState
+from forkjoin.core.merge_job import MergeJob, MergeJobState
+from forkjoin.core.model import Agent, Merge
 from forkjoin.core.session import Call
 from forkjoin.store import rows
 from forkjoin.store.calls import remember

@@ -1,6 +1,7 @@
 """The records of projects: repositories, and what is known of each."""
 
-from forkjoin.core.model import Agent, MergeJob, Project
+from forkjoin.core.merge_job import MergeJob
+from forkjoin.core.model import Agent, Project
 from forkjoin.core.settings import Recipe
 from forkjoin.store import rows
 from forkjoin.store.database import Records

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable
 
 from forkjoin.core.error import CallerError
 from forkjoin.core.event import Noted
-from forkjoin.core.model import RUNS, Agent, Request, State
+from forkjoin.core.model import RUNS, Agent, State
+from forkjoin.core.request import Request
 from forkjoin.core.session import Call
 from forkjoin.store import rows, transitions
 from forkjoin.store.calls import remember

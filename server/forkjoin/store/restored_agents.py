@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from forkjoin.core.model import Result, State
+from forkjoin.core.model import State
+from forkjoin.core.result import Result
 from forkjoin.store import rows
 from forkjoin.store.database import Records, transaction
 from forkjoin.store.new_agents import record

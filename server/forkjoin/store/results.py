@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from forkjoin.core.model import FINAL, Agent, Merge, Result
+from forkjoin.core.model import FINAL, Agent, Merge
+from forkjoin.core.result import Result
 from forkjoin.store import rows
 from forkjoin.store.database import Records, transaction
 from forkjoin.store.queries import Queries

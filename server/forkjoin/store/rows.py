@@ -10,17 +10,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.core.agent_spec import Spec, SpecParts
-from forkjoin.core.model import (
-    Agent,
-    MergeJob,
-    OnConflict,
-    PauseKind,
-    PauseReason,
-    Request,
-    RequestKind,
-    Result,
-    Strategy,
-)
+from forkjoin.core.merge_job import MergeJob, OnConflict, Strategy
+from forkjoin.core.model import Agent, PauseKind, PauseReason
+from forkjoin.core.request import Request, RequestKind
+from forkjoin.core.result import Result
 from forkjoin.core.settings import Recipe
 
 Row = dict[str, Any]

@@ -7,7 +7,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import get_args
 
-from forkjoin.core.model import Merge, MergeJobState, PauseReason, RequestKind, State
+from forkjoin.core.merge_job import MergeJobState
+from forkjoin.core.model import Merge, PauseReason, State
+from forkjoin.core.request import RequestKind
 from forkjoin.store.damaged_database import open_read_only
 from forkjoin.store.rows import Row
 

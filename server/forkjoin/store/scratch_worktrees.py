@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Json, TypeAdapter
 
-from forkjoin.core.model import MergeJob
+from forkjoin.core.merge_job import MergeJob
 from forkjoin.core.settings import Recipe
 from forkjoin.store.database import Records, transaction
 from forkjoin.store.port_blocks import find_ports

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import TEXT_LIMIT, Event, text_of
-from forkjoin.core.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, PauseKind, Result, State
+from forkjoin.core.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, PauseKind, State
+from forkjoin.core.result import Result
 from forkjoin.store import rows
 from forkjoin.store.queries import Queries
 

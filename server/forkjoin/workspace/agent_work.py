@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forkjoin.core.model import Agent, Verify
+from forkjoin.core.model import Agent
+from forkjoin.core.result import Verify
 from forkjoin.git import diff, repository
 from forkjoin.git.refs import find_tip
 from forkjoin.git.worktrees import autocommit

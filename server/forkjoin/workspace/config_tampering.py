@@ -16,7 +16,8 @@ from typing import Any
 
 from anyio import to_thread
 
-from forkjoin.core.model import Agent, MergeJob
+from forkjoin.core.merge_job import MergeJob
+from forkjoin.core.model import Agent
 from forkjoin.core.regular_file import read_regular
 from forkjoin.core.trust_records import digest
 from forkjoin.git import config_snapshot

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
+from forkjoin.core.outcome import Outcome
 from forkjoin.core.redaction import redact_end, secrets_of
+from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
 from forkjoin.process.executor import AttemptSpec, Executor, read_tail
 
 #: The bytes of the end of the output that are returned. Errors are usually at the end.

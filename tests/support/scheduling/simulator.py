@@ -26,8 +26,10 @@ from forkjoin.agents.lead_environment import find_environment
 from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.event import Noted, RateLimited
 from forkjoin.core.lead_environments import LeadEnvironments
-from forkjoin.core.model import CALLING, FINAL, Agent, Merge, Outcome, PauseKind, Result, State, Verify
+from forkjoin.core.model import CALLING, FINAL, Agent, Merge, PauseKind, State
+from forkjoin.core.outcome import Outcome
 from forkjoin.core.paths import Home
+from forkjoin.core.result import Result, Verify
 from forkjoin.core.settings import Limits, Recipe, Settings
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.scheduling.machine_capacity import MachineState, program_key, update_need

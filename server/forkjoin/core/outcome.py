@@ -1,0 +1,39 @@
+"""The outcomes of processes that an executor ran."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt's process ended, as its executor tells it.
+
+    `lost` means that no end record was left: the machine or the shim vanished.
+    """
+
+    kind: Literal["exited", "signalled", "not_started", "timed_out", "limited", "lost"]
+    code: int = 0  #: exit code, or the signal's number
+    error: str = ""  #: why it could not be started, how it was lost, or which limit ended it
+    duration_s: float = 0
+    left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
+    peak_memory_bytes: int | None = None  #: the most that was seen; none where nobody has looked
+    passing: bool = False  #: whether nothing of it ever ran, for no fault of its own
+    asked: bool = False  #: whether it was asked to end
+
+    @property
+    def ok(self) -> bool:
+        return self.kind == "exited" and self.code == 0
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "exited":
+                return f"exit {self.code}"
+            case "signalled":
+                return f"killed by signal {self.code}"
+            case "not_started":
+                return f"could not be started: {self.error}"
+            case "timed_out" | "limited":
+                return f"ended {self.error or 'by its time limit'}"
+            case "lost":
+                why = self.error or "the machine went down, or its supervisor was killed"
+                return f"lost, without an end record: {why}"
