@@ -8,9 +8,10 @@ class BrokenBeforeError(Exception):
 
 
 async def longest_passing(length: int, passes: Callable[[int], Awaitable[bool]]) -> int:
-    """Return how many branches, from the first, pass together: all, or those before the one that breaks verify.
+    """Return how many branches, from the first on, pass verify together.
 
-    This takes at most ⌈log2 (length + 1)⌉ + 1 calls of `passes`.
+    These are all branches, or those before the branch that breaks verify. This takes at most ⌈log2 (length + 1)⌉ + 1
+    calls of `passes`.
 
     Args:
         length: How many branches there are.

@@ -52,7 +52,9 @@ class ConflictPreview:
         self.pairs: dict[int, list[ConflictingPair]] = {}  #: by the numbers of projects where agents run
 
     async def compare(self, project: int, agents: Sequence[Agent], target: str | None) -> list[ConflictingPair]:
-        """Return which of the agents' work conflicts, with each other's or with the target.
+        """Return the pairs of agents whose work conflicts.
+
+        A pair may also be an agent and the target.
 
         Args:
             target: A full ref name, or `None` to compare the agents only with each other.
@@ -74,7 +76,10 @@ class ConflictPreview:
         return [pair for pair in found if pair.files]
 
     async def _find_commit(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
-        """Return a commit of the agent's work, including uncommitted files, or `None` if there is no work."""
+        """Return a commit of the agent's work, including uncommitted files.
+
+        Return `None` if there is no work.
+        """
         if agent.state in FINAL:
             commit = await find_work_end(self._services.store, common_dir, agent)
         elif agent.worktree.prepared:
@@ -87,7 +92,7 @@ class ConflictPreview:
     async def _find_files(
         self, common_dir: str, pairs: Sequence[tuple[str, str]], aside: dict[str, str]
     ) -> dict[frozenset[str], tuple[str, ...]]:
-        """Return the conflicting files of each pair of commits, from the cache where possible."""
+        """Return the conflicting files of each pair of commits, and cache them."""
         files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
         new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
@@ -99,7 +104,7 @@ class ConflictPreview:
         return files
 
     async def watch(self) -> None:
-        """Compare the agents of each repository where agents run, again and again, until cancelled."""
+        """Compare the agents of each project where agents run, until cancelled."""
         while True:
             began = anyio.current_time()
             try:

@@ -11,14 +11,17 @@ from forkjoin.workspace.agent_work import find_work_end
 
 
 async def find_original_agent(store: Store, agent: Agent) -> Agent:
-    """Return the agent whose work a chain of resolvers goes back to. Return any other agent itself."""
+    """Return the agent whose work a chain of resolvers goes back to.
+
+    An agent that is no resolver is returned unchanged.
+    """
     async for resolved in _walk_resolved_agents(store, agent):
         agent = resolved
     return agent
 
 
 async def find_resolved_agents(context: MergeContext, resolver: Agent, tip: str) -> dict[int, str]:
-    """Return the agents that are merged together with a resolver, each with its final commit.
+    """Return the agents merged together with a resolver, and their final commits.
 
     These are the agents whose conflict it resolves, directly or through other resolvers. The walk along this chain
     ends at an agent that is merged already, or whose work `tip` does not contain completely.
@@ -35,7 +38,7 @@ async def find_resolved_agents(context: MergeContext, resolver: Agent, tip: str)
 
 
 async def find_undone_agents(context: MergeContext, tip: str, target_commit: str) -> list[Agent]:
-    """Return the agents whose merge was undone in the target, and would come back by merging `tip`."""
+    """Return the agents whose undone merge would come back by merging `tip`."""
     new = set((await git.output(context.common_dir, "rev-list", tip, f"^{target_commit}", "--")).split())
     jobs = await context.services.store.merges.into(context.job.project, context.job.target)
     merged = [branch for job in jobs for branch in MERGE_REPORT.validate_json(job.answer or "").merged]
@@ -45,7 +48,10 @@ async def find_undone_agents(context: MergeContext, tip: str, target_commit: str
 
 
 async def _walk_resolved_agents(store: Store, agent: Agent) -> AsyncIterator[Agent]:
-    """Yield the agent whose conflict this agent resolves, then the agent whose conflict that agent resolves, etc."""
+    """Yield the agent whose conflict this agent resolves.
+
+    If that agent is a resolver too, yield the agent whose conflict it resolves, and so on.
+    """
     while agent.conflict.agent is not None and await store.agents.final_states([agent.conflict.agent]):
         agent = await store.agents.get(agent.conflict.agent)
         yield agent

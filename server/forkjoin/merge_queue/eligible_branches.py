@@ -56,7 +56,7 @@ async def find_eligible_branches(
 
 
 async def _skip_worse_candidates(context: MergeContext, agents: Sequence[Agent]) -> dict[int, SkippedBranch]:
-    """Skip each ended candidate that ranks below another candidate for the same task in this job."""
+    """Skip each ended candidate that ranks below another candidate in this job."""
     candidates = [agent for agent in agents if agent.candidates.first]
     best: dict[int, Agent] = {}
     ranked = rank_candidates(candidates, await context.services.store.results.get_all(candidates))
@@ -72,9 +72,9 @@ async def _skip_worse_candidates(context: MergeContext, agents: Sequence[Agent])
 
 
 def _sort(agents: Sequence[Agent], dependencies: Mapping[int, AbstractSet[int]]) -> list[Agent]:
-    """Return the agents in the given order, except that each agent follows its dependencies and its resolvers.
+    """Return the agents in the given order, each after its dependencies.
 
-    A circle is broken at its first agent.
+    Each agent also follows its resolvers. A circle is broken at its first agent.
 
     Args:
         dependencies: The agents that each agent depends on, directly or indirectly.
@@ -131,7 +131,7 @@ class _EligibilityChecks:
         return EligibleBranch(agent, branch, await find_resolved_agents(self.context, agent, tip.commit))
 
     async def _skip_by_state(self, agent: Agent) -> SkippedBranch | None:
-        """Skip an agent that a person is attached to, that has not ended, or that did not succeed."""
+        """Skip an agent that is attached, has not ended, or did not succeed."""
         if agent.number in self.context.services.attached:
             return skip(agent.id, SkipReason.ATTACHED)
         if agent.state not in FINAL:
@@ -141,7 +141,10 @@ class _EligibilityChecks:
         return None
 
     async def _skip_missing_branch(self, agent: Agent) -> SkippedBranch:
-        """Return why an agent has no branch to merge: deleted, merged before, or a symbolic ref."""
+        """Return why an agent has no branch to merge.
+
+        The branch was deleted, merged before, or is a symbolic ref.
+        """
         result = await self.context.services.store.results.get(agent.number)
         if result and result.commit and await self.context.is_ancestor(result.commit, self.target):
             has_commits = result.commit != agent.worktree.base
@@ -152,9 +155,10 @@ class _EligibilityChecks:
         return skip(agent.id, SkipReason.BRANCH_IS_SYMBOLIC, describe_symbolic_target(target))
 
     async def _skip_by_commit(self, agent: Agent, tip: str) -> SkippedBranch | None:
-        """Skip a branch that moved since its agent's end, has no commits, or was squashed into the target before.
+        """Skip a branch because of the commit it is at.
 
-        Skip also a resolver that left the conflict, or whose branch brings back work that was undone.
+        The branch moved since its agent's end, has no commits, or was squashed into the target before. Skip also a
+        resolver that left the conflict, or whose branch brings back work that was undone.
         """
         if skipped := await self._skip_moved_branch(agent, tip):
             return skipped
@@ -167,7 +171,10 @@ class _EligibilityChecks:
         return await self._skip_resolver(agent, tip) if agent.conflict.agent is not None else None
 
     async def _skip_moved_branch(self, agent: Agent, tip: str) -> SkippedBranch | None:
-        """Skip a branch with commits that were added after its agent's end, so that nobody has reviewed them."""
+        """Skip a branch that got commits after its agent's end.
+
+        Nobody has reviewed these commits.
+        """
         ended_at = await find_result_commit(self.context.services.store, agent)
         if tip == ended_at:
             return None
@@ -178,7 +185,10 @@ class _EligibilityChecks:
         return skip(agent.id, SkipReason.MOVED_SINCE_END, moved, moved.name)
 
     async def _skip_resolver(self, agent: Agent, tip: str) -> SkippedBranch | None:
-        """Skip a resolver whose branch still has the conflict, or brings back work that was undone in the target."""
+        """Skip a resolver whose branch can't be merged.
+
+        The branch still has the conflict, or brings back work that was undone in the target.
+        """
         if agent.state is not State.SUCCEEDED and (
             why := await merge_in_worktree.describe_unresolved(
                 self.context.common_dir, agent.worktree.base, agent.conflict.commit, tip
@@ -190,9 +200,9 @@ class _EligibilityChecks:
         return skip(agent.id, SkipReason.RESTORES_UNDONE_WORK, printable_list(missing)) if missing else None
 
     async def _find_inherited_work(self, agent: Agent, tip: str) -> dict[Agent, str]:
-        """Return the dependencies whose work `tip` contains and the target doesn't, each with its final commit.
+        """Return the dependencies whose work `tip` contains and the target lacks.
 
-        A dependency without commits stands for its own dependencies.
+        The values are the dependencies' final commits. A dependency without commits stands for its own dependencies.
         """
         found, numbers = dict[Agent, str](), list(agent.dependencies.after)
         is_ancestor = self.context.is_ancestor
@@ -211,9 +221,10 @@ class _EligibilityChecks:
         return squashed is not None and await self.context.is_ancestor(squashed[1], self.target)
 
     def _pick_one_candidate_each(self, inherited: Mapping[Agent, str], squashed: set[int]) -> list[Agent]:
-        """Return the agents, but only one of several candidates for a task that ended at the same commit.
+        """Return the agents, but only one of several candidates at the same commit.
 
-        A candidate that is or will be in the target is preferred.
+        Candidates are compared only with candidates for the same task. A candidate that is or will be in the target is
+        preferred.
         """
 
         def is_missing(agent: Agent) -> bool:
@@ -227,7 +238,7 @@ class _EligibilityChecks:
     def _skip_without_base(
         self, agent: Agent, base_agents: Sequence[Agent], squashed: set[int]
     ) -> SkippedBranch | None:
-        """Skip a branch that contains the work of an agent that is neither merged nor will be."""
+        """Skip a branch with the work of an agent that won't be in the target."""
         for other in base_agents:
             if other.number not in squashed.union(self.results) and not other.timing.removed:
                 return skip(agent.id, SkipReason.BASE_AGENT_NOT_NAMED, other.label, self.context.target_name)
@@ -237,16 +248,20 @@ class _EligibilityChecks:
         return None
 
     def _find_base(self, agent: Agent, base_agents: Sequence[Agent], squashed: set[int]) -> str | None:
-        """Return where the branch's own work begins, if the target gets its base agents' work in other commits.
+        """Return the commit from which the branch's own work begins.
 
-        Return `None` if git finds the merge base by itself.
+        This matters if the target gets the work of the base agents in other commits. Return `None` if git finds the
+        merge base by itself.
         """
         squash = self.context.job.strategy == "squash"
         in_other_commits = {other.number for other in base_agents if squash or other.number not in self.results}
         return agent.worktree.base if in_other_commits and in_other_commits <= squashed.union(self.results) else None
 
     async def _find_squashed_tip(self, agent: Agent, tip: str) -> str | None:
-        """Return the commit of the branch that was squashed into the target, if both still contain that work."""
+        """Return the commit of the branch that was squashed into the target before.
+
+        Return `None` if the branch or the target no longer contains that work.
+        """
         if agent.attempt == 1:
             return None
         squashed = await self.context.services.store.merges.last_squash(agent, self.context.job)

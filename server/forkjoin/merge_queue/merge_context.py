@@ -32,11 +32,17 @@ class MergeContext:
 
     @property
     def verify(self) -> str | None:
-        """The verify command to run; `None` if the job has none, or is a dry run."""
+        """The verify command to run.
+
+        `None` if the job has no verify command, or is a dry run.
+        """
         return None if self.job.dry_run else self.job.verify
 
     async def is_ancestor(self, commit: str, tip: str) -> bool:
-        """Return whether `commit` is an ancestor of `tip`. Return False if the commit no longer exists."""
+        """Return whether `commit` is an ancestor of `tip`.
+
+        Return False if the commit no longer exists.
+        """
         try:
             return await refs.is_ancestor(self.common_dir, commit, tip)
         except GitRefusedError:

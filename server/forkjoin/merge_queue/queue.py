@@ -35,7 +35,9 @@ class MergeOptions:
 async def enqueue(
     services: Services, caller: Caller, into: str | None, options: MergeOptions, *, confirmed: bool
 ) -> MergeJob:
-    """Record a merge job. Return the job that was recorded before if the call is a repeated one.
+    """Record a merge job.
+
+    If the call repeats an earlier call, return the job that was recorded then.
 
     Args:
         into: The target branch; `None` for the branch checked out in the caller's folder.
@@ -95,7 +97,10 @@ async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, 
 
 
 async def _find_last_merge(services: Services, project: int, common_dir: str, target: str) -> MergeJob | None:
-    """Return the last merge job whose commit the target still contains. A person may have reset the target."""
+    """Return the last merge job whose commit the target still contains.
+
+    A person may have reset the target since.
+    """
     for job in await services.store.merges.not_undone(project, target):
         assert job.move is not None
         if await is_ancestor(common_dir, PLANNED_MOVE.validate_json(job.move).move.new, target):
@@ -113,7 +118,9 @@ async def _find_agents_own_branch(services: Services, caller: Caller) -> str | N
 
 
 async def find_target(checkout: Checkout, into: str | None) -> str:
-    """Return the full ref name of the branch to merge into; by default the branch that is checked out.
+    """Return the full ref name of the branch to merge into.
+
+    The default is the branch that is checked out.
 
     Raises:
         CallerError: There is no such branch, or none is checked out.
@@ -139,7 +146,9 @@ def _check_not_protected(protected: Sequence[str], target: str) -> None:
 
 
 async def wait_for_report(store: Store, job: MergeJob, timeout_s: float = math.inf) -> MergeReport | None:
-    """Wait until a job is done, and return its report. Return `None` after `timeout_s` seconds.
+    """Wait until a job is done, and return its report.
+
+    Return `None` after `timeout_s` seconds.
 
     Raises:
         CallerError: The job failed.

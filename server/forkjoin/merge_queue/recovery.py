@@ -16,7 +16,9 @@ from forkjoin.git.worktrees.worktree_folder import worktree_path_of
 
 
 async def settle_interrupted_move(common_dir: str, move: move_target.TargetMove, owner: str) -> bool:
-    """Return whether an interrupted move reached the target. If it didn't, roll back the files in the checkout.
+    """Settle an interrupted move. Return whether the target has moved.
+
+    If the target has not moved, the files in the checkout are rolled back.
 
     Args:
         owner: The name under which the checkout's index is locked.
@@ -40,9 +42,9 @@ async def settle_interrupted_move(common_dir: str, move: move_target.TargetMove,
 
 
 async def _find_checkout(common_dir: str, move: move_target.TargetMove) -> tuple[str, Path] | None:
-    """Return the path and git folder of the checkout that the move began in, or `None` if it is gone.
+    """Return the path and git folder of the checkout that the move began in.
 
-    A checkout that was moved to another folder is found by its git folder.
+    Return `None` if the checkout is gone. A checkout that was moved to another folder is found by its git folder.
     """
     if move.checkout is None:
         return None

@@ -117,7 +117,10 @@ class MergeReport:
     note: str | None = None  #: what else the lead should know
 
     def merge_states(self) -> dict[int, Merge]:
-        """Return each agent's new merge state, by number. Omit skipped branches that may still be merged."""
+        """Return each agent's new merge state, by number.
+
+        Skipped branches that may still be merged are omitted.
+        """
         groups = (
             (self.merged, Merge.MERGED),
             (self.conflicted, Merge.CONFLICTED),

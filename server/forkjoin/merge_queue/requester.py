@@ -13,15 +13,19 @@ from forkjoin.services import Services
 
 
 async def find_environment(services: Services, job: MergeJob) -> dict[str, str] | None:
-    """Return the environment for the job's verify command, or `None` if a restart has lost it."""
+    """Return the environment for the job's verify command.
+
+    Return `None` if a restart has lost the environment.
+    """
     agent = await _find_requesting_agent(services, job)
     return services.environments.find(job.environment, job.project, agent.root_lead if agent else job.lead)
 
 
 async def lacks_environment(services: Services, job: MergeJob) -> bool:
-    """Return whether the job must wait until its lead connects again and brings its environment.
+    """Return whether the job must wait until its lead connects again.
 
-    A job whose move was interrupted never waits, and neither does a job that will be refused: both run no verify.
+    The lead brings the environment that verify needs. A job whose move was interrupted never waits, and neither does a
+    job that will be refused: both run no verify.
     """
     runs_verify = job.verify and not job.dry_run and job.state is MergeJobState.QUEUED
     if not runs_verify or await find_environment(services, job) is not None:
@@ -48,9 +52,9 @@ async def check_requesting_agent(services: Services, job: MergeJob) -> None:
 
 
 async def check_own_branch_target(services: Services, agent: Agent) -> None:
-    """Raise a CallerError if a merge into the agent's branch would change anything outside its worktree.
+    """Raise a CallerError if a merge would change more than the agent's worktree.
 
-    That is the case if the branch is a symbolic ref, or is checked out in another worktree.
+    The merge is into the agent's branch. The branch may be a symbolic ref, or checked out in another worktree.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     if await is_symbolic(common_dir, agent.ref):

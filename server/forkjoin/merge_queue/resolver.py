@@ -56,7 +56,10 @@ class ResolverAssignments:
 
 
 async def assign_resolvers(context: MergeContext, report: MergeReport) -> ResolverAssignments:
-    """Choose or prepare a resolver for each conflict of a job that has moved its target."""
+    """Choose or prepare a resolver for each conflict of a job.
+
+    The job has moved its target.
+    """
     store, job = context.services.store, context.job
     naming = await find_naming_scheme(context.common_dir, context.services.home.worktrees)
     assignments = ResolverAssignments({}, [], naming)
@@ -87,7 +90,10 @@ async def _unless_git_refuses(agent: Agent, result: Awaitable[T]) -> T | None:
 
 
 async def _is_stuck(context: MergeContext, resolver: Agent) -> bool:
-    """Return whether a resolver contains, or will contain, the work of a dependency that won't be merged."""
+    """Return whether a resolver depends on work that won't be merged.
+
+    The resolver contains, or will contain, that work.
+    """
     for other in await context.services.store.agents.get_all(resolver.dependencies.after):
         is_gone = other.timing.removed is not None and other.merge is not Merge.MERGED
         if is_gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
@@ -99,7 +105,10 @@ async def _is_stuck(context: MergeContext, resolver: Agent) -> bool:
 
 
 async def _find_current_conflict(context: MergeContext, report: MergeReport, resolver: Agent) -> MergeConflict | None:
-    """Return the conflict that a resolver works on, or `None` if the target or the conflicting work has changed."""
+    """Return the conflict that a resolver works on.
+
+    Return `None` if the target or the conflicting work has changed.
+    """
     if not (report.commit and resolver.conflict.agent):
         return None
     if not await context.is_ancestor(report.commit, resolver.worktree.base):

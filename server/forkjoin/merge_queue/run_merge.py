@@ -49,7 +49,9 @@ class MergeRunner:
         self._failures: dict[int, int] = {}  #: by jobs' numbers
 
     async def run(self, job: MergeJob, environment: Mapping[str, str] | None) -> None:
-        """Run a job and record its report. Record nothing if the job must wait for its environment.
+        """Run a job and record its report.
+
+        Nothing is recorded if the job must wait for its environment.
 
         Raises:
             Exception: The job should be run again after a pause.
@@ -141,7 +143,9 @@ def _describe_error(job: MergeJob, error: Exception) -> str:
 
 
 async def _run(context: MergeContext) -> MergeReport | None:
-    """Merge, and move the target. Return the report, or `None` if the job must wait for its environment.
+    """Merge, and move the target. Return the report.
+
+    Return `None` if the job must wait for its environment.
 
     Raises:
         CallerError: The job can't be done, or the target kept moving.
@@ -165,7 +169,10 @@ async def _plan(context: MergeContext) -> PlannedMove:
 
 
 async def _settle_move(context: MergeContext) -> MergeReport | None:
-    """Finish the move that was interrupted. Return its report, or `None` if the target has moved since."""
+    """Finish the move that was interrupted. Return its report.
+
+    Return `None` if the target has moved since.
+    """
     assert context.job.move is not None
     plan = PLANNED_MOVE.validate_json(context.job.move)
     if await settle_interrupted_move(context.common_dir, plan.move, context.lock_owner):

@@ -42,7 +42,9 @@ class ScratchVerifier:
         self._was_replaced = False
 
     async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str:
-        """Run verify on a commit, unless its result is recorded. Return why it fails, or "" if it passes.
+        """Run verify on a commit, unless its result is recorded.
+
+        Return why verify fails, or an empty string if it passes.
 
         Args:
             agents: The agents whose branches the commit contains; verify sees their ids.
@@ -60,7 +62,9 @@ class ScratchVerifier:
         return why
 
     async def _prepare(self, commit: str) -> ScratchWorktree:
-        """Return a scratch worktree with the commit's files. Replace a damaged worktree once.
+        """Return a scratch worktree with the commit's files.
+
+        A damaged worktree is replaced once.
 
         Raises:
             CallerError: The replacement was damaged too, so verify seems to leave files that can't be deleted.
@@ -86,7 +90,7 @@ class ScratchVerifier:
         return await self._store.scratch_worktrees.take(self._context.job, self._context.recipe)
 
     async def _check_out(self, scratch: ScratchWorktree, commit: str) -> None:
-        """Check out a commit's files, and update the files shared with the user's checkout.
+        """Check out a commit's files, and update the files copied from the checkout.
 
         Ignored files of an earlier run stay only if the commit of that run is in the target now. Otherwise the code
         of an agent that was not merged may have written them.
@@ -135,7 +139,10 @@ class ScratchVerifier:
         return why
 
     async def _run_verify(self, workspace: Workspace, command: str) -> str:
-        """Make the worktree ready and run verify. Return why one of them fails, or "" if both pass."""
+        """Make the worktree ready and run verify.
+
+        Return why one of them fails, or an empty string if both pass.
+        """
         ready = await workspace.make_ready()
         if ready.failed:
             return ready.failed[-_OUTPUT_CHARS:]
@@ -145,7 +152,10 @@ class ScratchVerifier:
 
 
 async def forget_runs(context: MergeContext) -> None:
-    """End and forget everything that a merge job ran. The scratch worktree stays for the next job."""
+    """End and forget everything that a merge job ran.
+
+    The scratch worktree stays for the next job.
+    """
     handles = re.compile(rf"t\d+-{context.job.number}-")
     try:
         await end_runs(context.services, filter(handles.match, await context.services.executor.list_handles()))
@@ -197,7 +207,10 @@ async def list_runs(services: Services, number: int) -> list[str]:
 
 
 async def end_runs(services: Services, handles: Iterable[str]) -> list[str]:
-    """End the runs' processes and forget the runs. Return the processes that could not be ended."""
+    """End the runs' processes and forget the runs.
+
+    Return the processes that could not be ended.
+    """
     all_left: list[str] = []
     for handle in handles:
         if left := await services.executor.cancel(handle, services.settings.limits.stop_grace_s):

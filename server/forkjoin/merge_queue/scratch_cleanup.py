@@ -27,9 +27,10 @@ _DAY_S = 24 * 3600.0
 
 
 async def remove_unused_scratches(services: Services) -> None:
-    """Remove the scratch worktrees that are retired or unused, and folders of scratch worktrees without a record.
+    """Remove the scratch worktrees that are retired or unused.
 
-    A removal that fails is logged, and tried again by the next call.
+    Remove also the folders of scratch worktrees without a record. A removal that fails is logged, and tried again by
+    the next call.
     """
     folders = await to_thread.run_sync(_find_folders, services.home.worktrees)
     orphans = [
@@ -61,7 +62,10 @@ def _find_folders(worktrees: Path) -> set[Path]:
 
 
 async def _is_target_gone(services: Services, scratch: ScratchWorktree) -> bool:
-    """Return whether the repository has no such branch. Return False if the repository can't be read."""
+    """Return whether the target no longer exists.
+
+    Return False if the repository can't be read.
+    """
     common_dir = (await services.store.projects.get(scratch.project)).common_dir
     try:
         return scratch.target not in await find_tips(common_dir, [scratch.target])
@@ -82,9 +86,10 @@ async def _remove(services: Services, scratch: ScratchWorktree) -> None:
 
 
 async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: str) -> bool:
-    """Run the worktree's teardown command, if any. Return False if no session's environment is there to run it in.
+    """Run the worktree's teardown command, if there is one.
 
-    A teardown command that fails is logged. It doesn't keep the worktree.
+    Return False if the project has no session that lends its environment to the command. A teardown command that fails
+    is logged. It doesn't keep the worktree.
     """
     number, path = scratch.number, scratch_path(services.home, scratch.number)
     if scratch.recipe.teardown is None or not await to_thread.run_sync(is_folder, path):
@@ -100,7 +105,10 @@ async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: s
 
 
 async def _remove_unrecorded(services: Services, path: Path) -> None:
-    """Remove the scratch worktree at `path`, which has no record. Leave anything else that is there."""
+    """Remove a scratch worktree that has no record.
+
+    Anything else at `path` stays.
+    """
     if common_dir := await to_thread.run_sync(find_scratch, path):
         await end_runs(services, await list_runs(services, int(path.name.removeprefix(PREFIX))))
         await worktree.remove(common_dir, path)

@@ -57,7 +57,9 @@ _CHANGES_SETTINGS = (
 
 
 async def merge_all(context: MergeContext) -> PlannedMove:
-    """Merge and verify the job's branches, and return the move of the target that would publish them.
+    """Merge and verify the job's branches. Return the move of the target.
+
+    The move publishes the branches once it is applied.
 
     Raises:
         CallerError: The target is gone, busy, or fails verify without any of the branches.
@@ -79,7 +81,10 @@ async def merge_all(context: MergeContext) -> PlannedMove:
 
 
 async def _note_changed_settings(context: MergeContext, train: "_MergeTrain") -> str | None:
-    """Return a note if the merge changes forkjoin.toml, which names commands that forkjoin runs."""
+    """Return a note if the merge changes forkjoin.toml.
+
+    That file names commands that forkjoin runs.
+    """
     arguments = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
     changed, _, _ = await git.run(context.common_dir, *arguments, ok_codes=(0, 1))
     return _CHANGES_SETTINGS if changed else None
@@ -140,7 +145,10 @@ class _MergeTrain:
         return self.cars[length - 1].head if length else self.start
 
     async def run(self, branches: Sequence[EligibleBranch | SkippedBranch]) -> None:
-        """Merge all eligible branches that merge and pass verify. Record why the others are left out."""
+        """Merge all eligible branches that merge and pass verify.
+
+        Record why the other branches are left out.
+        """
         self.failures |= {int(one.id[1:]): one for one in branches if isinstance(one, SkippedBranch)}
         eligible = [one for one in branches if isinstance(one, EligibleBranch)]
         await self._merge_in_batches(await self._reject_malformed(eligible))
@@ -191,7 +199,10 @@ class _MergeTrain:
                 self.failures[number] = replace(failure, hunks=tuple(hunks))
 
     async def _append(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
-        """Merge branches onto the train. Return the branches that may merge once more branches are on the train."""
+        """Merge branches onto the train.
+
+        Return the branches that may merge once more branches are on the train.
+        """
         ready: list[EligibleBranch] = []
         for entry in entries:  # in order, as each check depends on the branches before
             if not self._skip_without_dependencies(entry, ready):
@@ -209,7 +220,10 @@ class _MergeTrain:
     async def _save_submodule_commits(
         self, entries: Sequence[EligibleBranch], outcomes: Sequence[MergeOutcome]
     ) -> dict[int, SkippedBranch]:
-        """Save the submodule commits that the branches refer to. Skip the branches for which that fails."""
+        """Save the submodule commits that the branches refer to.
+
+        Return the branches for which that fails, as skipped branches.
+        """
         skipped: dict[int, SkippedBranch] = {}
         for entry, outcome in zip(entries, outcomes, strict=True):
             if isinstance(outcome, MergeCommit) and outcome.submodules:
@@ -222,7 +236,10 @@ class _MergeTrain:
         return skipped
 
     def _skip_without_dependencies(self, entry: EligibleBranch, ready: Sequence[EligibleBranch]) -> bool:
-        """Skip a branch unless the branches it needs are on the train, ready, or merged before. Return if skipped."""
+        """Skip a branch if a branch that it needs is missing.
+
+        Return whether the branch is skipped. A branch on the train, ready, or merged before is not missing.
+        """
         present = {one.agent.number for one in (*(car.entry for car in self.cars), *ready)}
         missing = sorted(entry.branch.needs - present - self._already_merged())
         if missing:
@@ -253,7 +270,9 @@ class _MergeTrain:
         return False
 
     async def _reject_what_breaks_verify(self) -> list[EligibleBranch] | None:
-        """Verify the new cars. Reject the first branch that breaks verify, and take it off the train.
+        """Verify the new cars, and take the first that breaks verify off the train.
+
+        The branch of that car is rejected.
 
         Returns:
             The branches after the rejected branch, which leave the train too. `None` if verify passes.
@@ -277,9 +296,10 @@ class _MergeTrain:
         return not await self._verify(length)
 
     async def _verify(self, length: int) -> str:
-        """Run verify on the verified cars plus `length` more. Return why it fails, or "" if it passes.
+        """Run verify on the verified cars plus `length` more.
 
-        The result for a commit is recorded, so verify runs only once for it.
+        Return why verify fails, or an empty string if it passes. The result for a commit is recorded, so verify runs
+        only once for it.
         """
         if self.context.verify is None or (length == 0 and self.verified):
             return ""
@@ -295,7 +315,7 @@ def _is_already_merged(failure: ConflictedBranch | RejectedBranch | SkippedBranc
 def _skip_with(
     failure: ConflictedBranch | RejectedBranch | SkippedBranch, resolver: Agent, number: int
 ) -> SkippedBranch:
-    """Return the skipped branch of an agent whose conflict a resolver resolves that is not merged itself."""
+    """Return the skipped branch of an agent whose resolver is not merged."""
     if isinstance(failure, SkippedBranch) and _is_already_merged(failure):
         return replace(failure, id=f"a{number}")
     return skip(f"a{number}", SkipReason.RESOLVER_NOT_MERGED, resolver.label)

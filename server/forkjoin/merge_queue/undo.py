@@ -42,7 +42,7 @@ async def undo(context: MergeContext, undone: MergeJob) -> PlannedMove:
 
 
 async def _revert(context: MergeContext, move: move_target.TargetMove, now: str, ids: tuple[str, ...]) -> str:
-    """Make a commit on top of the target's commit `now` that reverts the move. Return the commit."""
+    """Make a commit on top of `now` that reverts the move. Return the commit."""
     merged = await try_merge(context.common_dir, now, move.old, move.new)
     if merged.conflicts:
         raise CallerError(

@@ -30,7 +30,9 @@ _CPU_PERIOD_US = 100_000
 
 
 def plan(folder: Path, limits: TreeLimits, total_limits: TreeLimits) -> dict[str, object]:
-    """Return the part of spec.json that says which cgroups the shim creates for a new attempt.
+    """Return the part of spec.json that describes a new attempt's cgroups.
+
+    The shim creates these cgroups.
 
     Args:
         folder: The attempt's folder.
@@ -44,14 +46,20 @@ def plan(folder: Path, limits: TreeLimits, total_limits: TreeLimits) -> dict[str
 
 
 def place(roots: Iterable[cgroup_root.CgroupRoot], home: str, attempt: str) -> list[str]:
-    """Return the folders of an attempt's cgroups, one for each root, within the cgroup around all attempts."""
+    """Return the folders of an attempt's cgroups, one for each root.
+
+    Each folder is within the cgroup around all attempts.
+    """
     return [f"{root.folder}/{cgroup_files.PREFIX}{home}/{cgroup_files.PREFIX}{attempt}" for root in roots]
 
 
 def settings(
     roots: Iterable[cgroup_root.CgroupRoot], folders: Iterable[str], limits: TreeLimits, total_limits: TreeLimits
 ) -> list[list[str]]:
-    """Return the pairs of file and value that the shim writes, in this order, to limit existing cgroups."""
+    """Return the file and value pairs that limit existing cgroups.
+
+    The shim writes them in this order.
+    """
     found: list[list[str]] = []
     for root, folder in zip(roots, folders, strict=True):
         home = os.path.dirname(folder)

@@ -43,7 +43,7 @@ def _punch_hole(log: int, start: int, size: int) -> None:
 
 
 def read(log: int, start: int, limit: int) -> tuple[int, bytes]:
-    """Return the offset and the content of the first bytes that exist at or after `start`.
+    """Return the offset and content of the first bytes at or after `start`.
 
     At most `limit` bytes are returned, and none from after a hole that follows them.
     """
@@ -55,7 +55,10 @@ def read(log: int, start: int, limit: int) -> tuple[int, bytes]:
 
 
 def _seek(log: int, start: int, whence: int) -> int:
-    """Return the offset of the next data or hole at or after `start`, or the size of the log if there is none."""
+    """Return the offset of the next data or hole at or after `start`.
+
+    If there is none, return the size of the log.
+    """
     try:
         return os.lseek(log, start, whence)
     except OSError:  # ENXIO
@@ -97,7 +100,10 @@ class Logs:
 
 
 def read_number(name: str, default: float) -> float:
-    """Return the number in a file, or `default` if the file is missing or contains no number."""
+    """Return the number in a file.
+
+    Return `default` if the file is missing or contains no number.
+    """
     try:
         with open(name, encoding="utf-8") as file:
             return float(file.read())

@@ -74,7 +74,10 @@ def _find_once(mark: str, shim: ProcessIdentity | None, cgroup: str | None) -> l
 
 
 def _include_related(roots: set[int], shim_pids: set[int], processes: Sequence[Process]) -> set[int]:
-    """Return the pids of the roots, their descendants, the sessions these lead, and the descendants of those."""
+    """Return the pids of the roots and of all processes related to them.
+
+    Related are their descendants, the sessions that these lead, and the descendants of the sessions' members.
+    """
     found = roots & {process.pid for process in processes}
     found |= find_descendants(found | shim_pids, processes)
     sessions = found & {process.session for process in processes}
@@ -83,10 +86,10 @@ def _include_related(roots: set[int], shim_pids: set[int], processes: Sequence[P
 
 
 def is_supervisor(pid: int, mark: str) -> bool:
-    """Return whether a process is a daemon or a shim of this home, other than this attempt's processes.
+    """Return whether a process is a supervisor: a daemon or a shim of this home.
 
-    An environment variable is not enough, since any process can set it. The process must also hold the lock of the
-    daemon or of an attempt.
+    The processes of this attempt are no supervisors. An environment variable is not enough, since any process can set
+    it. The process must also hold the lock of the daemon or of an attempt.
     """
     environment = read_environment(pid)
     return (
@@ -97,7 +100,10 @@ def is_supervisor(pid: int, mark: str) -> bool:
 
 
 def _holds_lock(pid: int, attempts: str) -> bool:
-    """Return whether a process holds the lock of the daemon or of an attempt (proc_pid_fdinfo(5))."""
+    """Return whether a process holds the lock of the daemon or of an attempt.
+
+    See proc_pid_fdinfo(5).
+    """
     daemon_lock = f"{os.path.dirname(attempts)}/daemon.lock"
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/fd"):

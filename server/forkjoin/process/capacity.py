@@ -24,7 +24,10 @@ def find_memory(process: str = "self") -> int:
 
 
 def _memory_bounds(process: str) -> tuple[float, float]:
-    """Return the smallest memory limit, and the least free memory, of the cgroups around a process, in bytes."""
+    """Return the memory limit and free memory in a process's cgroups, in bytes.
+
+    Both are the smallest values of the cgroups around the process.
+    """
     folders = cgroup_root.cgroups_of(process)
     own = folders.get("memory") or folders.get("", "")
     bounds = [

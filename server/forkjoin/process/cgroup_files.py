@@ -51,7 +51,10 @@ def create(folders: Sequence[str], settings: Iterable[Sequence[str]]) -> set[str
 
 
 def _set_cpu_weight(home: str) -> None:
-    """Give the cgroup around all attempts the CPU weight that its child cgroups would have together outside it."""
+    """Set the CPU weight of the cgroup around all attempts.
+
+    The weight is the sum that its child cgroups would have outside it.
+    """
     for file, default, largest in _CPU_WEIGHTS:
         if os.path.exists(f"{home}/{file}"):
             count = sum(os.path.dirname(folder) == home for folder, _, _ in os.walk(home))
@@ -90,9 +93,10 @@ def members(folder: str | None) -> set[int]:
 
 @contextlib.contextmanager
 def without_forks(folder: str | None) -> Generator[None]:
-    """Keep processes in a cgroup from forking: freeze it in version 2, else set its pids.max to 0.
+    """Keep processes in a cgroup from forking.
 
-    Nothing is done if the cgroup is empty or contains the calling process.
+    A cgroup of version 2 is frozen. In version 1, pids.max is set to 0. Nothing is done if the cgroup is empty or
+    contains the calling process.
     """
     if os.getpid() in (inside := members(folder)) or not inside:
         yield
@@ -109,7 +113,10 @@ def without_forks(folder: str | None) -> Generator[None]:
 
 
 def remove(folders: Iterable[str]) -> None:
-    """Remove cgroups that contain no process, and the cgroup around all attempts with the last of them."""
+    """Remove cgroups that contain no process.
+
+    The cgroup around all attempts is removed together with the last of them.
+    """
     for folder in folders:
         for each, _, _ in os.walk(folder, topdown=False):
             with contextlib.suppress(OSError):  # a daemon that was started in the cgroup is still leaving it

@@ -40,7 +40,9 @@ class CgroupRoot:
 
 
 def find_cgroup_roots(process: str = "self") -> list[CgroupRoot]:
-    """Return the folders in which a process can create cgroups. The first is used to find an attempt's processes.
+    """Return the folders in which a process can create cgroups.
+
+    The first folder is used to find an attempt's processes.
 
     Args:
         process: The pid, or "self".
@@ -62,7 +64,10 @@ def find_cgroup_roots(process: str = "self") -> list[CgroupRoot]:
 
 
 def _find_version_2(own: str, process: str) -> CgroupRoot:
-    """Return the nearest cgroup of version 2 that can pass controllers on, or `own` without controllers."""
+    """Return the nearest cgroup of version 2 that can pass controllers on.
+
+    If there is none, return `own` without controllers.
+    """
     for folder in (own, *(() if os.path.exists(SYSTEMD) else ancestors(own))):
         available = cgroup_files.read(f"{folder}/cgroup.controllers").split()
         controllers = [name for name in _CONTROLLERS[2] if name in available]
@@ -91,9 +96,9 @@ def ancestors(folder: str) -> Iterator[str]:
 
 
 def cgroups_of(process: str) -> dict[str, str]:
-    """Return the folders of the cgroups of a process, by controller. The key of cgroup v2 is an empty string.
+    """Return the folders of a process's cgroups, by controller.
 
-    See proc_pid_cgroup(5).
+    The key of cgroup v2 is an empty string. See proc_pid_cgroup(5).
     """
     mounted = mounts(process)
     paths: dict[str, str] = {}
@@ -107,7 +112,10 @@ def cgroups_of(process: str) -> dict[str, str]:
 
 
 def mounts(process: str) -> dict[str, tuple[str, str]]:
-    """Return root and mount point of each cgroup hierarchy, by controller (proc_pid_mountinfo(5))."""
+    """Return root and mount point of each cgroup hierarchy, by controller.
+
+    See proc_pid_mountinfo(5).
+    """
     found: dict[str, tuple[str, str]] = {}
     for line in cgroup_files.read(f"/proc/{process}/mountinfo").splitlines():
         before, _, after = line.partition(" - ")

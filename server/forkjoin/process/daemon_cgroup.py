@@ -19,9 +19,10 @@ _SCOPE_TIMEOUT_S = 5.0
 
 
 def join_daemon_cgroup() -> None:
-    """Move this process, the daemon, to a cgroup from which it can create cgroups for attempts.
+    """Move the daemon, this process, to a cgroup in which it can create others.
 
-    A daemon that was started in an attempt's cgroup leaves it. Failure is no error: limits are then measured instead.
+    The new cgroups are for attempts. A daemon that was started in an attempt's cgroup leaves it. Failure is no error:
+    limits are then measured instead.
     """
     if _lacks_controllers() and _scope_would_live_long_enough():
         _request_scope()
@@ -64,7 +65,7 @@ def _lingers(user: int) -> bool:
 
 
 def _request_scope() -> None:
-    """Ask systemd to move this process to a new delegated scope, and wait until it has done so.
+    """Ask systemd to move this process to a new delegated scope, and wait.
 
     `systemd-run --scope` can only start a new process. A call over D-Bus moves this one, and the daemon comes up even
     if systemd does not answer.

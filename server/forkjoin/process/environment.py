@@ -16,7 +16,9 @@ def compose(
     wanted: Mapping[str, str] | None = None,
     ignore: Path | None = None,
 ) -> dict[str, str]:
-    """Return the lead's environment without reserved variables, with these additions. Later ones override.
+    """Return the lead's environment with these additions.
+
+    Reserved variables of the lead are left out. Later additions override earlier additions.
 
     1. `wanted`: variables of the repository configuration. `$NAME` in a value is replaced by the variable of the lead
        or of `ours`, and `$$` by a dollar sign.

@@ -66,7 +66,9 @@ class Executor(Protocol):
         ...
 
     async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
-        """Append data to a program's input. Return whether the data is on disk, which fails once input is closed.
+        """Append data to a program's input. Return whether the data is on disk.
+
+        Data is not accepted once the input is closed.
 
         Args:
             once: Whether to do nothing if the input already contains the data.
@@ -88,7 +90,9 @@ class Executor(Protocol):
         ...
 
     async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> Page:
-        """Return at most `limit` bytes of output from offset `start` on, up to the next dropped byte.
+        """Return at most `limit` bytes of output from offset `start` on.
+
+        The bytes end before the next dropped byte.
 
         Args:
             start: Relative to the end if negative.
@@ -97,11 +101,17 @@ class Executor(Protocol):
         ...
 
     async def release_output(self, handle: str, offset: int) -> None:
-        """Permit the executor to drop output before `offset`. `output` must not be called for these bytes again."""
+        """Permit the executor to drop output before `offset`.
+
+        `output` must not be called for these bytes again.
+        """
         ...
 
     async def outcome(self, handle: str) -> Outcome:
-        """Wait until the attempt has ended. Return how it ended, with kind `lost` if the machine or shim vanished."""
+        """Wait until the attempt has ended. Return how it ended.
+
+        The outcome's kind is `lost` if the machine or the shim vanished.
+        """
         ...
 
     async def cancel(self, handle: str, grace: float) -> list[str]:
@@ -116,14 +126,17 @@ class Executor(Protocol):
         ...
 
     async def mark_variables(self, handle: str) -> Mapping[str, str]:
-        """Return the environment variables that make a process part of an attempt, whoever starts the process.
+        """Return the environment variables that make a process part of an attempt.
 
-        The attempt exists from now on, so that `cancel` ends the process.
+        They work for any process, no matter which program starts it. The attempt exists from now on, so that `cancel`
+        ends the process.
         """
         ...
 
     async def freeze(self, handle: str) -> None:
-        """Stop all processes of an attempt, and its time limits. Idempotent, and no error if the attempt has ended.
+        """Stop all processes of an attempt, and its time limits. Idempotent.
+
+        It is no error if the attempt has ended.
 
         Raises:
             OSError: There is no space for the record, or the program does not start. The attempt goes on.
@@ -131,11 +144,17 @@ class Executor(Protocol):
         ...
 
     async def thaw(self, handle: str) -> None:
-        """Resume all processes of an attempt, and its time limits, the silence limit included. Idempotent."""
+        """Resume all processes of an attempt, and its time limits. Idempotent.
+
+        The silence limit is included.
+        """
         ...
 
     async def pause_silence_limit(self, handle: str) -> None:
-        """Ignore the attempt's silence until `thaw` is called, since it waits for somebody. Idempotent."""
+        """Ignore the attempt's silence until `thaw` is called. Idempotent.
+
+        Meanwhile the attempt waits for an answer.
+        """
         ...
 
     async def forget(self, handle: str) -> None:
@@ -143,7 +162,9 @@ class Executor(Protocol):
         ...
 
     async def find_owner(self, pid: int) -> str | None:
-        """Return the handle of the attempt to which a process belongs, or `None` if it belongs to none.
+        """Return the handle of the attempt to which a process belongs.
+
+        Return `None` if the process belongs to no attempt.
 
         Raises:
             CallerError: The process has ended, or is not visible from here.
@@ -159,7 +180,10 @@ class Executor(Protocol):
         ...
 
     async def measure_memory(self, handles: Iterable[str]) -> dict[str, int]:
-        """Return the bytes of memory that each of these attempts uses, without those that have ended."""
+        """Return the bytes of memory that each of these attempts uses.
+
+        Attempts that have ended are left out.
+        """
         ...
 
     async def capacity(self) -> Capacity: ...

@@ -296,7 +296,10 @@ def _read_page(file: Path, start: int, limit: int) -> Page:
 
 
 def _release_output(folder: Path, offset: int) -> None:
-    """Tell the shim how far the output was read. If the shim has ended, shorten the output here."""
+    """Tell the shim up to which offset the output was read.
+
+    If the shim has ended, shorten the output here.
+    """
     with contextlib.suppress(OSError, ValueError, LookupError):  # a later call shortens the output
         write_atomically(folder / "released", str(offset).encode())
         if not file_lock.is_held(folder / "lock"):

@@ -20,7 +20,9 @@ _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 
 
 def find_owner(attempts: Path, pid: int) -> str | None:
-    """Return the handle of the attempt to which a process belongs, or `None` if it belongs to none. Blocks.
+    """Return the handle of the attempt to which a process belongs. Blocks.
+
+    Return `None` if the process belongs to no attempt.
 
     Args:
         attempts: The folder with the folders of all attempts.
@@ -43,7 +45,9 @@ def find_owner(attempts: Path, pid: int) -> str | None:
 
 
 def _read_chain(attempts: Path, pid: int) -> tuple[list[Process], str | None]:
-    """Return a process with its ancestors, nearest first, and the handle of the attempt that owns one of them.
+    """Return a process with its ancestors, and the handle of the owning attempt.
+
+    The nearest process is first. The attempt owns one of these processes.
 
     Raises:
         CallerError: The process has ended or is not visible from here.

@@ -63,7 +63,10 @@ def read_process(pid: int) -> Process | None:
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """Return the identity of the process that has this pid now, or `None` if it has ended."""
+    """Return the identity of the process that has this pid now.
+
+    Return `None` if the process has ended.
+    """
     process = read_process(pid)
     return process.identity if process else None
 
@@ -90,9 +93,9 @@ def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
 
 
 def read_environment(pid: int) -> bytes:
-    """Return the initial environment of a process, with a NUL before and after each variable.
+    """Return the initial environment of a process.
 
-    The result is empty if the environment can't be read.
+    There is a NUL before and after each variable. The result is empty if the environment can't be read.
     """
     with contextlib.suppress(OSError):
         for _ in range(_ENVIRONMENT_READS):  # during execve(2) the environment is empty for a moment
@@ -104,12 +107,18 @@ def read_environment(pid: int) -> bytes:
 
 
 def has_variable(environment: bytes, name: str, value: str) -> bool:
-    """Return whether the result of `read_environment` contains this variable with this value."""
+    """Return whether an environment contains this variable with this value.
+
+    The environment is a result of `read_environment`.
+    """
     return b"\0" + os.fsencode(f"{name}={value}") + b"\0" in environment
 
 
 def _stays_without_environment(pid: int) -> bool:
-    """Return whether a process is a kernel thread, is exiting, or was started with an empty environment."""
+    """Return whether a process will never have a readable environment.
+
+    It is a kernel thread, is exiting, or was started with an empty environment.
+    """
     _, fields = read_stat(pid)
     flags, begin, end = int(fields[6]), fields[47], fields[48]
     return bool(flags & (_PF_EXITING | _PF_KTHREAD)) or begin == end != b"0"

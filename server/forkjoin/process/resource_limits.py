@@ -43,7 +43,9 @@ _OUTPUT_TAIL = 4096
 
 
 def apply_to_this_process(limits: Mapping[str, Any], *, nice: bool) -> None:
-    """Set rlimits and make this process the kernel's first choice if memory runs out. Called before execve(2).
+    """Set rlimits, and make this process the first choice of the OOM killer.
+
+    Called before execve(2).
 
     Args:
         limits: The fields of `TreeLimits`.
@@ -66,9 +68,10 @@ def apply_to_this_process(limits: Mapping[str, Any], *, nice: bool) -> None:
 
 
 def reset_in_daemon() -> None:
-    """Undo an agent's limits in this process, the daemon, which an agent's relay may have started.
+    """Undo an agent's limits in the daemon, this process.
 
-    The soft limit of open files is raised to the hard limit. The nice value stays, since only root can lower it.
+    An agent's relay may have started the daemon. The soft limit of open files is raised to the hard limit. The nice
+    value stays, since only root can lower it.
     """
     with contextlib.suppress(ValueError, OSError):  # some systems refuse what they report as the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (INHERITED_OPEN_FILES[1], INHERITED_OPEN_FILES[1]))
@@ -182,9 +185,10 @@ class LimitMonitor:
         self.peak_memory = max(self.peak_memory, largest - self.peak_mapped)
 
     def exceeds_file_size(self, code: int) -> str:
-        """Return a message if the program failed because of the limit of file sizes, or an empty string.
+        """Return a message if the program failed because of the file size limit.
 
-        SIGXFSZ kills the program. If the program ignores SIGXFSZ, write(2) fails with EFBIG, which programs print.
+        Return an empty string otherwise. SIGXFSZ kills the program. If the program ignores SIGXFSZ, write(2) fails with
+        EFBIG, which programs print.
         """
         limit: int | None = self.limits.get("file_size")
         is_killed = code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)

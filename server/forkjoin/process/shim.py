@@ -112,7 +112,10 @@ class Shim:
             self.keep_killing()
 
     def run_program(self, environment: dict[bytes, bytes]) -> dict[str, Any]:
-        """Start the program and serve it until its process tree has ended. Return the content of end.json."""
+        """Start the program and serve it until its process tree has ended.
+
+        Return the content of end.json.
+        """
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.applied_settings = cgroup_files.create(self.cgroups, self.spec["cgroup_settings"])
         try:
@@ -132,7 +135,10 @@ class Shim:
         return end
 
     def listen_to_signals(self) -> int:
-        """Return a descriptor that is readable after a child has ended or somebody has signalled the shim."""
+        """Return a descriptor that is readable after the shim got a signal.
+
+        The kernel sends SIGCHLD when a child has ended.
+        """
         readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, self.on_signal)
@@ -163,7 +169,10 @@ class Shim:
             raise OSError(int(number), reason)
 
     def exec_program(self, stdin: int, report: int, environment: dict[bytes, bytes]) -> NoReturn:
-        """Replace the child process by the program, or write the error to `report` and exit."""
+        """Replace the child process by the program.
+
+        If that fails, write the error to `report` and exit.
+        """
         argv: list[str] = self.spec["argv"]
         cwd: str = self.spec["cwd"]
         step = "its output"
@@ -190,7 +199,10 @@ class Shim:
     # -- serving
 
     def serve(self, stdin: int, signal_pipe: int) -> int:
-        """Copy input to the program and enforce limits until its process tree has ended. Return its wait status."""
+        """Copy input and enforce limits until the process tree has ended.
+
+        Return the program's wait status.
+        """
         poke = os.open("poke", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         feed = StdinFeed(stdin)
         with selectors.DefaultSelector() as selector:
@@ -215,7 +227,10 @@ class Shim:
         return status
 
     def reap(self) -> int | None:
-        """Wait for children that have ended. Return the program's wait status, or `None` while it runs."""
+        """Wait for children that have ended. Return the program's wait status.
+
+        Return `None` while the program runs.
+        """
         with contextlib.suppress(ChildProcessError):
             for _ in range(_MAX_REAPED):
                 pid, status, used = os.wait4(-1, os.WNOHANG)
@@ -227,7 +242,10 @@ class Shim:
         return self.status
 
     def find_reason_to_end(self) -> float | None:
-        """Return the grace period in seconds if the process tree must be ended now, else `None`."""
+        """Return the grace period in seconds if the process tree must be ended now.
+
+        Return `None` otherwise.
+        """
         self.timed_out = self.find_exceeded_time_limit()
         if os.path.exists("cancel"):
             return attempt_log.read_number("cancel", _GRACE_S)  # the file is empty if the disk was full
@@ -236,7 +254,10 @@ class Shim:
         return _GRACE_S if self.timed_out or self.terminated else None
 
     def stop_clocks(self) -> None:
-        """Discount the time in which the program was frozen, and for its silence limit also the time it waited."""
+        """Discount the time in which the program was frozen.
+
+        For the silence limit, the time in which the program waited is discounted too.
+        """
         now = time.monotonic()
         if self.frozen:
             self.started_at += now - self.clock_checked_at
@@ -348,9 +369,10 @@ def restore_signals() -> None:
 
 
 def read_environment() -> dict[bytes, bytes] | None:
-    """Read the program's environment from stdin: `NAME=value` entries that end with NUL, then one more NUL.
+    """Read the program's environment from stdin.
 
-    Returns `None` if the last NUL is missing: the daemon died while it wrote, and the attempt counts as not started.
+    The environment consists of `NAME=value` entries that end with NUL, then one more NUL. Returns `None` if the last
+    NUL is missing: the daemon died while it wrote, and the attempt counts as not started.
     """
     with os.fdopen(0, "rb", closefd=False) as file:
         data = file.read()

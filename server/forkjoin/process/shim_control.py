@@ -41,7 +41,9 @@ _pids: dict[Path, int] = {}
 
 
 def start(folder: Path, lock: int, environment: Mapping[str, str]) -> None:
-    """Start a shim, which inherits the lock, and send it the program's environment plus the attempt's mark.
+    """Start a shim, and send it the program's environment with the mark.
+
+    The shim inherits the lock. The mark identifies the attempt.
 
     Args:
         folder: The attempt's folder, which already contains the files that the shim reads.
@@ -68,14 +70,15 @@ def start(folder: Path, lock: int, environment: Mapping[str, str]) -> None:
 
 
 def list_started(attempts: Path) -> list[Path]:
-    """Return the folders in `attempts` whose shims this process has started and not waited for yet."""
+    """Return the folders of shims that this process has started and not reaped."""
     return [folder for folder in [*_pids] if folder.parent == attempts]
 
 
 def reap(folder: Path) -> None:
-    """Wait for the shim of an attempt, if this process has started it and it has released its lock.
+    """Wait for the shim of an attempt, if it has released its lock.
 
-    A shim that still kills survivors does not exit. It is waited for by a later call.
+    Only shims that this process has started are waited for. A shim that still kills survivors does not exit. It is
+    waited for by a later call.
     """
     if (folder / "lock").exists() and (pid := _pids.pop(folder, None)):
         with contextlib.suppress(ChildProcessError):  # the daemon's parent may have had SIGCHLD ignored
@@ -102,12 +105,18 @@ def read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
 
 
 def read_shim(folder: Path) -> ProcessIdentity | None:
-    """Return the identity of an attempt's shim, which may have ended, or `None` if no shim has come up."""
+    """Return the identity of an attempt's shim, which may have ended.
+
+    Return `None` if no shim has come up.
+    """
     return read_record(folder / "started.json", _IDENTITY)
 
 
 def open_pidfd(folder: Path) -> int | None:
-    """Return a descriptor of an attempt's shim that becomes readable when the shim ends, or `None` if none is alive."""
+    """Return a descriptor of an attempt's shim, readable when the shim ends.
+
+    Return `None` if no shim is alive.
+    """
     identity = read_shim(folder)
     return identity and process_signals.open_pidfd(identity)
 
@@ -131,7 +140,9 @@ def poke(folder: Path) -> None:
 
 
 def ask_to_end(folder: Path, grace: float) -> bool:
-    """Write the file `cancel`, so that the shim ends the attempt, or never starts it. Return whether a shim is alive.
+    """Write the file `cancel`. Return whether a shim is alive.
+
+    The shim ends the attempt, or never starts it.
 
     Args:
         grace: Seconds from SIGTERM to SIGKILL.
@@ -149,7 +160,9 @@ def ask_to_end(folder: Path, grace: float) -> bool:
 
 
 def freeze(folder: Path) -> None:
-    """Stop all processes of an attempt, and its time limits. Do nothing if the attempt has ended. Blocks.
+    """Stop all processes of an attempt, and its time limits. Blocks.
+
+    Nothing happens if the attempt has ended.
 
     Raises:
         TimeoutError: The attempt is alive, but its program did not come up.
@@ -166,7 +179,10 @@ def freeze(folder: Path) -> None:
 
 
 def thaw(folder: Path) -> None:
-    """Resume all processes of an attempt, and its time limits, the silence limit included."""
+    """Resume all processes of an attempt, and its time limits.
+
+    The silence limit is included.
+    """
     if (folder / "frozen").exists():
         for process in _finder(folder)():
             process_signals.send_signal(process.identity, signal.SIGCONT)
@@ -186,7 +202,9 @@ def _finder(folder: Path) -> Callable[[], list[Process]]:
 
 
 def terminate_tree(folder: Path, grace: float) -> list[str]:
-    """End the processes of an attempt that its shim has not ended, and then the shim. Blocks.
+    """End the processes of an attempt that its shim has not ended. Blocks.
+
+    The shim is ended last.
 
     Returns:
         Names and pids of the survivors. If there are any, the shim stays alive as their ancestor.
@@ -217,7 +235,10 @@ def _kill_children(folder: Path, identity: ProcessIdentity | None) -> list[Proce
 
 
 def end_without_shim(folder: Path) -> None:
-    """End an attempt whose shim does not react to the file `over`, and write end.json in its place."""
+    """End an attempt whose shim does not react to the file `over`.
+
+    The daemon writes end.json in place of the shim.
+    """
     if identity := read_shim(folder):
         process_signals.send_signal(identity, signal.SIGSTOP)  # keeps the shim from writing another end.json
     with contextlib.suppress(OSError):  # somebody may have deleted the whole folder

@@ -77,7 +77,10 @@ class ShimWatchdog:
 
 
 def find_attempt_to_end(total_limits: TreeLimits, usages: Mapping[Path, Usage]) -> tuple[Path, str] | None:
-    """Return the folder of the largest attempt and a message if a total limit is exceeded, else `None`."""
+    """Return the largest attempt and a message if a total limit is exceeded.
+
+    The attempt is given as its folder. Return `None` otherwise.
+    """
     memory = sum(usage.memory for usage in usages.values())
     processes = sum(usage.processes for usage in usages.values())
     if total_limits.memory and memory > total_limits.memory:

@@ -43,9 +43,10 @@ class StdinFeed:
             self.open = False
 
     def fill(self) -> bool:
-        """Read the next bytes of the file if none are pending. Return whether bytes are pending.
+        """Read the next bytes of the file if none are pending.
 
-        A daemon that appends locks the file, and truncates it again if the disk is full. So a locked file is not read.
+        Return whether bytes are pending. A daemon that appends locks the file, and truncates it again if the disk is
+        full. So a locked file is not read.
         """
         if not self.pending:
             self.at_end = False

@@ -33,9 +33,10 @@ def terminate(
     kill_below: Callable[[], list[Process]] = list,
     cgroup: str | None = None,
 ) -> list[Process]:
-    """Send SIGTERM to all processes that `find` returns, and SIGKILL after `grace` seconds. Blocks.
+    """Send SIGTERM to all processes that `find` returns, later SIGKILL. Blocks.
 
-    A process that got SIGTERM may start others to clean up. These get no SIGTERM while it is alive.
+    SIGKILL follows after `grace` seconds. A process that got SIGTERM may start others to clean up. These get no SIGTERM
+    while it is alive.
 
     A process that forks and exits without pause is never in a process table that was read before. Two means catch it:
 
@@ -65,7 +66,10 @@ def terminate(
 def _kill(
     find: Callable[[], list[Process]], alive: list[Process], kill_below: Callable[[], list[Process]]
 ) -> list[Process]:
-    """Send SIGKILL until `find` returns no process, for `KILL_WAIT_S` at most. Return the survivors."""
+    """Send SIGKILL until `find` returns no process. Return the survivors.
+
+    This takes `KILL_WAIT_S` at most.
+    """
     deadline = time.monotonic() + KILL_WAIT_S
     while True:
         for signum in (signal.SIGSTOP, signal.SIGKILL):  # all are stopped first, so that none forks meanwhile
@@ -81,10 +85,11 @@ def _kill(
 
 
 def kill_children(shim: int, mark: str, reap: Callable[[], object] = list) -> list[Process]:
-    """Kill all descendants of a shim, except supervisors, until the shim has no child left.
+    """Kill all descendants of a shim until the shim has no child left.
 
-    The shim is a subreaper: when a process ends, its children become the shim's children at once. So each descendant
-    is found sooner or later by a search of the shim's children alone, which takes no longer than a few forks.
+    Supervisors are spared. The shim is a subreaper: when a process ends, its children become the shim's children at
+    once. So each descendant is found sooner or later by a search of the shim's children alone, which takes no longer
+    than a few forks.
 
     Args:
         shim: The pid of the shim. It must be the calling process, or be stopped, so that no zombie is reaped and no pid
@@ -117,9 +122,10 @@ def kill_children(shim: int, mark: str, reap: Callable[[], object] = list) -> li
 
 
 def _kill_unless_supervisor(pid: int, mark: str) -> bool:
-    """Kill a child process, unless it is a supervisor. Return whether it belongs to the attempt.
+    """Kill a child process, unless it is a supervisor.
 
-    The process is stopped first, so that it does not change while it is examined.
+    Return whether it belongs to the attempt. The process is stopped first, so that it does not change while it is
+    examined.
     """
     with contextlib.suppress(OSError):  # this user may not signal it: the next search finds it again
         os.kill(pid, signal.SIGSTOP)

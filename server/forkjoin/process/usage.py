@@ -70,7 +70,7 @@ class Meter:
         )
 
     def find_exceeded_memory_limit(self) -> Literal["", "own", "total", "machine"]:
-        """Return the memory limit for which the kernel has killed a process of the attempt.
+        """Return the memory limit for which the kernel has killed a process.
 
         "own" is the attempt's limit, "total" that of all attempts together, "machine" the machine's memory or the limit
         of another enclosing cgroup. Empty if no process was killed, or only for the limit of a descendant cgroup.
@@ -85,7 +85,10 @@ class Meter:
         return "own" if own else "total" if self.total_was_full() else "machine"
 
     def is_full(self) -> bool:
-        """Return whether memory was at its limit recently, by cgroup v1, which counts cached files too."""
+        """Return whether memory was at its limit recently, by cgroup v1.
+
+        Version 1 counts cached files too.
+        """
         peak, limit = (self.read_numbers(name).get("", 0) for name in _PEAK_AND_LIMIT)
         self.was_full = [self.was_full[-1], peak > limit - _CHARGE_BATCH]
         for folder in self.cgroups:
@@ -105,7 +108,10 @@ class Meter:
 
     @property
     def peak_processes(self) -> int:
-        """Return the largest number of processes at a time, or 0 if the kernel is too old to tell (before 6.1)."""
+        """Return the largest number of processes at a time.
+
+        Return 0 if the kernel is too old to report it (before 6.1).
+        """
         return self.read_numbers("pids.peak").get("", 0)
 
     def read_numbers(self, *names: str) -> dict[str, int]:
@@ -113,7 +119,7 @@ class Meter:
 
 
 def _read_numbers(folders: Sequence[str], *names: str) -> dict[str, int]:
-    """Return the numbers in the first of these files that exists, by their key in the file.
+    """Return the numbers in the first of these files that exists, by key.
 
     The key is an empty string if the file contains only one number.
     """
@@ -144,13 +150,19 @@ def measure_tree(shim: int, mark: str) -> Usage:
 
 
 def _read_resident_kb(pid: int) -> dict[str, int]:
-    """Return the resident memory of a process by kind, in KB (proc_pid_status(5)). Empty if the process has ended."""
+    """Return the resident memory of a process by kind, in KB.
+
+    Empty if the process has ended. See proc_pid_status(5).
+    """
     lines = (line.split() for line in cgroup_files.read(f"/proc/{pid}/status").splitlines() if line.startswith("Rss"))
     return {name.rstrip(":"): int(size) for name, size, _ in lines}
 
 
 def _walk_tree(shim: int, mark: str) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield pid and stat fields of a shim and its descendants, without other supervisors and their descendants."""
+    """Yield pid and stat fields of a shim and its descendants.
+
+    Other supervisors and their descendants are left out.
+    """
     pending = [shim]
     while pending:
         pid = pending.pop()
