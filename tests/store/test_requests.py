@@ -114,7 +114,7 @@ async def test_what_an_agent_gives_up_is_withdrawn_and_it_goes_on(store: Store, 
     request = await ask(store)
     await store.requests.withdraw(request)
     await store.requests.withdraw(request)
-    assert "waits for it no more" in (await closed(store, request)).outcome
+    assert "no longer waits for an answer" in (await closed(store, request)).outcome
     assert await state(store) is State.RUNNING
 
 

@@ -6,18 +6,18 @@ from typing import Literal
 
 from forkjoin.core.model import lead_of
 
-#: How a branch lands: as a merge commit, or as one commit that has all of its changes.
+#: How a branch is merged: with a merge commit, or as one commit with all its changes.
 Strategy = Literal["merge", "squash"]
-#: Whether a conflict is only told, or an agent is spawned to resolve it.
+#: The reaction to a conflict: only report the conflict, or spawn an agent that resolves it.
 OnConflict = Literal["report", "agent"]
 
 
 class MergeJobState(StrEnum):
-    """Where a landing stands. What is being moved is on disk before the first file is touched."""
+    """The state of a merge job. `MOVING` is recorded before the target's first file or ref changes."""
 
-    QUEUED = "queued"  #: asked for
+    QUEUED = "queued"  #: waiting, or being merged and verified in a scratch worktree
     MOVING = "moving"  #: merged and verified; the target is being moved
-    DONE = "done"  #: its answer is recorded
+    DONE = "done"  #: the job's answer is recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +28,22 @@ class MergeJob:
     project: int
     lead: str
     agents: tuple[int, ...]
-    target: str  #: a full ref name, refs/heads/main
+    target: str  #: a full ref name, e.g. refs/heads/main
     verify: str | None
     dry_run: bool
     environment: str
     state: MergeJobState
     created: float
-    move: str | None = None  #: JSON of what is being moved, or was; none where nothing is
-    answer: str | None = None  #: JSON of what was answered, once `DONE`
-    checkout: str = ""  #: the user's, where it was asked for; '' in a bare repository
+    move: str | None = None  #: JSON that describes the move of the target; None if the target does not move
+    answer: str | None = None  #: JSON of the answer to the call; None until the job is `DONE`
+    checkout: str = ""  #: path of the user's checkout in which the call was made; empty for a bare repository
     strategy: Strategy = "merge"
-    include_failed: bool = False  #: also branches of agents that did not succeed
-    undoes: int | None = None  #: the number of the landing that it takes back
+    include_failed: bool = False  #: whether to merge branches of agents that did not succeed
+    undoes: int | None = None  #: the number of the merge job that this job undoes
     on_conflict: OnConflict = "report"
 
     @property
     def requesting_agent(self) -> int | None:
-        """The number of the agent that has asked for it; none where no agent has."""
+        """The number of the agent that made the call, or None if a lead or a person did."""
         number = self.lead.removeprefix(lead_of(0)[:-1])
         return int(number) if number != self.lead and number.isdecimal() else None

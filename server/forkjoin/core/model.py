@@ -13,24 +13,24 @@ class State(StrEnum):
     """The state of an agent. The last five states are final, until a message queues another attempt."""
 
     QUEUED = "queued"  #: waits for its next attempt to start
-    PREPARING = "preparing"  #: its worktree is being made
+    PREPARING = "preparing"  #: its worktree is being created
     RUNNING = "running"  #: its program runs
     WAITING = "waiting"  #: its program runs, and waits for the answer to a request
-    PAUSED = "paused"  #: in one of the ways of `PauseKind`
+    PAUSED = "paused"  #: paused in one of the ways of `PauseKind`
     FINISHING = "finishing"  #: its program has ended; its work is being committed, counted and verified
     SUCCEEDED = "succeeded"  #: the program reported success, and verify passed
-    FAILED = "failed"  #: the program or verify failed, or its worktree could not be made
-    STOPPED = "stopped"  #: somebody asked for its stop
-    TIMED_OUT = "timed_out"  #: it reached its time limit, or its limit of silence
-    LOST = "lost"  #: the machine or the shim vanished and left no end record
+    FAILED = "failed"  #: the program or verify failed, or the worktree could not be created
+    STOPPED = "stopped"  #: a lead or a person stopped the agent
+    TIMED_OUT = "timed_out"  #: it reached its time limit, or its limit of time without output
+    LOST = "lost"  #: the machine or the shim died and left no end record
 
 
 class PauseKind(StrEnum):
     """The ways in which an agent is paused."""
 
-    FROZEN = "frozen"  #: its program is stopped by a signal, and can continue
-    ENDING = "ending"  #: its program runs, and has been asked to end
-    RESTING = "resting"  #: between two attempts: no program runs
+    FROZEN = "frozen"  #: the agent's program is stopped by a signal, and can continue
+    ENDING = "ending"  #: the agent's program runs, and was asked to end
+    RESTING = "resting"  #: the agent is between two attempts, and no program runs
 
 
 #: The state of an agent, and for a paused agent the kind of its pause.
@@ -49,11 +49,11 @@ CALLING = ACTIVE - {State.FINISHING}
 
 _PAUSES = frozenset(PauseKind)
 
-#: The phases that may follow each phase. The store refuses every other move.
+#: The phases that may follow each phase. The store refuses every other transition.
 #:
-#: Two things are independent of the phase, since nothing depends on both:
-#: - `Agent.stop_asked`: the agent moves as before, but its program is ended and no attempt follows.
-#: - `Agent.removing`: set only in final states, which it never changes.
+#: Two fields of an agent are independent of its phase:
+#: - `Agent.stop_asked`: the transitions stay the same, but the program is ended and no attempt follows.
+#: - `Agent.removing`: set only in final states, and never changes the state.
 #: `Pause.not_before` delays the end of any pause.
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     State.QUEUED: frozenset({State.PREPARING, State.FINISHING, State.STOPPED, State.FAILED}),
@@ -71,16 +71,16 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 class PauseReason(StrEnum):
     """Why an agent is paused."""
 
-    PERSON_ATTACHED = "person_attached"  #: a person continues its conversation in a terminal
-    PERSON_LEFT = "person_left"  #: a person did so, and has left
+    PERSON_ATTACHED = "person_attached"  #: a person continues the agent's conversation in a terminal
+    PERSON_LEFT = "person_left"  #: a person had attached to the conversation, and has left
     MEMORY = "memory"
     RATE_LIMIT = "rate_limit"
     BUDGET = "budget"
-    RETRY = "retry"  #: the last attempt failed in a way that a later one may not
+    RETRY = "retry"  #: the last attempt failed with an error that may be transient
 
     @property
     def sentence(self) -> str:
-        """The reason as people read it; empty if only a pause's details say enough."""
+        """The reason in words for people, empty if only the pause's details explain it."""
         match self:
             case PauseReason.PERSON_ATTACHED:
                 return "a person is in its conversation"
@@ -95,25 +95,25 @@ class PauseReason(StrEnum):
 class Merge(StrEnum):
     """The outcome of an agent's branch."""
 
-    UNMERGED = "unmerged"  #: it has commits, or may yet
-    QUEUED = "queued"  #: a landing has it
-    MERGED = "merged"  #: it is in a target
-    CONFLICTED = "conflicted"  #: the last merge of it met a conflict
-    REJECTED = "rejected"  #: the last merge of it failed verify
-    NOTHING = "nothing"  #: it ended without a commit
+    UNMERGED = "unmerged"  #: the branch has unmerged commits, or may get some
+    QUEUED = "queued"  #: the branch is in the merge queue
+    MERGED = "merged"  #: the branch was merged into a target
+    CONFLICTED = "conflicted"  #: the last merge of the branch met a conflict
+    REJECTED = "rejected"  #: the last merge of the branch failed verify
+    NOTHING = "nothing"  #: the agent ended without a commit
 
 
 class Removal(IntEnum):
-    """What the removal of an agent that was begun may delete; false if no removal was begun."""
+    """The kind of an agent's removal that has begun. `NONE`, which is false, means that none has begun."""
 
     NONE = 0
-    MERGED = 1  #: only what is elsewhere, too
-    DISCARD = 2  #: also what has to be kept first
+    MERGED = 1  #: deletes only work that also exists elsewhere
+    DISCARD = 2  #: also deletes unmerged work
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A repository, known by its common git folder."""
+    """A repository, identified by its common git folder."""
 
     number: int
     common_dir: str
@@ -123,39 +123,39 @@ class Project:
 class Pause:
     """How and why an agent is paused. An agent that isn't paused has a pause without a reason."""
 
-    reason: PauseReason | None = None  #: also None if version 0.1 recorded it with a reason of its own words
+    reason: PauseReason | None = None  #: also None if version 0.1 recorded the reason as free text, in `details`
     details: str = ""
     kind: PauseKind = PauseKind.RESTING
-    not_before: float = 0  #: when it may continue at the earliest, in seconds since the epoch
+    not_before: float = 0  #: the earliest time at which the agent may continue, in seconds since the epoch
     counts: bool = False  #: whether the next attempt counts against the spec's `retries`
-    anew: bool = False  #: whether the next attempt begins with the task again
+    anew: bool = False  #: whether the next attempt starts with the task instead of resuming the conversation
 
     @property
     def why(self) -> str:
-        """The reason as people read it."""
+        """The reason in words for people."""
         return (self.reason and self.reason.sentence) or self.details
 
 
 @dataclass(frozen=True, slots=True)
 class AgentWorktree:
-    """An agent's worktree and branch, and what they were made from."""
+    """An agent's worktree and branch, and the commit and the checkout that they were created from."""
 
-    path: str  #: the same for the agent's whole life, also after the worktree was removed
+    path: str  #: the same for the agent's whole life, even after the worktree was removed
     branch: str  #: without refs/heads/
     base: str  #: the commit that the branch starts from
-    checkout: str  #: path of the user's checkout from where the agent was spawned; empty for a bare repository
-    prepared: bool = False  #: whether worktree and branch were made
+    checkout: str  #: path of the user's checkout in which the agent was spawned; empty for a bare repository
+    prepared: bool = False  #: whether worktree and branch were created
     port_base: int = 0  #: the first port of the agent's block of ports; 0 if it has no block
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Times of an agent's life, in seconds since the epoch; None for what has not happened."""
+    """Times of an agent's life, in seconds since the epoch. A time is None if its event has not happened."""
 
     created: float
-    started: float | None = None  #: when its first program started
-    ended: float | None = None  #: when it last reached a final state
-    removed: float | None = None  #: when its worktree was removed
+    started: float | None = None  #: when the agent's first program started
+    ended: float | None = None  #: when the agent last reached a final state
+    removed: float | None = None  #: when the agent's worktree was removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Lineage:
 
     parent: int | None = None  #: the number of the agent that spawned this one; None if a lead did
     above: tuple[str, ...] = ()  #: the parent's lead, then that lead's lead, and so on; empty if there is no parent
-    spawned: int = 0  #: how many agents it has spawned, including those that its own agents spawned
+    spawned: int = 0  #: number of agents that the agent and its descendants have spawned
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Dependencies:
 
     after: tuple[int, ...] = ()  #: agents that must have ended before the agent starts
     best_of: tuple[tuple[int, ...], ...] = ()  #: candidate groups in `after`; only the best of each group counts
-    base_agents: tuple[int, ...] = ()  #: the best of these gives the base; if empty, the base is a commit or `after`
+    base_agents: tuple[int, ...] = ()  #: agents of which the best one gives the base; empty if the spec names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class ConflictToResolve:
-    """The merge conflict that an agent was spawned to resolve, if it was."""
+    """The merge conflict that an agent was spawned to resolve, if any."""
 
     agent: int | None = None  #: the number of the agent whose branch conflicts with a target
     commit: str = ""  #: the commit of that agent's branch to merge into the base
@@ -194,26 +194,26 @@ class ConflictToResolve:
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What an agent may spend and has spent, in USD."""
+    """An agent's budget and spending, in USD."""
 
-    budget_usd: float | None = None  #: the most that it may spend; None if it has no budget of its own
-    reserved_usd: float = 0  #: reserved for it from all budgets it counts against, including what it has spent
-    cost_usd: float | None = None  #: what it has spent; None if that is not known
-    wind_up: bool = False  #: whether it was asked to finish because its money runs out
+    budget_usd: float | None = None  #: the most that the agent may spend; None if it has no budget of its own
+    reserved_usd: float = 0  #: amount reserved for the agent in all its budgets, including what it has spent
+    cost_usd: float | None = None  #: amount spent; None if unknown
+    wind_up: bool = False  #: whether the agent was asked to finish because its money runs out
 
     @property
     def spent_usd(self) -> float:
-        """What the agent has spent as far as is known; 0 if that is not known."""
+        """The amount spent in USD, or 0 if it is unknown."""
         return self.cost_usd or 0
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What earlier attempts of an agent leave in its record."""
+    """Facts about an agent's past that outlive its attempts."""
 
     retried: int = 0  #: retries so far that count against the spec's `retries`
-    was_merged: bool = False  #: whether its branch was merged when it was last woken by a message
-    restored: bool = False  #: whether its record was lost, and made again from the files of its attempt
+    was_merged: bool = False  #: whether the agent's branch was merged when a message last woke the agent
+    restored: bool = False  #: whether the agent's record was lost, and restored from the files of its attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +227,12 @@ class Agent:
     spec: SpecParts  #: without the task, which may be large: see `Agents.task`
     state: State
     merge: Merge
-    attempt: int  #: the number of its newest attempt
-    conversation: str  #: the id that its program resumes
-    environment: str  #: digest of the environment it was spawned in
-    account: str  #: the account whose rate limit its model calls count against; empty if it calls no model
-    stop_asked: bool  #: whether somebody asked for its stop
-    removing: Removal  #: the removal that was begun, and is finished after a crash
+    attempt: int  #: the number of the newest attempt
+    conversation: str  #: the id of the conversation that the program resumes
+    environment: str  #: digest of the environment that the agent runs in
+    account: str  #: the vendor account that rate-limits the agent's model calls; empty if it calls no model
+    stop_asked: bool  #: whether a lead or a person has stopped the agent
+    removing: Removal  #: the removal that has begun, and is continued after a crash
     last_event: str
     worktree: AgentWorktree
     timing: Timing
@@ -250,7 +250,10 @@ class Agent:
 
     @property
     def handle(self) -> str:
-        """The id of the newest attempt; other processes for the agent add their kind, e.g. `a1-2-verify`."""
+        """The id of the newest attempt, e.g. `a1-2`.
+
+        The ids of the agent's other processes add their kind, e.g. `a1-2-verify`.
+        """
         return f"{self.id}-{self.attempt}"
 
     @property
@@ -259,7 +262,7 @@ class Agent:
 
     @property
     def converses(self) -> bool:
-        """Whether its program holds a conversation with a model, which costs money and can be resumed."""
+        """Whether the program holds a conversation with a model that can be resumed."""
         return bool(self.account)
 
     @property
@@ -268,65 +271,65 @@ class Agent:
 
     @property
     def under_way(self) -> bool:
-        """Whether a task of the daemon must carry the agent on: it is not over, queued or resting."""
+        """Whether the daemon must attend to the agent: it has not ended, and is not queued or resting."""
         return self.state in ACTIVE or self.phase in (PauseKind.FROZEN, PauseKind.ENDING)
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended or was asked to stop."""
+        """Whether the agent has ended or was asked to stop."""
         return self.stop_asked or self.state in FINAL
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has ever started; an agent that was skipped has not."""
+        """Whether the agent has left the queue: false for a queued agent whose program never started."""
         return self.timing.started is not None or self.state is not State.QUEUED
 
     @property
     def leads(self) -> tuple[str, ...]:
-        """Its lead, then the leads above; what it spends counts against the budgets of all."""
+        """The agent's lead, then the leads above it. Spending counts against the budgets of all."""
         return self.lead, *self.lineage.above
 
     @property
     def whose(self) -> tuple[int, str]:
-        """The project and root lead that it works for, among which the scheduler takes turns."""
+        """The project and the root lead that the agent works for. The scheduler alternates between these."""
         return self.project, self.root_lead
 
     @property
     def root_lead(self) -> str:
-        """The topmost lead, which is no agent; the agent runs in this lead's environment."""
+        """The topmost lead, which is not an agent. The agent runs in this lead's environment."""
         return self.leads[-1]
 
     @property
     def as_lead(self) -> str:
-        """The lead name of this agent in the records of agents that it spawns."""
+        """The name of this agent as a lead, in the records of agents that it spawns."""
         return lead_of(self.number)
 
     @property
     def discarded(self) -> bool:
-        """Whether its worktree was removed without its work being merged."""
+        """Whether the agent's worktree was removed while its branch was unmerged."""
         return self.timing.removed is not None and self.merge not in (Merge.MERGED, Merge.NOTHING)
 
     @property
     def label(self) -> str:
-        """Id and name, for a sentence."""
+        """Id and name, for use in a sentence."""
         return f"{self.id} ({self.name})"
 
     @property
     def slug(self) -> str:
-        """Id and name, for a path or a ref."""
+        """Id and name, for use in a path or a ref."""
         return f"{self.id}-{self.name}"
 
 
 def lead_of(number: int) -> str:
-    """Return the lead name of the agent with this number."""
+    """Return the name of the agent with this number as a lead, e.g. `agent:a1`."""
     return f"agent:a{number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the agents of a project, or of one lead in the project, may spend and have spent together."""
+    """The limit and the total spending of the agents of a project, or of one lead in the project."""
 
     project: int
-    lead: str  #: '' for the whole repository
-    limit_usd: float | None  #: none where nobody has set one
+    lead: str  #: empty for the whole repository
+    limit_usd: float | None  #: None if no limit was set
     spent_usd: float = 0

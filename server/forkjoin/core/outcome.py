@@ -6,19 +6,19 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt's process ended, as its executor tells it.
+    """How an attempt's process ended, as its executor reports it.
 
-    `lost` means that no end record was left: the machine or the shim vanished.
+    The kind `lost` means that the machine or the shim died and left no end record.
     """
 
     kind: Literal["exited", "signalled", "not_started", "timed_out", "limited", "lost"]
-    code: int = 0  #: exit code, or the signal's number
-    error: str = ""  #: why it could not be started, how it was lost, or which limit ended it
+    code: int = 0  #: exit code or signal number
+    error: str = ""  #: why the start failed, how the process was lost, or which limit ended it
     duration_s: float = 0
-    left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
-    peak_memory_bytes: int | None = None  #: the most that was seen; none where nobody has looked
-    passing: bool = False  #: whether nothing of it ever ran, for no fault of its own
-    asked: bool = False  #: whether it was asked to end
+    left: tuple[str, ...] = ()  #: descendants of the process that could not be ended
+    peak_memory_bytes: int | None = None  #: the highest memory use measured; None if it was not measured
+    passing: bool = False  #: whether the start failed for a transient reason, before the program ran
+    asked: bool = False  #: whether the process was asked to end
 
     @property
     def ok(self) -> bool:

@@ -3,27 +3,26 @@
 from dataclasses import dataclass
 from typing import Literal
 
-#: What an agent asks: for words, or whether it may do something.
 RequestKind = Literal["question", "permission"]
-#: What is answered to the second.
+#: The answer to a permission request.
 Decision = Literal["allow", "deny"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question or a request for permission that an agent waits for. The first answer counts."""
+    """A question or a permission request that an agent waits for. Only the first answer counts."""
 
     number: int
     agent: int
     kind: RequestKind
     text: str
-    fallback: str  #: what counts where nobody has answered until it expires
-    asked: float  #: seconds since the epoch, as are the next two
+    fallback: str  #: the answer if nobody answers before the request expires
+    asked: float  #: seconds since the epoch, like `expires` and `closed`
     expires: float
-    closed: float | None = None  #: when it was answered, expired or was withdrawn; none while it is open
-    said: str = ""  #: the answer; to a permission: `allow` or `deny`; '' where it was withdrawn
+    closed: float | None = None  #: when the request was answered, withdrawn or expired; None if it is open
+    said: str = ""  #: the answer, for a permission a `Decision`; empty if the request was withdrawn
     reason: str = ""
-    answered_by: str = ""  #: the lead, or the person; '' where nobody has
+    answered_by: str = ""  #: the lead or person who answered; empty if nobody did
 
     @property
     def id(self) -> str:
@@ -31,8 +30,8 @@ class Request:
 
     @property
     def outcome(self) -> str:
-        """How the request was closed, to end a sentence."""
+        """How the request was closed, as the end of a sentence."""
         if not self.said:
-            return "withdrawn: its agent ended, was stopped, or waits for it no more"
+            return "withdrawn: its agent has ended, was stopped, or no longer waits for an answer"
         why = f" ({self.reason})" if self.reason else ""
         return f"answered by {self.answered_by or 'nobody in time'}: {self.said}{why}"

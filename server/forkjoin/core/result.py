@@ -7,6 +7,8 @@ from forkjoin.core.model import State
 
 
 class Verify(StrEnum):
+    """The outcome of an attempt's verify command. `NONE` means that the command did not run."""
+
     PASSED = "passed"
     FAILED = "failed"
     NONE = "none"
@@ -14,6 +16,8 @@ class Verify(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Tokens of an attempt's model calls."""
+
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
@@ -29,13 +33,13 @@ class Result:
     summary: str  #: the beginning of `output`, one line
     output: str  #: the program's last message, cut at `OUTPUT_LIMIT` characters
     commits: tuple[str, ...] = ()  #: newest first, "<short sha> <subject>"
-    commit: str | None = None  #: the tip of its branch
+    commit: str | None = None  #: the tip of the agent's branch
     files_changed: int = 0
     insertions: int = 0
     deletions: int = 0
     verify: Verify = Verify.NONE
     verify_output: str = ""
-    score: float | None = None  #: the number that its judge printed
+    score: float | None = None  #: the number that the spec's judge command printed
     cost_usd: float | None = None
     usage: Usage | None = None
     duration_s: float = 0
@@ -44,5 +48,5 @@ class Result:
     warnings: tuple[str, ...] = ()
 
 
-#: Characters of a program's last message that a result keeps; the whole is in its log.
+#: Characters of a program's last message that a result keeps. The attempt's log holds the whole message.
 OUTPUT_LIMIT = 16_000

@@ -34,15 +34,17 @@ _Processes = Annotated[int, Field(ge=0, le=4_000_000)]
 _Kind = TypeVar("_Kind", bound=_Strict)
 
 
-#: How long a request waits. The maximum is below the 30 minutes after which claude gives up a silent call.
+#: Minutes that a request waits. The maximum is less than the 30 minutes after which claude aborts a silent call.
 RequestMinutes = Annotated[float, Field(gt=0, le=25)]
 
 
 class Limits(_Strict):
+    """Limits for agents: times, retries, memory and other resources."""
+
     max_running: Annotated[int, Field(ge=1, le=1000)] | None = None  #: None: derived from cores and free memory
     timeout_minutes: Minutes | None = None  #: for agents whose spec gives none
-    silence_minutes: Minutes | None = None  #: without output; for agents whose spec gives none
-    log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: of output kept, the beginning and the end
+    silence_minutes: Minutes | None = None  #: time without output; for agents whose spec gives none
+    log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: output kept, from its beginning and its end
     verify_minutes: Minutes = 30  #: time limit of one run of verify
     request_minutes: RequestMinutes = 10  #: until a request counts as unanswered, and a permission as denied
     retries: Annotated[int, Field(ge=0, le=20)] = 2  #: after transient errors; for agents whose spec gives none
@@ -53,15 +55,14 @@ class Limits(_Strict):
     #: The next two limits protect the machine and are far above what an agent needs. 0: no limit.
     memory_per_agent: _Bytes | None = None  #: None: half of the machine's memory (`Settings.on`)
     processes_per_agent: _Processes = 2048  #: threads included; the default is podman's for a container
-    cpus_per_agent: _Cpus | None = None  #: at once
+    cpus_per_agent: _Cpus | None = None  #: CPUs used at the same time
     cpu_minutes_per_agent: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    file_size: _Bytes | None = None  #: of the largest file that an agent may write
-    open_files: Annotated[int, Field(ge=16, le=2**30)] | None = None  #: of each of its processes
+    file_size: _Bytes | None = None  #: size of the largest file that an agent may write
+    open_files: Annotated[int, Field(ge=16, le=2**30)] | None = None  #: open files of each process of an agent
     free_memory: _Bytes | None = None  #: no agent starts that would leave less; None: a twentieth, or 500 MB
-    max_load: Annotated[float, Field(gt=0, le=100_000)] | None = (
-        None  #: no agent starts above this load; None: 4 for each core
-    )
-    memory: _Bytes | None = None  #: this and the next two are for all agents together
+    #: No agent starts while the load average is above this. None: 4 for each core.
+    max_load: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    memory: _Bytes | None = None  #: `memory`, `cpus` and `processes` limit all agents together
     cpus: _Cpus | None = None
     processes: _Processes | None = None
 
@@ -86,11 +87,15 @@ class Limits(_Strict):
 
 
 class Retention(_Strict):
+    """The time that records and worktrees are kept."""
+
     #: Days until a merged agent is removed. Only days on which forkjoin ran count. 0: never.
     days: Annotated[int, Field(ge=0, le=100_000)] = 30
 
 
 class Merging(_Strict):
+    """Defaults for merges, and the protected branches."""
+
     strategy: Strategy = "merge"  #: for merges whose call gives none
     protected: tuple[str, ...] = ()  #: fnmatch patterns of branches; merges into them must be confirmed
 
@@ -116,6 +121,8 @@ class AgentProgram(_Strict):
 
 
 class Settings(_Strict):
+    """The user's settings, from config.toml."""
+
     default_agent: str = "claude"
     limits: Limits = Limits()
     retention: Retention = Retention()
@@ -131,7 +138,7 @@ class Settings(_Strict):
         return self.model_copy(update={"limits": half})
 
     def program(self, name: str | None) -> AgentProgram:
-        """Return the agent program with this name, or the default program if the name is `None`.
+        """Return the agent program with this name, or the default if the name is None.
 
         Raises:
             CallerError: There is no such program. The message lists the known ones.
@@ -149,18 +156,22 @@ class Settings(_Strict):
 
 
 def _check_shared(path: str) -> str:
-    """Return a path without a slash at its end. Raise ValueError if it may lead out of the checkout."""
+    """Return a path without its final slash.
+
+    Raises:
+        ValueError: The path may lead out of the checkout, or into .git.
+    """
     parts = path.removesuffix("/").split("/")
     if all(_PART.fullmatch(part) and part not in (".", "..") and part.lower() != ".git" for part in parts):
         return "/".join(parts)
     raise ValueError(
-        "must be a path within the checkout, such as packages/web/node_modules, of letters, digits, ._-@+~"
+        "must be a path inside the checkout, e.g. packages/web/node_modules. Allowed are letters, digits and ._-@+~"
     )
 
 
 def _check_variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
-        raise ValueError("a variable's name is letters, digits and '_', and does not begin with a digit")
+        raise ValueError("a variable's name must consist of letters, digits and '_', and not begin with a digit")
     if name.startswith(RESERVED_VARIABLES) or name in _LOADERS:
         raise ValueError("can't be set here: the variable is reserved for forkjoin, git or the agent's program")
     return name
@@ -173,7 +184,7 @@ def _check_value(text: str) -> str:
 
 
 class Recipe(_Strict):
-    """The settings in a repository's forkjoin.toml. They are recorded with each agent and each merge."""
+    """The settings in a repository's forkjoin.toml, which are recorded with each agent and each merge job."""
 
     verify: Text | None = None  #: for agents and merges whose call gives none
     setup: Text | None = None  #: run in a new worktree, before the agent's program
@@ -199,7 +210,7 @@ class Recipe(_Strict):
 
 
 def read_settings(file: Path) -> Settings:
-    """Return the user's settings in a file, or the defaults if the file does not exist.
+    """Return the user's settings in a file, or the defaults if there is no file.
 
     Raises:
         CallerError: The file can't be read, is not TOML, or has an unknown or invalid setting.
