@@ -118,9 +118,9 @@ def logs(
     with path.open(encoding="utf-8", errors="replace") as file:
         past.extend(file.read().splitlines())
         for line in past:
-            print_text(line if json else daemon_log.show(line))
+            print_text(line if json else daemon_log.format_entry(line))
         for line in _follow_log(file, path) if follow else ():
-            print_text(line if json else daemon_log.show(line))
+            print_text(line if json else daemon_log.format_entry(line))
 
 
 def _follow_log(file: TextIO, path: Path) -> Iterator[str]:

@@ -26,14 +26,14 @@ def check_name(name: str) -> str:
     """
     if _NAME.fullmatch(name) and not _AGENT_ID.fullmatch(name):
         return name
-    near = slug(name)
-    hint = f" {near!r} would be valid." if near and near != name else ""
+    similar = slug(name)
+    hint = f" {similar!r} would be valid." if similar and similar != name else ""
     raise ValueError(f"a name is {_NAME_RULE}.{hint}")
 
 
-def number_of(asked: str) -> int | None:
+def number_of(reference: str) -> int | None:
     """Return the number in an agent's id, or `None` for a name."""
-    return int(asked[1:]) if _AGENT_ID.fullmatch(asked) else None
+    return int(reference[1:]) if _AGENT_ID.fullmatch(reference) else None
 
 
 def slug(text: str, limit: int = 32) -> str:
@@ -42,13 +42,13 @@ def slug(text: str, limit: int = 32) -> str:
     The name is empty if `text` has no ASCII letters or digits.
     """
     words = re.findall(r"[a-z0-9]+", text[:400].lower())
-    made = ""
+    name = ""
     for word in words:
-        longer = f"{made}-{word}" if made else word[:limit]
+        longer = f"{name}-{word}" if name else word[:limit]
         if len(longer) > limit:
             break
-        made = longer
-    return f"{made}-x" if _AGENT_ID.fullmatch(made) else made
+        name = longer
+    return f"{name}-x" if _AGENT_ID.fullmatch(name) else name
 
 
 def check_text(text: str) -> str:
@@ -83,7 +83,7 @@ Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
 
 class Strict(BaseModel):
-    """A base class for input from outside, in which unknown fields are errors."""
+    """A base class for input from outside. Unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -95,16 +95,20 @@ class Candidate(Strict):
     model: Text | None = None
 
 
-#: More candidates for one task are taken for a mistake.
+#: Maximum number of candidates for one task. A higher number is likely a mistake.
 _MOST_CANDIDATES = 10
 
 
-def _list_candidates(told: object) -> object:
-    """Return the list of candidates, or as many equal candidates as a given number says."""
-    many = told if isinstance(told, int) else len(told) if isinstance(told, Sized) else 0
-    if not 2 <= many <= _MOST_CANDIDATES:
+def _list_candidates(given: object) -> object:
+    """Return equal candidates if `given` is their number, else `given` itself.
+
+    Raises:
+        ValueError: The number of candidates is out of range.
+    """
+    count = given if isinstance(given, int) else len(given) if isinstance(given, Sized) else 0
+    if not 2 <= count <= _MOST_CANDIDATES:
         raise ValueError(f"must be a number from 2 to {_MOST_CANDIDATES}, or a list of that many {{agent, model}}")
-    return (Candidate(),) * many if isinstance(told, int) else told
+    return (Candidate(),) * count if isinstance(given, int) else given
 
 
 Candidates = Annotated[
@@ -119,7 +123,7 @@ class Nesting(Strict):
 
     depth: int = Field(default=1, ge=1, le=5)  #: 1: the spawned agents may not spawn any themselves
     agents: int = Field(ge=1, le=100)  #: in total, including those that the spawned agents spawn
-    budget_usd: Dollars | None = None  #: that all of these may spend together
+    budget_usd: Dollars | None = None  #: that these agents may spend together
 
 
 #: The form of Claude Code's permission rules: a tool, and optionally a specifier in parentheses.
@@ -142,11 +146,14 @@ Rules = Annotated[tuple[Annotated[str, AfterValidator(_check_rule)], ...], Field
 class Permissions(Strict):
     """Rules for what a program may do without asking, and what it may not do."""
 
-    allow: Rules | None = None  #: replaces the default; all but edits and these tools is asked for
+    allow: Rules | None = None  #: replaces the default; the program asks before it uses any tool but these and edits
     deny: Rules = ()
 
     def over(self, others: "Permissions") -> "Permissions":
-        """Return these permissions with `others` as defaults. The deny rules of both apply."""
+        """Return these permissions with `others` as defaults.
+
+        The deny rules of both apply.
+        """
         allow = others.allow if self.allow is None else self.allow
         return Permissions(allow=allow, deny=(*others.deny, *self.deny))
 

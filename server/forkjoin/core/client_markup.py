@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 #: Characters without a visible shape. A model may ignore them within a name.
 HIDDEN = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff"
-#: A `-` in a tag name, a character that looks like one, or nothing.
+#: A pattern for a `-` in a tag name: the hyphen itself, a character that looks like a hyphen, or no character.
 _HYPHEN = "[-_ \u2010-\u2015\u2212\ufe63\uff0d]?"
-#: Tags of Claude Code, of Anthropic's tool calls, and of chat templates. A `-` may be a `_`, or be left out.
+#: Tags of Claude Code, of Anthropic's tool calls, and of chat templates. A `-` may also be a `_`, or be missing.
 _TAGS = (
     *("system-reminder", "system-message", "start-of-turn", "end-of-turn"),
     *("command-name", "command-message", "command-args", "command-contents", "command-stdout", "command-stderr"),
@@ -22,14 +22,14 @@ _TAGS = (
     *("function-calls", "function-results", "function-call", "function-result", "tool-call", "tool-result"),
     *("tool-use", "tool-response"),
 )
-#: Tags that are also words. After another word they are type parameters, as in `List<System>`, and stay.
+#: Tags that are also words. After another word they are type parameters, as in `List<System>`, and are not replaced.
 _WORDS = ("system", "human", "assistant", "sys", "functions", "invoke")
 #: Tags of Mistral and Llama, in brackets.
 _BRACKETED = ("INST", "SYSTEM-PROMPT", "TOOL-CALLS", "TOOL-RESULTS", "AVAILABLE-TOOLS")
 
 
 def _spell(name: str) -> str:
-    """Return a pattern for a tag name that allows invisible characters between its letters."""
+    """Return a pattern for a tag name with invisible characters between its letters."""
     return f"[{HIDDEN}]*".join(_HYPHEN if letter == "-" else letter for letter in name)
 
 

@@ -1,7 +1,8 @@
 """The daemon's log: one line of JSON for each entry, in a file of limited size that only its owner can read.
 
-`time` is in UTC, `what` is the logger's name, `words` the message. `agent`, `landing` and `connection` are ids of what
-the entry is about. Text that Python itself writes to stderr, for example at a crash, is in the file unchanged.
+`time` is in UTC, `what` is the logger's name, `words` the message. `agent`, `landing` and `connection` are the ids of
+the agent, merge and connection that the entry is about. Text that Python itself writes to stderr, for example at a
+crash, is in the file unchanged.
 """
 
 import json
@@ -17,7 +18,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, cast
 
-#: Bytes of the log. A longer log is renamed, and replaces the one that was renamed before.
+#: Bytes of the log. A longer log is renamed, and replaces the log that was renamed before.
 LIMIT = 8 * 1024 * 1024
 #: Characters of one message, and of its traceback.
 _WORDS = 8_000
@@ -27,7 +28,10 @@ _concerned: ContextVar[dict[str, str]] = ContextVar("concerned", default={})  # 
 
 @contextmanager
 def concerning(**ids: object) -> Generator[None]:
-    """Add these ids to all entries that are logged within the context, and in tasks started within it."""
+    """Add these ids to all log entries within the context.
+
+    Entries of tasks that are started within the context get the ids too.
+    """
     token = _concerned.set(_concerned.get() | {name: str(value) for name, value in ids.items()})
     try:
         yield
@@ -52,7 +56,7 @@ class _File(RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         private = partial(os.open, mode=0o600)
         file = open(self.baseFilename, "a", encoding="utf-8", errors="replace", opener=private)  # noqa: SIM115
-        for descriptor in (1, 2):  # otherwise they may lead to the log of the shim that has started the daemon
+        for descriptor in (1, 2):  # they may lead to the log of the shim that started the daemon
             os.dup2(file.fileno(), descriptor)
         return file
 
@@ -88,9 +92,9 @@ def _entry(line: str) -> dict[str, Any] | None:
 
 
 def complaint(line: str) -> str:
-    """Return the message of a log line that reports an error, or an empty string for other lines.
+    """Return the error message in a log line, or an empty string for other lines.
 
-    A line that is not JSON counts as an error and is returned whole.
+    A line that is not JSON counts as an error, and is returned whole.
     """
     entry = _entry(line)
     if entry is None:
@@ -98,12 +102,12 @@ def complaint(line: str) -> str:
     return str(entry.get("words")) if entry.get("level") in ("error", "critical") else ""
 
 
-def show(line: str) -> str:
+def format_entry(line: str) -> str:
     """Return a log line in a form for people."""
     entry = _entry(line)
     if entry is None:
         return line
     concerned = (f"{entry[name]}:" for name in ("agent", "landing", "connection") if name in entry)
-    told = " ".join(map(str, (entry.get("time"), entry.get("level"), *concerned, entry.get("words"))))
+    first_line = " ".join(map(str, (entry.get("time"), entry.get("level"), *concerned, entry.get("words"))))
     trace = str(entry.get("traceback", "")).strip()
-    return "\n    ".join((told, *trace.splitlines()))
+    return "\n    ".join((first_line, *trace.splitlines()))

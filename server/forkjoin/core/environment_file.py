@@ -1,4 +1,4 @@
-"""A file on a tmpfs that hands the environments of leads on to the next daemon, and never reaches a disk."""
+"""A file on a tmpfs that passes the environments of leads on to the next daemon, and is never on a disk."""
 
 import json
 import logging

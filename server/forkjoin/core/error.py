@@ -1,8 +1,8 @@
 """The exceptions of forkjoin, and the test whether an error is transient.
 
-A `CallerError` is shown unchanged to a model or a person. Its message says what was wrong, what would be right and,
-where it helps, which tool to call next. Any other exception that reaches a boundary is a defect, and is logged with its
-traceback. Standard library only, since the shim imports this module.
+A `CallerError` is shown unchanged to a model or a person. Its message describes the mistake and how to correct it, and
+where it helps names the tool to call next. Any other exception that reaches a boundary is a defect, and is logged with
+its traceback. Standard library only, since the shim imports this module.
 """
 
 import errno
@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable
 from typing import cast
 
-#: Errors of the operating system that pass by themselves, or once somebody frees the scarce resource.
+#: Transient errors of the operating system, which end once a resource such as disk space is free again.
 _PASSING = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK")
 )
 #: The message of the RuntimeError that Python raises if a thread can't be started (EAGAIN).
 _NO_THREAD = "can't start new thread"
-#: git's messages for the same errors, and for a lock that another git process holds. Compiled on first use.
+#: A pattern for git's messages about the same errors, and about a lock that another git process holds.
 _PASSING_WORDS = (
     r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
     r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
@@ -42,18 +42,18 @@ class NoRepositoryError(CallerError):
 
 
 class BrokenPromiseError(ForkjoinError):
-    """A guarantee of forkjoin does not hold, because of a defect of forkjoin or of the machine."""
+    """A broken guarantee of forkjoin, because of a defect of forkjoin or of the machine."""
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether an error is transient: a full disk, too many open files, a lock that another process holds.
+    """Return whether an error is transient, so that the operation should be retried.
 
-    The failed operation should be tried again. An exception that was raised from a transient one is transient too,
-    unless it is a `CallerError`.
+    Examples are a full disk, too many open files, and a lock that another process holds. An exception that was raised
+    from a transient error is transient too, unless it is a `CallerError`.
     """
     if isinstance(error, BaseExceptionGroup):
-        inside: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        return all(is_passing(each) for each in inside)
+        members: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return all(is_passing(member) for member in members)
     if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
@@ -66,7 +66,10 @@ def is_passing(error: BaseException) -> bool:
 
 
 def words_of(error: Exception) -> str:
-    """Return the message of an exception, after the name of its class unless it is one of forkjoin's."""
+    """Return the message of an exception, prefixed with its class name.
+
+    The messages of forkjoin's own exceptions have no prefix.
+    """
     return str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
 
 
@@ -83,7 +86,7 @@ class UnknownAgentError(CallerError):
 
 
 class RecordsError(ForkjoinError):
-    """The database can't be read or written now, for example because the disk is full. Nothing was recorded."""
+    """A failure to read or write the database, for example because the disk is full. Nothing was recorded."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -93,16 +96,16 @@ class RecordsError(ForkjoinError):
 
 
 class GitError(ForkjoinError):
-    """A git command failed. The message has its arguments and the last message that it wrote to stderr."""
+    """The failure of a git command. The message contains its arguments and the last message on stderr."""
 
     def __init__(self, arguments: Iterable[str], code: int, stderr: str) -> None:
         self.stderr = stderr.strip()
-        said, locked, _ = self.stderr.partition(_ANOTHER)
-        self.met_lock = bool(locked)
-        lines = said.splitlines()
+        message, lock_message, _ = self.stderr.partition(_ANOTHER)
+        self.met_lock = bool(lock_message)
+        lines = message.splitlines()
         last = next(
             (n for n in reversed(range(len(lines))) if not lines[n][:1].isspace()), 0
-        )  # indented lines continue it
+        )  # indented lines continue the message
         self.last_line = " ".join(line.strip() for line in lines[last:]) or f"exit {code}"
         if self.met_lock:
             self.last_line += " Remove the lock file if no git process uses the repository."
@@ -110,11 +113,11 @@ class GitError(ForkjoinError):
 
 
 class GitHungError(GitError):
-    """A git command did not end in time, and was killed."""
+    """The failure of a git command that was killed because it did not end in time."""
 
 
 class GitRefusedError(GitError):
-    """A git command failed with an error that is not transient."""
+    """The failure of a git command with an error that is not transient."""
 
 
 def git_error(arguments: Iterable[str], code: int, stderr: str) -> GitError:

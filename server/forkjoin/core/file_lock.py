@@ -9,7 +9,9 @@ import os
 
 
 def take(file: "str | os.PathLike[str]", mode: int = 0o600) -> int | None:
-    """Take the lock. Return its file descriptor, or `None` if another process holds it.
+    """Take the lock and return its file descriptor.
+
+    Return `None` if another process holds the lock.
 
     Args:
         mode: Permissions of the lock file. Everybody who can open the file can lock it.
@@ -17,7 +19,7 @@ def take(file: "str | os.PathLike[str]", mode: int = 0o600) -> int | None:
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     found = os.fstat(lock)
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 != mode:
-        os.fchmod(lock, mode)  # created with other permissions, or less the umask
+        os.fchmod(lock, mode)  # an older file may have other permissions, and the umask restricts a new one
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

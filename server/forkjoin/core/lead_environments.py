@@ -44,17 +44,17 @@ class LeadEnvironments:
             self._by_digest |= await to_thread.run_sync(self._file.read)
 
     async def save(self, needed: Set[str]) -> None:
-        """Save the environments with these digests for the next daemon, and no others."""
+        """Save only the environments with these digests for the next daemon."""
         environments = {digest: self._by_digest[digest] for digest in needed & self._by_digest.keys()}
         if self._file and environments.keys() != self._in_file:
             await to_thread.run_sync(self._file.write, environments)
             self._in_file = environments.keys()
 
     def set_current(self, project: int, lead: str, digest: str) -> bool:
-        """Set a lead's current environment, which replaces a lost one of its agents.
+        """Set a lead's current environment, which replaces its agents' lost ones.
 
         Returns:
-            Whether the lead had another environment, or none, before.
+            Whether the lead had another environment, or no environment, before.
         """
         before = self._by_lead.get((project, lead))
         self._by_lead[project, lead] = digest
@@ -92,25 +92,22 @@ class LeadEnvironments:
         self._secrets = None
 
     def find(self, digest: str, project: int, lead: str) -> dict[str, str] | None:
-        """Return the environment with this digest, or what replaces it if it is lost.
+        """Return the environment with this digest, or its replacement if it is lost.
 
         The replacement is the current environment of the lead, or else of a person's command line in the project.
-        `None` means that there is none of these.
+        Return `None` if neither is known.
         """
         digests = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, COMMAND_LINE)))
         return next((self._by_digest[known] for known in digests if known in self._by_digest), None)
 
     def find_for_agent(self, agent: Agent) -> dict[str, str] | None:
-        """Return the environment of an agent's lead, or its replacement.
-
-        See `find`.
-        """
+        """Return the environment of an agent's lead, or its replacement as in `find`."""
         return self.find(agent.environment, agent.project, agent.root_lead)
 
     def find_for_caller(self, caller: Caller) -> dict[str, str]:
         """Return the caller's environment.
 
-        An agent's is that of its lead, without the variables that the settings add for the agent's program.
+        For an agent this is the environment of its lead, without the variables that the settings add for the program.
         """
         agent = caller.session.agent
         found = self.find(caller.environment, caller.project.number, agent.root_lead if agent else caller.lead)
@@ -126,7 +123,7 @@ class LeadEnvironments:
         return redact(text, self._all_secrets())
 
     def redact_edges(self, before: str, text: str, after: str) -> str:
-        """Redact pieces of secrets that the two edges of an excerpt cut.
+        """Return an excerpt without fragments of secrets at its two edges.
 
         Args:
             before: The text before the excerpt.
@@ -136,9 +133,9 @@ class LeadEnvironments:
         return redact_edges(before, text, after, self._all_secrets())
 
     def redact_end(self, before: str, text: str) -> str:
-        """Redact secrets in the end of a longer text.
+        """Return the end of a longer text without secrets.
 
-        A piece of a secret at its beginning is redacted, too.
+        A fragment of a secret at its beginning is redacted, too.
         """
         return redact_end(before, text, self._all_secrets())
 
@@ -149,8 +146,5 @@ class LeadEnvironments:
         return self._secrets
 
     def show(self, text: str) -> str:
-        """Return an agent's text without secrets and client markup.
-
-        So another model can read it.
-        """
+        """Return an agent's text for another model, without secrets and client markup."""
         return neutralize(self.redact(text))

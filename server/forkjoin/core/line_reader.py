@@ -28,12 +28,15 @@ class Lines:
         return len(self._line)
 
     def drop(self) -> None:
-        """Treat the incomplete line as too long."""
+        """Discard the incomplete line, and treat it as too long."""
         self._dropped = True
         self._line = bytearray()
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
-        """Yield the lines that end in `chunk`. The rest of it is kept once all lines have been consumed."""
+        """Yield the lines that end in `chunk`.
+
+        The incomplete line at its end is kept once all lines have been consumed.
+        """
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._keep(chunk[start:end])
@@ -43,9 +46,9 @@ class Lines:
 
     @property
     def needed(self) -> int:
-        """Return the offset of the first byte that must be kept on disk to read the incomplete line again.
+        """Return the offset of the first byte that may have to be read again.
 
-        A line that is already too long need not be read again.
+        The bytes of the incomplete line must be kept on disk, unless the line is already too long.
         """
         return self.offset if self._size <= self.limit else self.offset + self._size
 

@@ -17,7 +17,7 @@ SOCKET = "daemon.sock"
 
 
 class Home:
-    """The folders of one user's forkjoin; those under `state` are private to the user (0700)."""
+    """The folders of one user's forkjoin. The folders under `state` are private to the user (0700)."""
 
     def __init__(self, state: Path, config: Path, *, named: bool = False) -> None:
         self.state = state
@@ -38,7 +38,10 @@ class Home:
         return f"Home({str(self.state)!r})"
 
     def draw_name(self) -> str:
-        """Return the unique name of this home: eight random hexadecimal digits, drawn once."""
+        """Return the unique name of this home.
+
+        The name has eight random hexadecimal digits, and is drawn on the first call.
+        """
         file = self.state / "name"
         if not file.exists():
             write_atomically(file, os.urandom(4).hex().encode())
@@ -68,7 +71,7 @@ class Home:
 
 
 def find_home(environment: Mapping[str, str] = os.environ) -> Home:
-    """Return the home at $FORKJOIN_HOME, or the home in the XDG state and config folders."""
+    """Return the home at $FORKJOIN_HOME, or in the XDG state and config folders."""
     if given := environment.get("FORKJOIN_HOME"):
         folder = Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111 (pathlib raises for unknown users)
         folder = folder.parent.resolve() / folder.name  # the last part stays unresolved: `make` refuses a symlink

@@ -1,9 +1,10 @@
-"""Redaction of keys and passwords in texts that a lead is shown or that are stored.
+"""Redaction of keys and passwords in texts that are stored or shown to a lead.
 
-Keys are recognized by their form. The forms are those rules of gitleaks (MIT, config/gitleaks.toml) that name one
-issuer and need no context. Libraries that know more forms are larger than all of forkjoin. Passwords have no form: they
-are the values of variables in the lead's environment whose names end with words such as PASSWORD. The tokens that
-forkjoin issues to agents have a form of their own. A key that was encoded or split by other characters is not found.
+Keys are recognized by their form. The forms are the rules of gitleaks (MIT, config/gitleaks.toml) that belong to a
+single issuer and need no context. Libraries that know more forms are larger than all of forkjoin. Passwords have no
+form. They are the values of variables in the lead's environment whose names end with words such as PASSWORD. The tokens
+that forkjoin issues to agents have a form of their own. A key that was encoded or split by other characters is not
+found.
 
 A replacement is never longer than the replaced text, and never splits a quote or an escape sequence. So JSON stays
 valid, and a page does not grow.
@@ -52,7 +53,7 @@ _FORMS: tuple[tuple[str, "re.Pattern[str]"], ...] = tuple(
 
 
 def secrets_of(environment: Mapping[str, str]) -> frozenset[str]:
-    """Return the values of those variables whose names say that they contain a secret."""
+    """Return the values of the variables whose names end with words such as PASSWORD."""
     return frozenset(
         value
         for name, value in environment.items()
@@ -61,16 +62,16 @@ def secrets_of(environment: Mapping[str, str]) -> frozenset[str]:
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return the text without these secrets and without anything that has the form of a key."""
+    """Return the text without these secrets, and without keys of a known form."""
     for pattern in (*_patterns(secrets, text), *_forms(text)):
         text = pattern.sub(_mark, text)
     return text
 
 
 def redact_edges(before: str, text: str, after: str, secrets: Iterable[str] = ()) -> str:
-    """Return a part of a longer text without the fragments of keys at its two edges.
+    """Return a part of a longer text without fragments of secrets at its two edges.
 
-    Complete keys within the part stay: `redact` replaces them.
+    Complete secrets within the part stay: `redact` replaces them.
 
     Args:
         before: The text before the part.
@@ -89,12 +90,18 @@ def redact_edges(before: str, text: str, after: str, secrets: Iterable[str] = ()
 
 
 def redact_end(before: str, text: str, secrets: Iterable[str] = ()) -> str:
-    """Return the end of a longer text without keys, and without a fragment of a key at its beginning."""
+    """Return the end of a longer text without secrets.
+
+    A fragment of a secret at its beginning is redacted too.
+    """
     return redact(redact_edges(before, text, "", secrets), secrets)
 
 
 def _patterns(secrets: Iterable[str], text: str) -> Iterator["re.Pattern[str]"]:
-    """Yield a pattern for each secret in the text, plain or escaped as in JSON, the longest secret first."""
+    """Yield a pattern for each secret in the text, plain or escaped as in JSON.
+
+    The longest secret comes first.
+    """
     for secret in sorted(secrets, key=lambda secret: (-len(secret), secret)):
         for form in {secret, json.dumps(secret)[1:-1]}:
             if form in text:

@@ -6,15 +6,19 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # ENXIO: a socket
-#: Errors which say that nothing is at a path. Others say that this user may not look.
+#: Errors that mean that there is no regular file at a path. ENXIO: the path leads to a socket.
+_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)
+#: Errors that mean that there is no file of any type at a path. Other errors mean that this user may not look.
 _GONE = (errno.ENOENT, errno.ENOTDIR)
-#: Most bytes of a line that contains a path or a ref name. A path has at most 4,096.
+#: Maximum bytes of a line that contains a path or a ref name. A path has at most 4,096 bytes.
 _LINE = 8192
 
 
 def is_gone(path: Path) -> bool:
-    """Return whether nothing is at a path. A path that this user may not look at is not gone."""
+    """Return whether there is no file of any type at a path.
+
+    A path that this user may not look at is not gone.
+    """
     try:
         os.lstat(path)
     except OSError as error:
@@ -23,7 +27,10 @@ def is_gone(path: Path) -> bool:
 
 
 def open_regular(file: Path) -> BinaryIO | None:
-    """Open a regular file for reading. Return `None` if there is no file, or one of another type."""
+    """Open a regular file for reading.
+
+    Return `None` if there is no file at this path, or a file of another type.
+    """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -37,7 +44,10 @@ def open_regular(file: Path) -> BinaryIO | None:
 
 
 def read_regular(file: Path, limit: int = -1) -> bytes | None:
-    """Return the first `limit` bytes of a regular file (-1: all), or `None` if there is no such file."""
+    """Return the first `limit` bytes of a regular file (-1: all).
+
+    Return `None` if there is no regular file at this path.
+    """
     opened = open_regular(file)
     if opened is None:
         return None
@@ -46,7 +56,10 @@ def read_regular(file: Path, limit: int = -1) -> bytes | None:
 
 
 def read_end(file: Path, limit: int) -> bytes | None:
-    """Return the last `limit` bytes of a regular file, or `None` if there is no such file."""
+    """Return the last `limit` bytes of a regular file.
+
+    Return `None` if there is no regular file at this path.
+    """
     opened = open_regular(file)
     if opened is None:
         return None
@@ -56,7 +69,9 @@ def read_end(file: Path, limit: int) -> bytes | None:
 
 
 def read_line(file: Path, *, strict: bool = False) -> str | None:
-    """Return the content of a file with one path or ref name. `None` if the file can't be read or has other content.
+    """Return the path or ref name that is the content of a file.
+
+    Return `None` if the file can't be read, is too long or contains NUL.
 
     Args:
         strict: Whether to raise PermissionError if this user may not read the file.

@@ -38,7 +38,7 @@ class Hello(BaseModel):
     cwd: OsString
     project_dir: OsString = ""
     session_id: str = Field(default="", max_length=256)
-    token: str = Field(default="", max_length=256)  #: token of the agent whose program has started this relay, or empty
+    token: str = Field(default="", max_length=256)  #: token of the agent whose program started this relay, or empty
     environment: dict[OsString, OsString] = Field(default_factory=dict[str, str])
 
 
@@ -66,14 +66,17 @@ class Session:
 
     @property
     def is_person(self) -> bool:
-        """Return whether the caller is a person's command line, which waits for all agents of the project."""
+        """Return whether the caller is a person's command line.
+
+        A person waits for all agents of the project, and not only for those of one lead.
+        """
         return self.is_command_line and self.agent is None
 
     @property
     def folder(self) -> Path:
         """Return the folder whose repository the caller means.
 
-        This is an agent's worktree, a person's working directory, or a lead's project folder. A lead without project
+        This is an agent's worktree, a person's working directory, or a lead's project folder. A lead without a project
         folder means its working directory.
         """
         if self.agent:
@@ -81,9 +84,9 @@ class Session:
         return Path(self.hello.cwd if self.is_command_line else self.hello.project_dir or self.hello.cwd)
 
     def lead(self, client_name: str) -> str:
-        """Return the lead's name in its project.
+        """Return the caller's name as a lead in its project.
 
-        This is its session id, else the name of its client; for a person `cli`; for an agent its name as a lead.
+        A lead's name is its session id, or else the name of its client. A person's name is `cli`.
         """
         if self.agent:
             return self.agent.as_lead
@@ -94,14 +97,14 @@ class Session:
         acts.insert(0 if first else len(acts), act)
 
     async def note_written(self, request: str | int | None) -> None:
-        """Call the functions that wait for the reply to this request to be written to the socket."""
+        """Call the functions registered for a request whose reply was written."""
         for act in self.written.pop(request, []) if request is not None else ():
             await act()
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The identity of a call that changes something. A repeated call gets the first answer."""
+    """The identity of a call that changes records. A repeated call gets the first answer."""
 
     relay: str
     request: str

@@ -1,7 +1,7 @@
-"""Digests of what a person trusts: git configuration and forkjoin.toml contents.
+"""Records of trusted content: digests of git configuration and of forkjoin.toml files.
 
-The content of the forkjoin.toml that was trusted last is kept too, so that it can be shown and used after the file has
-changed. Each repository has one record file in forkjoin's home. Standard library only.
+The last trusted content of forkjoin.toml is kept too, so that it can be shown and used after the file has changed. Each
+repository has one record file in forkjoin's home. Standard library only.
 """
 
 import hashlib
@@ -14,7 +14,10 @@ from forkjoin.core.atomic_write import write_atomically
 
 
 def digest(*parts: str | bytes) -> str:
-    """Return the SHA-256 digest of the parts, each prefixed with its length, in 32 hexadecimal digits."""
+    """Return the SHA-256 digest of the parts, each prefixed with its length.
+
+    The digest is cut to 32 hexadecimal digits.
+    """
     data = [os.fsencode(part) for part in parts]
     return hashlib.sha256(b"".join(b"%d:%s" % (len(part), part) for part in data)).hexdigest()[:32]
 
@@ -42,10 +45,10 @@ class Trust:
     def read(self, common_dir: str) -> Trusted | None:
         """Return the trust record of a repository, or `None` if it has none."""
         try:
-            said = json.loads(self.file(common_dir).read_bytes())
-            commands, files = (frozenset(map(str, said[kind])) for kind in ("commands", "files"))
-            last = said.get("last")
-            return Trusted(commands, files, None if last is None else str(last), said.get("keep") is True)
+            record = json.loads(self.file(common_dir).read_bytes())
+            commands, files = (frozenset(map(str, record[kind])) for kind in ("commands", "files"))
+            last = record.get("last")
+            return Trusted(commands, files, None if last is None else str(last), record.get("keep") is True)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
@@ -53,8 +56,8 @@ class Trust:
 
     def write(self, common_dir: str, trusted: Trusted) -> None:
         """Replace the trust record of a repository, durably."""
-        said = {"repository": os.fsencode(common_dir).decode(errors="replace")}
+        repository = {"repository": os.fsencode(common_dir).decode(errors="replace")}
         digests = {"commands": sorted(trusted.commands), "files": sorted(trusted.files)}
-        text = json.dumps(said | digests | {"last": trusted.last, "keep": trusted.keep}, indent=1)
+        text = json.dumps(repository | digests | {"last": trusted.last, "keep": trusted.keep}, indent=1)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         write_atomically(self.file(common_dir), text.encode(), durable=True)

@@ -9,8 +9,8 @@ from forkjoin.core.result import Result
 def rank_candidates(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Agent]:
     """Return the candidates, the best first.
 
-    The criteria, in order: it succeeded, it has commits, its score is higher (no score counts least), its diff is
-    smaller, it is older. Candidates that have not ended come after these, and those whose work was discarded come last.
+    The criteria, in order: success, commits, a higher score (no score counts least), a smaller diff, a lower agent
+    number. Candidates that have not ended come after all others. Candidates whose work was discarded come last.
 
     Args:
         results: The results of candidates that have ended, by agent number.
@@ -29,7 +29,10 @@ def rank_candidates(candidates: Iterable[Agent], results: Mapping[int, Result]) 
 
 
 def find_winner(ranked: Sequence[Agent]) -> Agent | None:
-    """Return the first of the ranked candidates, or `None` if one has not ended or none has succeeded."""
+    """Return the first ranked candidate if it has succeeded and all have ended.
+
+    Return `None` otherwise.
+    """
     is_decided = ranked and all(agent.state in FINAL for agent in ranked)
     return ranked[0] if is_decided and ranked[0].state is State.SUCCEEDED else None
 

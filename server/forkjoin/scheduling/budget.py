@@ -18,7 +18,7 @@ from functools import lru_cache
 from forkjoin.core.model import CALLING, RUNS, Agent, Budget, Pause, PauseKind, PauseReason, State
 from forkjoin.scheduling.gates import Gate, Hold
 
-#: The part of a budget, or of a step, below which an agent is asked to finish, and does not go on after a pause.
+#: The fraction of a budget, or of a step. With less left, an agent is asked to finish, and does not resume.
 _LITTLE = 0.1
 #: Smaller amounts are rounding errors.
 ROUNDING_USD = 1e-9
@@ -50,9 +50,9 @@ class BudgetGate(Gate):
         return found if isinstance(found, Hold) else None
 
     def on_start(self, agent: Agent) -> None:
-        """Reserve the money that the agent lacks, if it is there, and its grant.
+        """Reserve the agent's grant, and the money that it lacks if enough is free.
 
-        The reservation of an agent that no budget limits any more is removed.
+        If no budget limits the agent any more, its reservation is removed.
         """
         if grant := self._grant_to_hold(agent):
             self._take(agent, grant)
@@ -75,12 +75,15 @@ class BudgetGate(Gate):
         }
 
     def find_agents_to_wind_up(self) -> tuple[int, ...]:
-        """Return the numbers of running agents that have little money left, and were not yet asked to finish."""
+        """Return the numbers of running agents that should be asked to finish.
+
+        They have little money left, and were not asked before.
+        """
         running = [agent for agent in self._live if agent.state in RUNS and not agent.money.wind_up]
         return tuple(agent.number for agent in running if self._is_limited(agent) and self._has_little(agent))
 
     def needed_usd(self, agent: Agent) -> tuple[float, float]:
-        """Return how much more money should be reserved for the agent, and the least with which it can go on."""
+        """Return how much more money to reserve for the agent, and the least it needs."""
         if self._is_limited(agent) and agent.money.budget_usd is not None:
             rest = max(agent.money.budget_usd, agent.money.spent_usd) - self._total_usd(agent)
             return rest, min(rest, self._step_usd * _LITTLE) if agent.has_begun else rest
@@ -99,7 +102,7 @@ class BudgetGate(Gate):
     def _find_reservation(self, agent: Agent) -> float | Hold:
         """Return how much more to reserve for the agent, in USD, or why it has to wait.
 
-        The amount is negative if more is reserved than the agent may spend since its budget was lowered.
+        The amount is negative if the reservation exceeds the agent's budget, because the budget was lowered.
         """
         grant = self._grant_to_hold(agent)
         if not self._is_limited(agent) and not grant:
@@ -115,7 +118,10 @@ class BudgetGate(Gate):
         return min([wanted, *(max(left - grant, least) for left in free.values())])
 
     def _grant_to_hold(self, agent: Agent) -> float:
-        """Return what has to be reserved for the agents that it may spawn; 0 if that was done before."""
+        """Return the USD to reserve for the agents that this agent may spawn.
+
+        Return 0 if the grant is already reserved.
+        """
         key = _grant_key(agent)
         return max(0.0, self._free.get(key, 0.0)) if _has_grant(agent) and key not in self._held_grants else 0.0
 
@@ -137,34 +143,46 @@ class BudgetGate(Gate):
         return [key for key in _keys_above(agent.project, agent.leads) if key in self._limits]
 
     def _total_usd(self, agent: Agent) -> float:
-        """Return what is reserved for the agent, spent or not, or what it has spent if that is more."""
+        """Return the USD reserved for or spent by the agent, whichever is more.
+
+        The reservation includes the money that is already spent.
+        """
         reserved = agent.money.reserved_usd if _may_spend(agent) else 0.0
         return max(self.new_reservations.get(agent.number, reserved), agent.money.spent_usd)
 
     def _has_little(self, agent: Agent) -> bool:
-        """Return whether little is left of the agent's budget, or of its step if it has no budget."""
+        """Return whether little is left of the agent's reservation.
+
+        The measure is the agent's budget, or the step if it has no budget.
+        """
         whole = self._step_usd if agent.money.budget_usd is None else agent.money.budget_usd
         return self._total_usd(agent) - agent.money.spent_usd <= whole * _LITTLE + ROUNDING_USD
 
     def _take(self, agent: Agent, amount: float) -> None:
-        """Take the amount out of all budgets that the agent's money comes from."""
+        """Subtract the amount from all budgets that the agent's money comes from."""
         for key in _source_budgets(agent, self._held_grants):
             if key in self._free:
                 self._free[key] -= amount
 
 
 def has_used_up_budget(agent: Agent) -> bool:
-    """Return whether the agent has spent all of its own budget. Only its lead can raise it."""
+    """Return whether the agent has spent its own budget.
+
+    Only its lead can raise that budget.
+    """
     return agent.money.budget_usd is not None and agent.money.spent_usd >= agent.money.budget_usd - ROUNDING_USD
 
 
 def unspent_usd(agent: Agent) -> float:
-    """Return what is reserved for the agent and not spent; 0 if it has no program that could spend it."""
+    """Return the USD that are reserved for the agent and not spent.
+
+    Return 0 if the agent has no program that could spend them.
+    """
     return max(0.0, agent.money.reserved_usd - agent.money.spent_usd) if _may_spend(agent) else 0.0
 
 
 def sum_reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget]) -> float:
-    """Return what is reserved in this budget for agents and their grants, and not spent, in USD."""
+    """Return the unspent USD that this budget reserves for agents and their grants."""
     left = {_key_of(each): each.limit_usd - each.spent_usd for each in budgets if each.limit_usd is not None}
     grants = _find_held_grants(live, left)
     below = [agent for agent in live if _key_of(budget) in _source_budgets(agent, grants)]
@@ -174,7 +192,7 @@ def sum_reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget
 def sum_granted(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
     """Return how much of the parent's grant its nested agents may still spend, in USD.
 
-    This is what is left of their budgets and of their own grants. An agent below such a grant is not counted itself.
+    This is the rest of their budgets and of their own grants. An agent that spends from such a grant is not counted.
     """
     left = {each.lead: each.limit_usd - each.spent_usd for each in budgets if each.limit_usd is not None}
     grants = {agent.as_lead: left.get(agent.as_lead, 0) for agent in live if _has_grant(agent)}
@@ -186,9 +204,9 @@ def sum_granted(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget])
 
 
 def _find_held_grants(live: Sequence[Agent], left: Mapping[_BudgetKey, float]) -> dict[_BudgetKey, float]:
-    """Return the money held for nested agents, by their parent's grant.
+    """Return the USD held for nested agents, by their parent's grant.
 
-    It is what is left of the grant, or of a budget above it if that is less.
+    The amount is the rest of the grant, or the rest of a budget above it if that is less.
     """
     parents = [
         agent for agent in live if agent.state is not State.QUEUED and _has_grant(agent) and _grant_key(agent) in left
@@ -200,7 +218,8 @@ def _find_held_grants(live: Sequence[Agent], left: Mapping[_BudgetKey, float]) -
 def _source_budgets(agent: Agent, held_grants: Collection[_BudgetKey]) -> Sequence[_BudgetKey]:
     """Return the shared budgets that the agent's money comes from.
 
-    These are its lead's, and those above up to the first grant that is held: that one was taken from the rest already.
+    They are its lead's budget and the budgets above, up to the first held grant. The budgets above a held grant have
+    already been charged with the whole grant.
     """
     keys = _keys_above(agent.project, agent.leads)
     ends = [place for place, key in enumerate(keys, 1) if key in held_grants] if held_grants else []
@@ -217,7 +236,7 @@ def _key_of(budget: Budget) -> _BudgetKey:
 
 
 def _grant_key(agent: Agent) -> _BudgetKey:
-    """Return the key of the budget that the agents share which this agent spawns."""
+    """Return the key of the budget that the agents spawned by this agent share."""
     return agent.project, agent.as_lead
 
 
@@ -226,7 +245,7 @@ def _has_grant(agent: Agent) -> bool:
 
 
 def _may_spend(agent: Agent) -> bool:
-    """Return whether the agent has a program, or is about to start one, that can call a model."""
+    """Return whether the agent has a program that can call a model, or starts it now."""
     return agent.phase in (*CALLING, PauseKind.FROZEN, PauseKind.ENDING)
 
 

@@ -1,7 +1,7 @@
 """The gates: each checks one condition for an agent to start, or to go on after a pause. Pure.
 
-A gate is made for one decision. It knows which agents are at work, and is told of each agent that the decision starts.
-The reason in its answer is what `list_agents` shows of an agent that waits.
+A gate is made for a single decision. It knows which agents are at work, and counts each agent that the decision starts.
+`list_agents` shows the reason in its answer for an agent that waits.
 """
 
 import math
@@ -15,15 +15,15 @@ from forkjoin.scheduling.rate_limit_policy import MAX_DELAY_S, RateLimit
 
 #: Agents are not frozen if the vendor takes no calls for longer than this.
 _MAX_FREEZE_S = 2 * MAX_DELAY_S
-#: How many agents a reason names.
+#: Maximum number of agents that a reason names.
 _MAX_NAMED = 3
 
 
 class Hold(NamedTuple):
-    """Why an agent waits, and when that can change although no event happens, in seconds since the epoch."""
+    """The reason why an agent waits."""
 
     reason: str
-    until: float = math.inf
+    until: float = math.inf  #: when the answer can change although no event happens, in seconds since the epoch
 
 
 class Gate:
@@ -37,14 +37,17 @@ class Gate:
         """Count the agent as started in this decision."""
 
     def on_hold(self, agent: Agent) -> None:
-        """Take note that this gate holds the agent back."""
+        """Note that this gate holds the agent back in this decision."""
 
     def find_pauses(self) -> Mapping[int, Pause]:
         """Return how running agents should pause, by agent number."""
         return {}
 
     def next_pause_at(self) -> float:
-        """Return when agents may have to pause although no event happens, in seconds since the epoch."""
+        """Return when agents may have to pause although no event happens.
+
+        The time is in seconds since the epoch.
+        """
         return math.inf
 
 
@@ -89,7 +92,7 @@ class DependencyGate(Gate):
 
 
 class ExclusiveKeyGate(Gate):
-    """The gate that runs one agent at a time of those with the same `exclusive` key in a project."""
+    """The gate that runs the agents of a project that share an `exclusive` key one at a time."""
 
     def __init__(self, live: Sequence[Agent]) -> None:
         self._holders: dict[tuple[int, str], Agent] = {}
@@ -132,7 +135,7 @@ class PersonGate(Gate):
 
 
 class RateLimitGate(Gate):
-    """The gate that runs no more agents of an account than the vendor takes, and freezes the youngest beyond that.
+    """The gate that runs no more agents of an account than the vendor takes. It freezes the youngest of any others.
 
     If the vendor takes no calls for long, no agent is frozen, because a frozen agent keeps its memory. Instead its next
     call is refused, its program ends, and the agent is resumed later.
@@ -196,7 +199,11 @@ class SlotGate(Gate):
 
 
 def format_time(at: float) -> str:
-    """Return the time in the local time zone, such as `Mon 09:30:00 CET`, from seconds since the epoch."""
+    """Return a local time such as `Mon 09:30:00 CET`.
+
+    Args:
+        at: Seconds since the epoch.
+    """
     return datetime.fromtimestamp(at).astimezone().strftime("%a %H:%M:%S %Z")
 
 

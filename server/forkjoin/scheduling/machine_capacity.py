@@ -17,10 +17,9 @@ from forkjoin.scheduling.gates import Gate, Hold
 
 #: Bytes that an agent needs until its program's use is known: a claude of about 400 MB, and what it runs.
 DEFAULT_NEED_BYTES = 1_000_000_000
-#: The recorded reason of a pause that gives memory back.
 #: Seconds until the next decision while an agent waits for capacity, or could have to give way.
 _CHECK_INTERVAL_S = 5.0
-#: An agent gives way when less than this part of the limit for all agents is left: at the limit, one would be killed.
+#: The fraction of the limit for all agents. An agent gives way when less is left: at the limit, an agent is killed.
 _LEAST_PART_LEFT = 0.05
 #: The part of the difference by which a smaller peak lowers what a program is expected to need.
 _DECAY = 0.25
@@ -35,7 +34,7 @@ class MachineState:
 
     free_bytes: float
     kept_free_bytes: int  #: memory for the person, the lead and the daemon
-    left_bytes: float = math.inf  #: what is left of the memory limit for all agents
+    left_bytes: float = math.inf  #: unused part of the memory limit for all agents
     limit_bytes: float = math.inf  #: the memory limit for all agents
     load: float = 0  #: average number of programs that wanted a processor during the last minute
     max_load: float = 1
@@ -49,7 +48,7 @@ def program_key(agent: Agent) -> ProgramKey:
 
 
 def update_need(known: int | None, peak: int) -> int:
-    """Return the bytes that a program is expected to need, after one of its agents had this peak.
+    """Return the bytes that a program is expected to need, given an agent's peak.
 
     A larger peak counts at once. A smaller one lowers the expectation by a quarter of the difference.
     """
@@ -120,7 +119,10 @@ class MachineGate(Gate):
         return is_machine_short or machine.left_bytes < machine.limit_bytes * _LEAST_PART_LEFT
 
     def _candidates_to_pause(self) -> list[Agent]:
-        """Return the agents of which one may have to give way: never the only agent at work."""
+        """Return the agents that can be paused to free memory.
+
+        The only agent at work is never paused.
+        """
         at_work = {agent.number for agent in self._at_work}
         resumable = [agent for agent in self._live if agent.phase is PauseKind.FROZEN and agent.converses]
         frozen = [agent for agent in resumable if agent.number not in at_work]
@@ -128,7 +130,7 @@ class MachineGate(Gate):
         return frozen or (running if len(self._at_work) > 1 else [])
 
     def _still_needed_bytes(self, agent: Agent) -> float:
-        """Return the bytes that the agent is expected to take in addition to what it uses now."""
+        """Return the additional bytes that the agent is expected to take."""
         needed = self._machine.needed_bytes.get(program_key(agent), self._machine.default_need_bytes)
         return max(0, needed - self._machine.used_bytes.get(agent.number, 0))
 

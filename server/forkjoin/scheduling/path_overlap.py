@@ -6,7 +6,9 @@ from itertools import combinations
 
 
 def find_overlaps(paths: Mapping[str, Sequence[str]]) -> list[tuple[str, str, str]]:
-    """Return the pairs of agents whose paths overlap, each with a path of the first that does.
+    """Return the pairs of agents whose paths overlap.
+
+    The third item is the first path of the first agent that overlaps.
 
     Args:
         paths: By agent, the files, folders, or patterns with `*`, `?` and `[` that its spec declares.
@@ -19,7 +21,10 @@ def find_overlaps(paths: Mapping[str, Sequence[str]]) -> list[tuple[str, str, st
 
 
 def _overlap(first: str, second: str) -> bool:
-    """Return whether a file can match both. Of two patterns only the parts before the wildcards are compared."""
+    """Return whether a file may match both paths.
+
+    If both are patterns, only the parts before the first wildcards are compared.
+    """
     first, second = first.removesuffix("/"), second.removesuffix("/")
     prefix, second_prefix = _literal_prefix(first), _literal_prefix(second)
     if prefix != first and second_prefix != second:
@@ -33,5 +38,5 @@ def _covers(pattern: str, path: str) -> bool:
 
 
 def _literal_prefix(pattern: str) -> str:
-    """Return what precedes the first wildcard."""
+    """Return the part of a pattern before its first wildcard."""
     return pattern[: min((pattern.index(c) for c in "*?[" if c in pattern), default=len(pattern))]

@@ -1,7 +1,7 @@
 """The rate-limit policy: how many agents may run at once for one vendor account. Pure.
 
-No vendor says how many agents may run at once, so forkjoin finds the number as TCP does for a network (additive
-increase, multiplicative decrease). A refused call halves the number, and each ten seconds without a refusal allow one
+No vendor publishes how many agents may run at once. forkjoin finds the number by additive increase and multiplicative
+decrease, as TCP does for a network. A refused call halves the number, and each ten seconds without a refusal allow one
 more agent. An account that was never refused has no limit.
 """
 
@@ -15,9 +15,9 @@ from forkjoin.scheduling.backoff import backoff_s
 RECOVERY_INTERVAL_S = 10.0
 #: Refusals within this time count as one, because their calls were under way together.
 _SAME_REFUSAL_S = 5.0
-#: How long no agent starts after a refusal that names no time: the first and the longest delay.
+#: Seconds in which no agent starts after a refusal that names no time: the first and the longest delay.
 _FIRST_DELAY_S, MAX_DELAY_S = 5.0, 600.0
-#: The longest time that a vendor's refusal may close an account: no real usage limit lasts longer.
+#: Maximum seconds for which a refusal closes an account. No real usage limit lasts longer.
 _MAX_CLOSED_S = 8 * 24 * 3600.0
 #: Characters of the vendor's message that are kept.
 _MAX_REASON = 120
@@ -25,7 +25,7 @@ _MAX_REASON = 120
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What is known about an account whose vendor has refused a call. Times are seconds since the epoch."""
+    """The state of an account whose vendor has refused a call. Times are seconds since the epoch."""
 
     max_running: int  #: agents that may run at once
     closed_until: float = 0  #: no agent starts or goes on before this time
@@ -61,7 +61,10 @@ def record_refusal(
 
 
 def _find_reopening(before: RateLimit, refused: RateLimited, now: float, jitter: float) -> float:
-    """Return when calls may be made again: when the vendor says, else after a growing delay."""
+    """Return the time at which calls may be made again.
+
+    The vendor's answer gives the time. If it doesn't, the delay grows with each refusal.
+    """
     if refused.until is not None:
         return refused.until + jitter * RECOVERY_INTERVAL_S
     if refused.wait_s is not None:
@@ -70,10 +73,10 @@ def _find_reopening(before: RateLimit, refused: RateLimited, now: float, jitter:
 
 
 def recover(limit: RateLimit, now: float, unlimited: int) -> RateLimit | None:
-    """Return the limit at `now`, if the vendor has refused no call since it last changed.
+    """Return the limit at `now` if no call was refused since the limit last changed.
 
     Args:
-        unlimited: The number of running agents from which on the limit is dropped, and `None` returned.
+        unlimited: The number of running agents at which the limit is removed, and `None` returned.
     """
     more = math.floor((now - limit.recovers_at) / RECOVERY_INTERVAL_S) + 1
     if more <= 0:

@@ -42,7 +42,7 @@ _DEFAULT_MAX_RUNNING = 16
 
 @dataclass(frozen=True, slots=True)
 class SchedulerInput:
-    """All that a decision depends on. Agents are named by number, and times are seconds since the epoch."""
+    """The input of a decision. Agents are named by number, and times are seconds since the epoch."""
 
     live: Sequence[Agent]  #: all agents that have not ended
     max_running: int  #: how many agents may be at work at once
@@ -60,7 +60,7 @@ class SchedulerInput:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerDecision:
-    """What should happen to each agent, by agent number."""
+    """The output of a decision, by agent number."""
 
     start: tuple[int, ...]  #: agents that start or go on, in this order
     skip: Mapping[int, str]  #: agents that can never start, and why
@@ -104,7 +104,7 @@ def decide(inputs: SchedulerInput) -> SchedulerDecision:
 
 
 def _make_gates(inputs: SchedulerInput, dependencies: DependencyGate, budgets: BudgetGate) -> Sequence[Gate]:
-    """Return the gates in order: an agent waits for the first that holds it back."""
+    """Return the gates in the order in which they are checked."""
     using_slots = [agent for agent in inputs.live if agent.number not in inputs.waiting_for_nested]
     return (
         EnvironmentGate(inputs.without_environment),
@@ -120,7 +120,7 @@ def _make_gates(inputs: SchedulerInput, dependencies: DependencyGate, budgets: B
 
 
 class _Turns:
-    """An iterator over the waiting agents, in the order of their turns, which each started agent can change."""
+    """An iterator over the waiting agents in the order of their turns. Each started agent can change the order."""
 
     def __init__(self, inputs: SchedulerInput) -> None:
         self._last_turns = inputs.last_turns
@@ -148,14 +148,14 @@ class _Turns:
         return self._at_work[lead], self._last_turns.get(lead, 0), *self._rank(following), lead
 
     def _rank(self, agent: Agent) -> tuple[bool, int, int, int]:
-        """Return the agent's sort key among its lead's agents: the lowest goes first."""
+        """Return the agent's sort key among its lead's agents. The lowest goes first."""
         return not agent.has_begun, -agent.spec.priority, -self._dependents.get(agent.number, 0), agent.number
 
 
 def _count_dependents(live: Sequence[Agent]) -> dict[int, int]:
     """Return how many younger agents wait for each agent, directly or not.
 
-    Within one call an older agent may come after a younger one; it is not counted.
+    In a single spawn, an older agent may depend on a younger agent. Such an older agent is not counted.
     """
     dependents = defaultdict[int, int](int)  # a bit for each dependent
     for place, agent in enumerate(reversed(live)):
@@ -191,7 +191,10 @@ def plan_waves(inputs: SchedulerInput, wanted: Set[int]) -> list[tuple[int, ...]
 
 
 def _with_dependencies(live: Sequence[Agent], wanted: Set[int]) -> list[Agent]:
-    """Return the agents that are not queued, the wanted agents, and all agents that these depend on."""
+    """Return the wanted agents, their dependencies, and agents that are not queued.
+
+    Dependencies of dependencies are included.
+    """
     by_number = {agent.number: agent for agent in live}
     to_visit, kept = list(wanted), {agent.number for agent in live if agent.state is not State.QUEUED}
     while to_visit:
