@@ -235,7 +235,7 @@ def test_a_result_that_was_cut_within_a_character_ends_the_turn(cut: bytes) -> N
 @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (529, RateLimited), (401, Noted)])
 def test_a_retry_says_what_the_api_answered(status: int, kind: type[RateLimited | Noted]) -> None:
     retry = {"type": "system", "subtype": "api_retry", "attempt": 2, "max_retries": 10, "error_status": status}
-    assert _read({**retry, "error": "e"}) == [kind(f"the API answered {status} (e); try 2 of 10")]
+    assert _read({**retry, "error": "e"}) == [kind(f"the API answered {status} (e); retry 2 of 10")]
     (timed,) = _read({**retry, "error": "e", "retry_delay_ms": 3000})
     assert not isinstance(timed, RateLimited) or timed.wait_s == 3
 
@@ -243,7 +243,7 @@ def test_a_retry_says_what_the_api_answered(status: int, kind: type[RateLimited 
 def test_a_limit_of_use_that_is_reached_is_told_with_its_reset() -> None:
     info = {"status": "rejected", "resetsAt": 1795725715, "rateLimitType": "five_hour", "isUsingOverage": False}
     limit = {"type": "rate_limit_event", "rate_limit_info": info, "uuid": "257c", "session_id": "3a4c"}
-    assert _read(limit) == [RateLimited("its limit of use is reached (five_hour)", until=1795725715)]
+    assert _read(limit) == [RateLimited("the usage limit is reached (five_hour)", until=1795725715)]
     assert _read({**limit, "rate_limit_info": {**info, "status": "allowed"}}) == []
     (endless,) = claude.read(json.dumps(limit).replace("1795725715", "1e999").encode())
     assert isinstance(endless, RateLimited)
@@ -325,7 +325,7 @@ def test_an_edit_that_was_refused_is_a_warning_once_also_where_the_result_does_n
     silent, telling = TurnEnded(True, "done"), TurnEnded(True, "done", denied=("Write /home/me/project/x",))
     for turn, warning in ((silent, REFUSED), (telling, "Write /home/me/project/x")):
         concluded = claude.conclude(AttemptEnd(Outcome("exited", 0), turn, "", "", (REFUSED,)))
-        assert concluded.warnings == (f"It was not permitted: {warning}",)
+        assert concluded.warnings == (f"Permission denied: {warning}",)
 
 
 @pytest.mark.parametrize("change", [{"is_error": True}, {"subtype": "error_max_turns", "result": ""}])
@@ -371,7 +371,7 @@ def test_only_a_good_turn_and_exit_0_together_are_a_success() -> None:
 def test_what_was_denied_is_a_warning() -> None:
     turn = TurnEnded(True, "done", denied=("Bash git stash",))
     assert claude.conclude(AttemptEnd(Outcome("exited", 0), turn, "", "")).warnings == (
-        "It was not permitted: Bash git stash",
+        "Permission denied: Bash git stash",
     )
 
 

@@ -247,7 +247,7 @@ async def test_an_agent_writes_neither_in_the_users_checkout_nor_in_the_stash(
         result = await lead.call("get_result", id=id_)
     assert contents(repository) == before
     assert [denied.is_error for denied in api.asked[-1].results] == [False, True, True, True]
-    told = [warning.removeprefix("It was not permitted: ") for warning in result["warnings"]]
+    told = [warning.removeprefix("Permission denied: ") for warning in result["warnings"]]
     assert {f"Bash echo trespass > {old}", "Bash git stash"} < set(told)
     assert [what for what in told if what.startswith(("Write", "File is in a directory that is denied"))]
     assert result["files_changed"] == 1

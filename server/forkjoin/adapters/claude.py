@@ -1,11 +1,15 @@
-"""Claude Code, headless: stream-json both ways, so that it can be given further turns while it is up.
+"""The adapter for Claude Code in headless mode, with stream-json as input and output format.
 
-Measured on 2.1.197 and 2.1.330: `acceptEdits` alone denies `git commit`, so Bash is allowed in `--settings`; a deny
-rule there holds even where permissions are skipped. `--resume` finds a conversation only from the folder it began in,
-and none before the first answer in it (`init` comes earlier); until then `--session-id` may be given again. What a
-resumed program says it cost is without what its conversation had cost before. A message that comes within a turn is
-told to the model with the next tool's result; what waits when the turn is over is another turn, even where stdin has
-ended by then; each turn begins with an `init`; a message with a `uuid` that was seen before is let pass.
+A running program can therefore be given further turns. Measured on 2.1.197 and 2.1.330:
+
+- `acceptEdits` alone denies `git commit`, so `--settings` allows Bash. A deny rule in `--settings` applies even if
+  permissions are skipped.
+- `--resume` finds a conversation only from the folder in which it began, and only after its first answer. `init` comes
+  before that answer. Until then, `--session-id` may be used again.
+- The cost that a resumed program reports excludes the earlier cost of the conversation.
+- The model gets a message that arrives during a turn with the next tool result. A message that still waits at the end
+  of the turn starts another turn, even if stdin has ended by then.
+- Each turn begins with an `init`. A message with a known `uuid` is ignored.
 """
 
 import hashlib
@@ -29,82 +33,83 @@ TAKES_TURNS: bool = True
 MAKES_EVENTS: bool = True
 KEEPS_PERMISSIONS: bool = True
 
-#: How a refused edit answers. 2.1.197 leaves it out of the result's `permission_denials`.
-_DENIED = "File is in a directory that is denied by your permission settings"
-#: What the API answers when it takes no more for now: rate limited, overloaded.
-_LIMITED = (429, 529)
-#: What it answers when it has trouble of its own, and a later call may succeed.
-_BROKEN = (408, 409, *range(500, 600))
-#: How the result begins of a program that could not reach the API, or whose answer broke off: it has no status then.
-_CUT_OFF = re.compile(
+#: The text of a denied edit. 2.1.197 omits denied edits from the result's `permission_denials`.
+_EDIT_DENIED = "File is in a directory that is denied by your permission settings"
+#: HTTP statuses of an API that accepts no more requests for now: rate limited, overloaded.
+_RATE_LIMIT_STATUSES = (429, 529)
+#: HTTP statuses of a temporary failure: a later request may succeed.
+_TEMPORARY_STATUSES = (408, 409, *range(500, 600))
+#: Beginning of a result after the API was unreachable, or its answer broke off. Such a result has no status.
+_CONNECTION_FAILED = re.compile(
     r"API Error: (Unable to connect to API(\. | \()|Request timed out|Connection closed mid-response|Response stalled)"
 )
-#: What it says that is to resume a conversation which its last program was killed before it had written down.
-_FORGOTTEN = "No conversation found with session ID"
-#: How the result begins of one that has spent what it may; and the least that it can be told.
-_SPENT_ALL, _LEAST_USD = "Reached maximum budget (", 0.000001
-#: The exit codes of one that was told to end, as by a machine that goes down: HUP, INT, TERM.
-_TOLD_TO_END = (129, 130, 143)
-#: How it ended where that says more than its last turn does, and another attempt would end so, too.
-_BY_A_LIMIT = ("timed_out", "limited")
-#: Whose credentials count: the first of these that is set.
+#: Error of `--resume` if the conversation's last program was killed before it had written the conversation to disk.
+_NO_CONVERSATION = "No conversation found with session ID"
+#: Beginning of a result at the budget's limit, and the smallest budget that `--max-budget-usd` accepts.
+_BUDGET_REACHED, _MIN_BUDGET_USD = "Reached maximum budget (", 0.000001
+#: Exit codes of a program that was asked to stop, e.g. by a shutdown of the machine: HUP, INT, TERM.
+_STOP_EXIT_CODES = (129, 130, 143)
+#: Outcomes that count more than the last turn's result. Another attempt would reach the same limit.
+_LIMIT_OUTCOMES = ("timed_out", "limited")
+#: Variables that select the credentials. The first that is set counts.
 _CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "HOME")
-#: What says to whom calls are sent, and there for whom.
-_ADDRESS = (
+#: Variables that select the API endpoint, and the account there.
+_ENDPOINT = (
     *("ANTHROPIC_BASE_URL", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"),
     *("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
 )
-#: What Bedrock, and claude itself, put around a model's name: us.anthropic.…-v1:0, …[1m].
-_DRESS = re.compile(r"^.*anthropic\.|-v\d+:\d+$|\[\w+\]$")
-#: Characters of a call's id, and of a model's name, that are kept: all of an honest one's.
+#: Prefixes and suffixes that Bedrock and claude add to a model's name: us.anthropic.…-v1:0, …[1m].
+_MODEL_AFFIXES = re.compile(r"^.*anthropic\.|-v\d+:\d+$|\[\w+\]$")
+#: Characters that are kept of a model call's id, and of a model's name. Real ids and names are shorter.
 _NAME_LIMIT = 100
-#: More tokens no call has, and more dollars no turn.
-_MOST_TOKENS, _MOST_USD = 10**9, 100_000.0
-#: What `Usage` tells, in its order.
+#: Higher counts of a call's tokens, and higher costs of a turn in dollars, are ignored.
+_MAX_TOKENS, _MAX_USD = 10**9, 100_000.0
+#: The counts of tokens, in the order of the fields of `Usage`.
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-#: The model of what claude says itself, where no model was asked.
-_OUR_OWN_WORDS = "<synthetic>"
-#: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
-_TORN = 13
-#: Claude Code's own default: as its lead's variable it would cut short what an agent asks, and waits for.
-_PATIENCE = {"MCP_TOOL_TIMEOUT": "100000000"}
-#: Its first turn waits for its MCP servers, for 5 s by itself, which a busy machine takes: tools that come later would
-#: be missed, and make the model read all anew; and without the one by which it asks, it ends.
-_WAITS = {
-    "MCP_CONNECTION_NONBLOCKING": "0",
-    "MCP_CONNECT_TIMEOUT_MS": "60000",
-    **_PATIENCE,
-}
-#: Of our own plugin an agent has no use: its tools it has by another name, and it is no lead.
+#: The model name of messages that claude writes itself, without a model call.
+_SYNTHETIC_MODEL = "<synthetic>"
+#: Numbers of bytes to drop from the end of a cut line, as it may end within an escaped pair: \ud83d\ude42.
+_TORN_LENGTHS = range(13)
+#: Claude Code's own default. A lower value from the lead's environment would cut short an agent's questions.
+_TOOL_TIMEOUT = {"MCP_TOOL_TIMEOUT": "100000000"}
+#: Makes the first turn wait for the MCP servers. 5 s, the default, is too short on a busy machine: later tools would be
+#: missed and invalidate the prompt cache, and claude exits without the `approve` tool.
+_HEADLESS_VARIABLES = {"MCP_CONNECTION_NONBLOCKING": "0", "MCP_CONNECT_TIMEOUT_MS": "60000", **_TOOL_TIMEOUT}
+#: An agent doesn't need forkjoin's plugin: it isn't a lead, and `--mcp-config` gives it its tools.
 _PLUGINS = {"forkjoin@forkjoin": False}
-#: What it may use without asking, where nothing else is said; and of our tools the one by which it asks.
-_ALLOWED, _APPROVE = ("Bash", "WebFetch", "WebSearch"), "mcp__forkjoin__approve"
-#: What it says that ends since this tool was not there in time.
-_CANT_ASK = f"MCP tool {_APPROVE} (passed via --permission-prompt-tool) not found"
-#: What says most about a tool's use, in this order.
-_TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
+#: Tools that an agent may use without asking by default, and forkjoin's tool that asks for permission.
+_DEFAULT_ALLOW, _APPROVE = ("Bash", "WebFetch", "WebSearch"), "mcp__forkjoin__approve"
+#: Error of a program that exits because the `approve` tool was not connected in time.
+_APPROVE_MISSING = f"MCP tool {_APPROVE} (passed via --permission-prompt-tool) not found"
+#: Arguments that describe a tool call, the best first.
+_DESCRIBING_ARGUMENTS = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
 
 
 def account(environment: Mapping[str, str]) -> str:
     credentials = next(((name, environment[name]) for name in _CREDENTIALS if environment.get(name)), None)
-    known = repr((credentials, [environment.get(name) for name in _ADDRESS]))
+    known = repr((credentials, [environment.get(name) for name in _ENDPOINT]))
     return f"claude-{hashlib.sha256(known.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def start(context: AgentContext, program: AgentProgram) -> ProgramStart:
     return ProgramStart(
-        _argv(context, program, "--session-id"), encode_turn(context.task), False, _WAITS | program.environment
+        _argv(context, program, "--session-id"),
+        encode_turn(context.task),
+        False,
+        _HEADLESS_VARIABLES | program.environment,
     )
 
 
 def resume(context: AgentContext, program: AgentProgram, text: str) -> ProgramStart | None:
-    return ProgramStart(_argv(context, program, "--resume"), encode_turn(text), False, _WAITS | program.environment)
+    return ProgramStart(
+        _argv(context, program, "--resume"), encode_turn(text), False, _HEADLESS_VARIABLES | program.environment
+    )
 
 
 def converse(context: AgentContext, program: AgentProgram) -> ProgramStart | None:
-    told = f"{_instructions(context)} For now a person is here, too: ask them, and do as they say."
-    argv = (*program.command, *_options(context, program, told, asks=False), "--resume", context.conversation)
-    return ProgramStart(argv, b"", False, _PATIENCE | program.environment)
+    instructions = f"{_instructions(context)} For now a person is here, too: ask them, and do as they say."
+    argv = (*program.command, *_options(context, program, instructions, asks=False), "--resume", context.conversation)
+    return ProgramStart(argv, b"", False, _TOOL_TIMEOUT | program.environment)
 
 
 def encode_turn(text: str, key: str = "") -> bytes:
@@ -127,7 +132,7 @@ def _argv(context: AgentContext, program: AgentProgram, conversation: str) -> tu
 
 
 def _options(context: AgentContext, program: AgentProgram, instructions: str, *, asks: bool) -> tuple[str, ...]:
-    """What holds of all its runs."""
+    """Return the options of every run, headless or on a terminal."""
     skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
     model = context.model or program.model
     return (
@@ -140,24 +145,30 @@ def _options(context: AgentContext, program: AgentProgram, instructions: str, *,
 
 
 def _budget(usd: float) -> tuple[str, ...]:
-    """It ends by itself at this limit, subagents' calls counted; an answer's first lines count none of its output."""
-    return "--max-budget-usd", f"{max(usd, _LEAST_USD):.6f}", "--include-partial-messages"
+    """Return the options that make claude end at this limit.
+
+    Subagents' calls count, too. Only partial messages show an answer's output tokens before the turn ends.
+    """
+    return "--max-budget-usd", f"{max(usd, _MIN_BUDGET_USD):.6f}", "--include-partial-messages"
 
 
 def _our_server(relay: Sequence[str]) -> str:
-    """Beside the user's own servers; where one of them is registered under the same name, in its place."""
+    """Return the MCP configuration of forkjoin's server.
+
+    Claude adds it to the user's servers. It replaces a server with the same name.
+    """
     return json.dumps({"mcpServers": {"forkjoin": {"type": "stdio", "command": relay[0], "args": relay[1:]}}})
 
 
 def _permissions(context: AgentContext, *, asks: bool) -> dict[str, list[str]]:
-    # Edit rules hold for Write and for shell redirections too; `//` begins an absolute path, which reads as in a
-    # .gitignore: in a path that holds what means something there, a `?` stands for that, and for any other character.
+    # Edit rules apply to Write and to shell redirections, too. `//` begins an absolute path. The path is a pattern, as
+    # in a .gitignore: a `?`, which matches any character, replaces each character that could be special there.
     path = re.sub(r"[^\w/.,@%+=:~-]", "?", context.checkout)
     checkout = [f"Edit(/{path}/**)"] if path else []
-    said = context.permissions
-    allow = _ALLOWED if said.allow is None else said.allow
-    unheard = "AskUserQuestion" if asks else _APPROVE  # what claude offers its model for nobody to hear
-    return {"allow": [*allow, "mcp__forkjoin"], "deny": ["Bash(git stash:*)", unheard, *checkout, *said.deny]}
+    rules = context.permissions
+    allow = _DEFAULT_ALLOW if rules.allow is None else rules.allow
+    unanswered = "AskUserQuestion" if asks else _APPROVE  # a tool that nobody would answer
+    return {"allow": [*allow, "mcp__forkjoin"], "deny": ["Bash(git stash:*)", unanswered, *checkout, *rules.deny]}
 
 
 def _instructions(context: AgentContext) -> str:
@@ -175,13 +186,13 @@ def _instructions(context: AgentContext) -> str:
 
 
 class _Block(BaseModel):
-    """A part of a message: text, or the use of a tool."""
+    """A part of a message: text, a tool call, or a tool result."""
 
     type: str
     text: str = ""
     name: str = ""
     input: dict[str, Any] = {}
-    content: Any = None  #: of a tool's result: text, or blocks
+    content: Any = None  #: of a tool result: text or blocks
 
 
 class _Message(BaseModel):
@@ -192,7 +203,7 @@ class _Message(BaseModel):
 
 
 class _Streamed(BaseModel):
-    """A part of an answer, as the API streams it."""
+    """A streamed part of an API answer."""
 
     type: str
     message: _Message | None = None
@@ -200,7 +211,7 @@ class _Streamed(BaseModel):
 
 
 class _RateLimit(BaseModel):
-    """How the limits of use stand of whoever has a subscription."""
+    """The state of a subscription's usage limits."""
 
     status: str = ""
     resetsAt: float | None = None  # noqa: N815
@@ -208,7 +219,7 @@ class _RateLimit(BaseModel):
 
 
 class _Line(BaseModel):
-    """A line of stream-json: what we read of it. Other fields, and other types of line, are let pass."""
+    """The fields that we read of a line of stream-json. Other fields and types of line are ignored."""
 
     type: str
     subtype: str = ""
@@ -237,19 +248,22 @@ def read(line: bytes) -> Sequence[Event]:
     if not line.strip():
         return ()
     unreadable = (Unreadable(line[:500].decode(errors="replace")),)
-    if not line.lstrip().startswith(b"{"):  # seen at once: a flood may be made of such lines
+    if not line.lstrip().startswith(b"{"):  # checked first, as it is cheap and a flood may consist of such lines
         return unreadable
-    said = _parse(line) or _parse(_mend(line))
-    return unreadable if said is None else tuple(_read_line(said))
+    parsed = _parse(line) or _parse(_repair_surrogates(line))
+    return unreadable if parsed is None else tuple(_read_line(parsed))
 
 
 def read_beginning(beginning: bytes) -> Sequence[Event]:
-    """A turn's end alone: its text comes last but for figures, is cut anyway, and without it the turn would not end."""
-    closed = [beginning[: len(beginning) - cut] + b'"}' for cut in range(_TORN)]
-    for line in (*closed, *map(_mend, closed)):
-        said = _parse(line)
-        if said and said.type == "result":
-            return (_read_result(said),)
+    """Return the end of a turn, if the line is one. Ignore all other lines.
+
+    Without this event the turn would never end. Only figures follow a result's text, and a long text is cut anyway.
+    """
+    closed = [beginning[: len(beginning) - cut] + b'"}' for cut in _TORN_LENGTHS]
+    for line in (*closed, *map(_repair_surrogates, closed)):
+        parsed = _parse(line)
+        if parsed and parsed.type == "result":
+            return (_read_result(parsed),)
     return ()
 
 
@@ -260,31 +274,35 @@ def _parse(line: bytes) -> _Line | None:
         return None
 
 
-def _mend(line: bytes) -> bytes:
-    """The line, with a `?` for half of a surrogate pair, which JavaScript may print and no strict parser takes."""
+def _repair_surrogates(line: bytes) -> bytes:
+    """Return the line with a `?` for each unpaired surrogate, or b"" if it isn't JSON.
+
+    JavaScript may print them, and strict parsers reject them.
+    """
     try:
         return json.dumps(json.loads(line.decode(errors="replace")), ensure_ascii=False).encode(errors="replace")
     except (ValueError, RecursionError):
         return b""
 
 
-def _read_line(said: _Line) -> Iterator[Event]:
-    match said.type, said.subtype:
+def _read_line(line: _Line) -> Iterator[Event]:
+    match line.type, line.subtype:
         case "system", "init":
-            yield Started(said.session_id, said.model)
+            yield Started(line.session_id, line.model)
         case "system", "api_retry":
-            words = f"the API answered {said.error_status} ({said.error}); try {said.attempt} of {said.max_retries}"
-            wait_s = _number(said.retry_delay_ms)
-            yield RateLimited(words, wait_s and wait_s / 1000) if said.error_status in _LIMITED else Noted(words)
-        case "rate_limit_event", _ if (limit := said.rate_limit_info) and limit.status == "rejected":
-            yield RateLimited(f"its limit of use is reached ({limit.rateLimitType})", until=_number(limit.resetsAt))
+            text = f"the API answered {line.error_status} ({line.error}); retry {line.attempt} of {line.max_retries}"
+            wait_s = _number(line.retry_delay_ms)
+            limited = line.error_status in _RATE_LIMIT_STATUSES
+            yield RateLimited(text, wait_s and wait_s / 1000) if limited else Noted(text)
+        case "rate_limit_event", _ if (limit := line.rate_limit_info) and limit.status == "rejected":
+            yield RateLimited(f"the usage limit is reached ({limit.rateLimitType})", until=_number(limit.resetsAt))
         case "assistant" | "user", _:
-            yield from _read_input(said.message or _Message())
-            yield from _read_blocks(said.message or _Message())
+            yield from _read_input(line.message or _Message())
+            yield from _read_blocks(line.message or _Message())
         case "stream_event", _:
-            yield from _read_streamed(said)
+            yield from _read_streamed(line)
         case "result", _:
-            yield _read_result(said)
+            yield _read_result(line)
         case _:
             pass
 
@@ -295,86 +313,87 @@ def _read_blocks(message: _Message) -> Iterator[Event]:
             case _Block(type="text") if block.text.strip():
                 yield Said(block.text)
             case _Block(type="tool_use"):
-                yield UsedTool(block.name, _brief_use(block.input))
-            case _Block(type="tool_result", content=str(text)) if _DENIED in text:
-                yield Denied(_DENIED)
+                yield UsedTool(block.name, _describe_use(block.input))
+            case _Block(type="tool_result", content=str(text)) if _EDIT_DENIED in text:
+                yield Denied(_EDIT_DENIED)
             case _:
                 pass
 
 
 def _read_input(message: _Message, *, begins: bool = False) -> Iterator[Event]:
-    """What a call has read, which is told with each of its blocks; what it wrote is told at its end alone."""
-    if message.usage and message.id and message.model not in (None, _OUR_OWN_WORDS):
+    """Return a call's input tokens. Its output tokens are only known at its end."""
+    if message.usage and message.id and message.model not in (None, _SYNTHETIC_MODEL):
         usage = replace(_read_usage(message.usage), output_tokens=0)
-        yield Spent(message.id[:_NAME_LIMIT], usage, _DRESS.sub("", message.model or "")[:_NAME_LIMIT], begins)
+        yield Spent(message.id[:_NAME_LIMIT], usage, _MODEL_AFFIXES.sub("", message.model or "")[:_NAME_LIMIT], begins)
 
 
-def _read_streamed(said: _Line) -> Iterator[Event]:
-    match said.event:
+def _read_streamed(line: _Line) -> Iterator[Event]:
+    match line.event:
         case _Streamed(type="message_start", message=_Message() as message):
-            yield from _read_input(message, begins=said.parent_tool_use_id is None)
-        case _Streamed(type="message_delta", usage=dict() as usage) if said.uuid:
-            yield Spent(said.uuid[:_NAME_LIMIT], Usage(output_tokens=_read_usage(usage).output_tokens))
+            yield from _read_input(message, begins=line.parent_tool_use_id is None)
+        case _Streamed(type="message_delta", usage=dict() as usage) if line.uuid:
+            yield Spent(line.uuid[:_NAME_LIMIT], Usage(output_tokens=_read_usage(usage).output_tokens))
         case _:
             pass
 
 
-def _brief_use(given: object) -> str:
-    known = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
-    telling = next((str(known[key]) for key in _TELLING if known.get(key)), "")
-    return (telling or json.dumps(given))[:300]
+def _describe_use(arguments: object) -> str:
+    known = cast("dict[str, Any]", arguments) if isinstance(arguments, dict) else {}
+    description = next((str(known[key]) for key in _DESCRIBING_ARGUMENTS if known.get(key)), "")
+    return (description or json.dumps(arguments))[:300]
 
 
-def _read_result(said: _Line) -> TurnEnded:
-    ok = said.subtype == "success" and not said.is_error
-    output = said.result or "; ".join(str(error) for error in said.errors) or ("" if ok else said.subtype)
-    denied = (f"{d.get('tool_name', '?')} {_brief_use(d.get('tool_input') or {})}" for d in said.permission_denials)
-    usage = _read_usage(said.usage or {})
+def _read_result(line: _Line) -> TurnEnded:
+    ok = line.subtype == "success" and not line.is_error
+    output = line.result or "; ".join(str(error) for error in line.errors) or ("" if ok else line.subtype)
+    denied = (f"{d.get('tool_name', '?')} {_describe_use(d.get('tool_input') or {})}" for d in line.permission_denials)
+    usage = _read_usage(line.usage or {})
     return TurnEnded(
-        ok, output, _dollars(said.total_cost_usd), usage, tuple(dict.fromkeys(denied)), said.api_error_status
+        ok, output, _dollars(line.total_cost_usd), usage, tuple(dict.fromkeys(denied)), line.api_error_status
     )
 
 
-def _number(told: float | None) -> float | None:
-    """What is a number in the records, and in JSON, too."""
-    return told if told is not None and 0 <= told < math.inf else None
+def _number(value: float | None) -> float | None:
+    """Return the number, or `None` if it is negative, infinite or NaN."""
+    return value if value is not None and 0 <= value < math.inf else None
 
 
-def _dollars(told: float | None) -> float | None:
-    return told if told is not None and 0 <= told <= _MOST_USD else None
+def _dollars(value: float | None) -> float | None:
+    return value if value is not None and 0 <= value <= _MAX_USD else None
 
 
 def _read_usage(usage: dict[str, Any]) -> Usage:
-    told = (usage.get(name) for name in _TOKENS)
-    return Usage(*(count if type(count) is int and 0 <= count <= _MOST_TOKENS else 0 for count in told))
+    counts = (usage.get(name) for name in _TOKENS)
+    return Usage(*(count if type(count) is int and 0 <= count <= _MAX_TOKENS else 0 for count in counts))
 
 
 def conclude(ended: AttemptEnd) -> Conclusion:
-    """A turn that ended well, and a program that then exited 0, are both needed."""
+    """Return a success if the last turn was good and the program then exited with 0."""
     turn_end, outcome = ended.turn, ended.outcome
     if turn_end is None:
         why = f"{outcome}, without a result\n{ended.errors.strip()}".strip()
-        passing = outcome.code in _TOLD_TO_END or _CANT_ASK in ended.errors
-        later = outcome.kind in ("lost", "signalled") or (outcome.kind == "exited" and passing)
+        temporary = outcome.code in _STOP_EXIT_CODES or _APPROVE_MISSING in ended.errors
+        later = outcome.kind in ("lost", "signalled") or (outcome.kind == "exited" and temporary)
         retry = Retry.LATER if later else Retry.NO
         return Conclusion(ok=False, output="", error=why, retry=retry)
-    edits = any(what.startswith(("Write", "Edit", "NotebookEdit")) for what in turn_end.denied)
-    denied = tuple(f"It was not permitted: {what}" for what in (*turn_end.denied, *(() if edits else ended.denied)))
+    edits = any(use.startswith(("Write", "Edit", "NotebookEdit")) for use in turn_end.denied)
+    denied = tuple(f"Permission denied: {use}" for use in (*turn_end.denied, *(() if edits else ended.denied)))
     error = None
-    if not turn_end.ok and outcome.kind not in _BY_A_LIMIT:
-        error = turn_end.output or "it reported an error"
+    if not turn_end.ok and outcome.kind not in _LIMIT_OUTCOMES:
+        error = turn_end.output or "the program reported an error"
     elif not outcome.ok:
         error = f"{outcome}, after its result\n{ended.errors.strip()}".strip()
     return Conclusion(error is None, turn_end.output, error, turn_end.usage, denied, _retry(turn_end, outcome))
 
 
 def _retry(turn_end: TurnEnded, outcome: Outcome) -> Retry:
-    if turn_end.ok or outcome.kind in _BY_A_LIMIT:
+    if turn_end.ok or outcome.kind in _LIMIT_OUTCOMES:
         return Retry.NO
-    if turn_end.status in _LIMITED or "overloaded_error" in turn_end.output:
+    if turn_end.status in _RATE_LIMIT_STATUSES or "overloaded_error" in turn_end.output:
         return Retry.WHEN_TAKEN
-    if turn_end.output.startswith(_SPENT_ALL):
+    if turn_end.output.startswith(_BUDGET_REACHED):
         return Retry.WHEN_FUNDED
-    if _FORGOTTEN in turn_end.output:
+    if _NO_CONVERSATION in turn_end.output:
         return Retry.ANEW
-    return Retry.LATER if turn_end.status in _BROKEN or _CUT_OFF.match(turn_end.output) else Retry.NO
+    temporary = turn_end.status in _TEMPORARY_STATUSES or _CONNECTION_FAILED.match(turn_end.output)
+    return Retry.LATER if temporary else Retry.NO

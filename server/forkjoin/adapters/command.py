@@ -1,6 +1,7 @@
-"""Any program: the task on its stdin and in `$FORKJOIN_TASK_FILE`; its stdout is its log, its exit code all it says.
+"""The adapter for any program: its stdout is its log, and its exit code is its result.
 
-With exit code 75 (EX_TEMPFAIL, sysexits(3)) it asks to be started again later.
+The program gets the task on stdin and in the file `$FORKJOIN_TASK_FILE`. Exit code 75 (EX_TEMPFAIL, sysexits(3)) asks
+forkjoin to start the program again later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,11 @@ TAKES_TURNS: bool = False
 MAKES_EVENTS: bool = False
 KEEPS_PERMISSIONS: bool = False
 
-_TRY_AGAIN = 75
+_EX_TEMPFAIL = 75
 
 
 def account(environment: Mapping[str, str]) -> str:  # noqa: ARG001
-    return ""  # we know nothing of any
+    return ""  # a command has no vendor account that we know of
 
 
 def start(context: AgentContext, program: AgentProgram) -> ProgramStart:
@@ -33,7 +34,7 @@ def converse(context: AgentContext, program: AgentProgram) -> ProgramStart | Non
 
 
 def encode_turn(text: str, key: str = "") -> bytes:
-    raise NotImplementedError(f"a command takes its task alone, not {text[:40]!r}")
+    raise NotImplementedError(f"a command takes no further turns, such as {text[:40]!r}")
 
 
 def read(line: bytes) -> Sequence[Event]:  # noqa: ARG001
@@ -47,8 +48,8 @@ def read_beginning(beginning: bytes) -> Sequence[Event]:  # noqa: ARG001
 def conclude(ended: AttemptEnd) -> Conclusion:
     if ended.outcome.ok:
         return Conclusion(ok=True, output=ended.output)
-    last_words = ended.errors.strip() or ended.output.strip()
-    error = f"{ended.outcome}\n{last_words}".strip()
-    asks_for_another = ended.outcome.kind == "exited" and ended.outcome.code == _TRY_AGAIN
-    retry = Retry.LATER if asks_for_another else Retry.NO
+    end_of_output = ended.errors.strip() or ended.output.strip()
+    error = f"{ended.outcome}\n{end_of_output}".strip()
+    asks_for_retry = ended.outcome.kind == "exited" and ended.outcome.code == _EX_TEMPFAIL
+    retry = Retry.LATER if asks_for_retry else Retry.NO
     return Conclusion(ok=False, output=ended.output, error=error, retry=retry)

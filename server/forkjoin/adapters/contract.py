@@ -18,58 +18,58 @@ from forkjoin.core.settings import AgentProgram
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """All that an adapter is told about an agent."""
+    """Everything that an adapter knows about the agent whose program it starts."""
 
     id: str
     name: str
-    task: str  #: with what it was told since
+    task: str  #: includes the messages that were delivered since
     branch: str
     worktree: str
-    checkout: str  #: the user's, in which an agent must write nothing; '' if there is none
+    checkout: str  #: the user's checkout, which an agent must not change; '' if there is none
     model: str | None
-    conversation: str  #: a uuid, drawn for this agent
-    budget_usd: float | None = None  #: what this attempt may spend
+    conversation: str  #: a uuid that was made for this agent
+    budget_usd: float | None = None  #: the amount that this attempt may spend
     permissions: Permissions = field(default_factory=Permissions)
-    relay: tuple[str, ...] = ()  #: what to run as an MCP server over stdio, for the tools that we have for it
+    relay: tuple[str, ...] = ()  #: command of the stdio MCP server that gives the agent forkjoin's tools
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramStart:
-    """What to run, with the first bytes for its stdin, and whether nothing follows them."""
+    """A command to run, and the first input for its stdin."""
 
     argv: tuple[str, ...]
     input: bytes
-    closed: bool
+    closed: bool  #: whether stdin is closed after `input`
     environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """What is known when an attempt has ended."""
+    """The facts about an ended attempt from which `conclude` makes its result."""
 
     outcome: Outcome
-    turn: TurnEnded | None  #: the end of its last turn, where its output told of one
-    output: str  #: the end of its stdout
-    errors: str  #: the end of its stderr
-    denied: tuple[str, ...] = ()  #: the texts of its `Denied` events
+    turn: TurnEnded | None  #: the end of the last turn, if the output has one
+    output: str  #: the end of stdout
+    errors: str  #: the end of stderr
+    denied: tuple[str, ...] = ()  #: the texts of the attempt's `Denied` events
 
 
 class Retry(StrEnum):
-    """Whether another attempt may do better."""
+    """Whether, and when, another attempt may succeed."""
 
     NO = "no"
-    LATER = "later"  #: what was in its way passes
-    ANEW = "anew"  #: as above, but of the conversation nothing is left: it begins with its task
-    WHEN_FUNDED = "when funded"  #: it may spend no more for now
-    WHEN_TAKEN = "when taken"  #: the vendor takes no more for now
+    LATER = "later"  #: the obstacle is temporary
+    ANEW = "anew"  #: like LATER, but the conversation is lost: the next attempt starts from the task
+    WHEN_FUNDED = "when funded"  #: the attempt's budget is spent
+    WHEN_TAKEN = "when taken"  #: the vendor accepts no more requests for now
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What an attempt came to, the same for all vendors. `output` is the program's last message."""
+    """The result of an attempt, in the same form for all vendors."""
 
     ok: bool
-    output: str
+    output: str  #: the program's last message
     error: str | None = None
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
@@ -77,38 +77,53 @@ class Conclusion:
 
 
 class Adapter(Protocol):
-    """A vendor."""
+    """The functions and flags of one vendor's module."""
 
-    TAKES_TURNS: bool  #: whether it reads further turns on stdin while it runs, and ends when its stdin does
-    MAKES_EVENTS: bool  #: whether its output is lines that `read` understands
+    TAKES_TURNS: bool  #: whether the program reads further turns on stdin while it runs, and exits at the end of stdin
+    MAKES_EVENTS: bool  #: whether the program prints lines that `read` understands
     KEEPS_PERMISSIONS: bool  #: whether the program asks before it does what `permissions` don't allow
 
     def account(self, environment: Mapping[str, str]) -> str:
-        """Whose rate limit a program counts against that runs in this environment; no secret can be told by it."""
+        """Return an id of the vendor account that a program with this environment uses.
+
+        Programs with the same account share a rate limit. The id reveals no secret.
+        """
         ...
 
     def start(self, context: AgentContext, program: AgentProgram) -> ProgramStart:
-        """How to start the agent's first attempt."""
+        """Return the command for an attempt in a new conversation."""
         ...
 
     def resume(self, context: AgentContext, program: AgentProgram, text: str) -> ProgramStart | None:
-        """How to go on in the same conversation, in the same folder, with this message; none if it can't."""
+        """Return the command that continues the conversation with this message.
+
+        It runs in the same folder. `None` means that the program can't resume a conversation.
+        """
         ...
 
     def converse(self, context: AgentContext, program: AgentProgram) -> ProgramStart | None:
-        """What a person runs to go on in the same conversation, on a terminal, in the same folder; none if it can't."""
+        """Return the command with which a person continues the conversation on a terminal.
+
+        It runs in the same folder. `None` means that the program can't resume a conversation.
+        """
         ...
 
     def encode_turn(self, text: str, key: str = "") -> bytes:
-        """A further turn, for the stdin of one that `TAKES_TURNS`; what has a key is taken once, however often sent."""
+        """Return the bytes that give a running program a further turn on stdin.
+
+        Only called for a program that `TAKES_TURNS`. A program ignores a turn with a `key` that it has seen before.
+        """
         ...
 
     def read(self, line: bytes) -> Sequence[Event]:
-        """What a line of output says; it never raises."""
+        """Return the events of a line of output. Never raise because of its content."""
         ...
 
     def read_beginning(self, beginning: bytes) -> Sequence[Event]:
-        """What a line says that is too long to be read, as far as its beginning tells; it never raises."""
+        """Return the events that the beginning of an overlong line shows.
+
+        Never raise because of its content.
+        """
         ...
 
     def conclude(self, ended: AttemptEnd) -> Conclusion: ...

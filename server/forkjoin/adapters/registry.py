@@ -1,4 +1,4 @@
-"""Every adapter, by the `kind` that settings name."""
+"""All adapters, by the `kind` that the settings give to an agent program."""
 
 from forkjoin.adapters import claude, command
 from forkjoin.adapters.contract import Adapter
