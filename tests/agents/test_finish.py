@@ -165,7 +165,7 @@ async def test_an_agent_that_we_can_not_carry_on_has_failed_once_nothing_of_it_r
     async def fail(*_: object) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("forkjoin.agents.lifecycle.read_output", fail)
+    monkeypatch.setattr("forkjoin.agents.lifecycle.store_output", fail)
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.spawn("exec sleep 1000")
         await lead.until(agent, last_event=immortal.words)

@@ -50,11 +50,12 @@ async def set_budget(call: ToolCall, arguments: SetBudget) -> AgentBudget:
 
 
 async def _find_granted(call: ToolCall, agent: Agent) -> tuple[float, float]:
-    """Return what the agents spawned by an agent may spend, and have spent, in USD."""
+    """Return the USD that an agent's nested agents may spend, and have spent."""
     if not (agent.spec.nesting and agent.spec.nesting.budget_usd):
         return 0.0, 0.0
     known = await find_budgets(call.services, [agent])
-    return next(((one.limit_usd or 0.0, one.spent_usd) for one in known if one.lead == agent.as_lead), (0.0, 0.0))
+    grants = (budget for budget in known if budget.lead == agent.as_lead)
+    return next(((grant.limit_usd or 0.0, grant.spent_usd) for grant in grants), (0.0, 0.0))
 
 
 async def _check_agent_budget(call: ToolCall, agent: Agent, budget_usd: float) -> None:
@@ -62,7 +63,7 @@ async def _check_agent_budget(call: ToolCall, agent: Agent, budget_usd: float) -
     if agent.state in FINAL:
         raise CallerError(f"{agent.label} has ended ({agent.state}), so it has no budget to set. Nothing was changed.")
     wanted = replace(agent, money=replace(agent.money, budget_usd=budget_usd))
-    live = [wanted if one.number == agent.number else one for one in await call.store.agents.live()]
+    live = [wanted if other.number == agent.number else other for other in await call.store.agents.live()]
     step_usd = call.services.settings.budget.reserve_usd
     hold = BudgetGate(live, await find_budgets(call.services, live), step_usd).check(wanted)
     if hold and budget_usd > max(agent.money.budget_usd or 0, agent.money.spent_usd):
@@ -106,7 +107,7 @@ async def budget(call: ToolCall, arguments: SetLimit) -> BudgetList:
     live = await call.store.agents.live()
     all_ = await find_budgets(call.services, live)
     return BudgetList(
-        budgets=[_budget_row(one, live, all_) for one in await find_project_budgets(call.services, call.project)]
+        budgets=[_budget_row(row, live, all_) for row in await find_project_budgets(call.services, call.project)]
     )
 
 
@@ -114,7 +115,7 @@ async def _check_may_set(call: ToolCall, lead: str) -> None:
     """Raise `CallerError` if the caller is a lead, or the budget's lead is unknown."""
     if "CLAUDECODE" in call.caller.session.hello.environment:
         raise CallerError("A lead can't change its own limit. A person can, in a terminal of their own.")
-    known = sorted(one.lead for one in await find_project_budgets(call.services, call.project) if one.lead)
+    known = sorted(budget.lead for budget in await find_project_budgets(call.services, call.project) if budget.lead)
     if lead and lead not in known and not await call.store.budgets.exists(call.project, lead):
         leads = ", ".join(known[:20]) or "none"
         raise CallerError(f"No lead {lead[:80]!r} has spent anything in this repository. These leads have: {leads}.")

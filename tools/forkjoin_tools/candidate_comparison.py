@@ -35,7 +35,9 @@ async def compare(call: ToolCall, agent: Agent) -> list[CandidateRow]:
     ranked = rank_candidates(agents, results)
     winner = find_winner(ranked)
     rows = [
-        _candidate_row(call, one, results.get(one.number), won=one is winner) for one in ranked if call.may_see(one)
+        _candidate_row(call, candidate, results.get(candidate.number), won=candidate is winner)
+        for candidate in ranked
+        if call.may_see(candidate)
     ]
     same = [name for name in ("agent", "model", "verify") if len({getattr(row, name) for row in rows}) == 1]
     return [row.model_copy(update=dict.fromkeys(same)) for row in rows]

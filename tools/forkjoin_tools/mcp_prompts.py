@@ -78,4 +78,6 @@ When they have ended, compare their verify, and the read_diff of each that passe
 did, and say which is best and why. Merge that one when I say so. Keep the others until I have seen them."""
 
 
-PROMPTS = tuple(Prompt.from_function(one) for one in (fan_out, review_results, merge_all, second_opinion, bake_off))
+PROMPTS = tuple(
+    Prompt.from_function(prompt) for prompt in (fan_out, review_results, merge_all, second_opinion, bake_off)
+)

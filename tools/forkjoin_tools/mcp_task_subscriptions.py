@@ -86,7 +86,6 @@ async def _wait_for_end(ctx: McpRequest, call: ToolCall, deferred: McpTask) -> J
 
     Returns `None`, after a pause, if the task can't be read now.
     """
-    """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
         fields = await read_task(ctx, call, deferred, Deferral(deferred, notification=deferred.id))
         (now,) = await call.store.mcp_tasks.get_all([deferred.id]) or [deferred]

@@ -131,8 +131,8 @@ async def _find_reviewed(call: ToolCall, ids: Sequence[str]) -> list[Agent]:
     Of an agent named with a commit, as in a1@1234567, that commit is recorded as reviewed work.
     """
     if await call.store.calls.answer_to(call.caller.call) is not None:
-        return await call.find_each([one.partition("@")[0] for one in ids])
-    found = [await call.find_at(one) for one in ids]
+        return await call.find_each([id_.partition("@")[0] for id_ in ids])
+    found = [await call.find_at(id_) for id_ in ids]
     for agent, commit in found:
         if commit and agent.state in FINAL:
             why = f"Its branch moved after its end, and was named for a merge as of {commit[:12]}."
@@ -191,9 +191,9 @@ async def _describe_merge_progress(call: ToolCall, job: MergeJob) -> str:
     if await lacks_environment(call.services, job):
         return "waits for its lead's environment, which was lost when the machine or daemon restarted"
     before = [
-        one.number
-        for one in await call.store.merges.open()
-        if (one.project, one.target) == (job.project, job.target) and one.number < job.number
+        merge.number
+        for merge in await call.store.merges.open()
+        if (merge.project, merge.target) == (job.project, job.target) and merge.number < job.number
     ]
     key = f"landing on {job.target} in {job.project}"
     into = short_name(job.target)
@@ -209,15 +209,18 @@ def _to_merge_answer(report: MergeReport, files: int, characters: int, note: str
         characters: Maximal characters of each file name and each reason.
     """
     return MergeAnswer(
-        merged=[MergedBranch(one.id, one.commit) for one in report.merged],
+        merged=[MergedBranch(branch.id, branch.commit) for branch in report.merged],
         conflicted=[
             ConflictedBranch(
-                one.id, tuple(name[:characters] for name in one.files[:files]), one.hunks[: files // 5], one.resolving
+                branch.id,
+                tuple(name[:characters] for name in branch.files[:files]),
+                branch.hunks[: files // 5],
+                branch.resolving,
             )
-            for one in report.conflicted
+            for branch in report.conflicted
         ],
-        rejected=[RejectedBranch(one.id, one.why[:characters]) for one in report.rejected],
-        skipped=[SkippedBranch(one.id, one.why[:characters]) for one in report.skipped],
+        rejected=[RejectedBranch(branch.id, branch.why[:characters]) for branch in report.rejected],
+        skipped=[SkippedBranch(branch.id, branch.why[:characters]) for branch in report.skipped],
         target=report.target,
         commit=report.commit,
         note=note,

@@ -50,8 +50,8 @@ async def read_findings(call: ToolCall, arguments: Arguments) -> str:  # noqa: A
     """
     found = await call.store.findings.shared_with(await call.calling_agent())
     lines = ""
-    for one in found:
-        line = f"{format_time(one.at)} a{one.agent} ({one.name}): {one_line(one.text)}\n"
+    for finding in found:
+        line = f"{format_time(finding.at)} a{finding.agent} ({finding.name}): {one_line(finding.text)}\n"
         if json_size(lines + line) > REPLY_BYTES:
             break
         lines += line

@@ -87,10 +87,10 @@ async def list_requests(call: ToolCall, arguments: ListRequests) -> RequestList:
         raise CallerError(f"{found[0].id} is closed: it was {found[0].outcome}")
     length = _FULL_LENGTH
     rows = request_rows(found, length)
-    while len(told := fit_rows(rows, REPLY_BYTES // 2)) < len(rows) and length > _EXCERPT_LENGTH:
+    while len(shown := fit_rows(rows, REPLY_BYTES // 2)) < len(rows) and length > _EXCERPT_LENGTH:
         length = max(_EXCERPT_LENGTH, length // 2)
         rows = request_rows(found, length)
-    return RequestList(requests=told, more=len(found) - len(told) or None)
+    return RequestList(requests=shown, more=len(found) - len(shown) or None)
 
 
 class AnswerRequest(Arguments):

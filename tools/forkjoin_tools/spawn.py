@@ -102,14 +102,14 @@ def _complete_entry(defaults: ManyAgents, item: _Entry, number: int) -> Spec:
         CallerError: The spec is invalid, e.g. without a task.
     """
     common = defaults.model_dump(exclude_unset=True, exclude={"agents", "dry_run"})
-    common["after"] = tuple(one for one in defaults.after if one != item.name)
+    common["after"] = tuple(name for name in defaults.after if name != item.name)
     common["base"] = defaults.base if defaults.base != item.name else None
     try:
         return Spec.model_validate(common | item.model_dump(exclude_unset=True))
     except ValidationError as error:
         errors = error.errors()
-        for one in errors:
-            one["loc"] = ("agents", number, *one["loc"])
+        for problem in errors:
+            problem["loc"] = ("agents", number, *problem["loc"])
         raise CallerError(describe_errors("spawn_agents", errors, ManyAgents)) from None
 
 
@@ -146,10 +146,10 @@ async def _to_reserve(call: ToolCall, agents: Sequence[Agent]) -> float:
     This includes the agents that they may spawn.
     """
     budgets = BudgetGate((), await find_budgets(call.services, agents), call.services.settings.budget.reserve_usd)
-    nested = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
+    nested = sum(agent.spec.nesting.budget_usd or 0 for agent in agents if agent.spec.nesting)
     return nested + sum(budgets.needed_usd(agent)[0] for agent in agents)
 
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:
     found = find_overlaps({agent.candidates.name or agent.name: agent.spec.paths for agent in agents})
-    return first_lines([f"{one} and {other}: {path}" for one, other, path in found], _MOST_OVERLAPS)
+    return first_lines([f"{agent} and {other}: {path}" for agent, other, path in found], _MOST_OVERLAPS)

@@ -105,7 +105,8 @@ async def _named_page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent
     """Return the rest of the agents named in `ids`, and the number of all by state."""
     named, last = await call.find_all(arguments.ids or []), _last_shown(arguments)
     rest = named if last is None else list(dropwhile(lambda agent: agent.number != last, named))[1:]
-    return [one for one in rest if not arguments.state or one.state in arguments.state], Counter(a.state for a in named)
+    page = [agent for agent in rest if not arguments.state or agent.state in arguments.state]
+    return page, Counter(agent.state for agent in named)
 
 
 def _last_shown(arguments: ListAgents) -> int | None:
@@ -256,8 +257,9 @@ async def _describe_budgets(call: ToolCall, live: list[Agent]) -> list[str]:
     own: list[int] = []
     with suppress(CallerError):  # the caller is in no repository
         own.append(call.project)
-    limited = [one for one in await find_budgets(call.services, live, *own) if one.limit_usd is not None]
-    lines = [await _describe_budget(call, one, sum_reserved(one, live, limited)) for one in limited[:_MOST_BUDGETS]]
+    limited = [budget for budget in await find_budgets(call.services, live, *own) if budget.limit_usd is not None]
+    first = limited[:_MOST_BUDGETS]
+    lines = [await _describe_budget(call, budget, sum_reserved(budget, live, limited)) for budget in first]
     return [*lines, *([f"… and {len(limited) - _MOST_BUDGETS} more"] if len(limited) > _MOST_BUDGETS else [])]
 
 

@@ -36,7 +36,7 @@ async def stop_agents(call: ToolCall, arguments: Stop) -> StopAnswer:
     ones don't change.
     """
     agents = await stop(call.services, await call.find_all(arguments.ids))
-    rows = [Stopped(**row_fields(one), note=None if one.state in FINAL else one.last_event) for one in agents]
+    rows = [Stopped(**row_fields(agent), note=None if agent.state in FINAL else agent.last_event) for agent in agents]
     fitting = fit_rows(rows, _ROWS_BYTES)
     return StopAnswer(agents=fitting, more=len(rows) - len(fitting) or None)
 

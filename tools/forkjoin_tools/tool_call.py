@@ -131,18 +131,18 @@ class ToolCall:
 
     @property
     def visible_below(self) -> str | None:
-        """The lead whose agents, and their descendants, are all that the caller sees.
+        """The lead whose agents and their descendants the caller sees.
 
-        `None`: the caller sees all.
+        `None` means that the caller sees all agents of the project.
         """
         session = self.caller.session
         return None if session.agent is None else session.agent.as_lead
 
     @property
     def own_number(self) -> int | None:
-        """The number of the agent at whose command line a reading tool is called.
+        """The number of the agent whose command line calls a reading tool, or `None`.
 
-        The agent sees itself there.
+        With such tools, the agent sees itself too.
         """
         session = self.caller.session
         return session.agent.number if session.agent and session.is_command_line and self._reads_only else None
@@ -197,7 +197,7 @@ class ToolCall:
             UnknownAgentError: The project has no such agent.
             CallerError: `ids` is empty.
         """
-        return _without_repeats([await self.find(one) for one in _check_not_empty(ids)])
+        return _without_repeats([await self.find(id_) for id_ in _check_not_empty(ids)])
 
     async def find_all(self, ids: Sequence[str]) -> list[Agent]:
         """Return the agents in the order given, without repeats.
@@ -208,7 +208,7 @@ class ToolCall:
             UnknownAgentError: The project has no such agent.
             CallerError: `ids` is empty.
         """
-        return _without_repeats([agent for one in _check_not_empty(ids) for agent in await self._find(one)])
+        return _without_repeats([agent for id_ in _check_not_empty(ids) for agent in await self._find(id_)])
 
     async def _find(self, id_or_name: str) -> list[Agent]:
         try:
@@ -259,7 +259,7 @@ class ToolCall:
         """
         all_ = {*requests, *await self.store.requests.open_to(self.project, self.caller.lead)}
         unreported = await self.store.requests.untold(self.project, self.caller.lead, all_)
-        return sorted((one for one in all_ if one.number in unreported), key=lambda one: one.number)
+        return sorted((request for request in all_ if request.number in unreported), key=lambda request: request.number)
 
     # -- while the call waits, and once it is answered
 

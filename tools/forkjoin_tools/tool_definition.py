@@ -153,9 +153,9 @@ _LIMITS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxI
 
 
 def _shorten_schema(schema: Json, definitions: dict[str, Json] | None = None) -> Json:
-    """Return a schema without what tells a model little.
+    """Return a schema without the parts that a model does not need.
 
-    That is: titles, limits, our own docstrings, `null` as an alternative, and falsy defaults. References are inlined.
+    These are titles, limits, our own docstrings, `null` as an alternative, and falsy defaults. References are inlined.
     """
     if isinstance(schema, list):
         return [_shorten_schema(item, definitions) for item in schema]

@@ -21,7 +21,7 @@ from forkjoin_tools.tool_definition import Arguments, tool
 
 #: Bytes of ended agents, pending agents and requests in one result. The next wait reports further ended agents.
 _ENDED_BYTES, _PENDING_BYTES, _REQUESTS_BYTES = 30_000, 15_000, 10_000
-#: Maximal agents whose records are read for one result. More would not fit.
+#: Maximum number of agents whose records are read for one result. More would not fit.
 _MOST_AGENTS = 600
 #: Pending agents that a progress report describes.
 _DESCRIBED = 2
@@ -123,7 +123,7 @@ async def _wait_or_elicit(
 def _advise_parent(call: ToolCall, waited: WaitResult) -> list[str]:
     """Say what a calling agent can do about its own agents whose budget is spent."""
     if call.caller.session.agent is None or not (
-        stuck := [one.id for one in waited.pending if one.number in waited.stuck]
+        stuck := [agent.id for agent in waited.pending if agent.number in waited.stuck]
     ):
         return []
     advice = "call stop_agents, which keeps their work, then merge_worktree with include_failed"
@@ -141,15 +141,15 @@ async def _find_stuck(call: ToolCall, pending: Sequence[Agent]) -> Set[int]:
     """Return the numbers of the agents whose budget is spent.
 
     Waiting for them won't help. If an agent calls, these are also agents that lack money from the budgets above them,
-    whichever others end.
+    no matter which others end.
     """
-    held = [one for one in pending if one.state in (State.PAUSED, State.QUEUED) and not one.under_way]
+    held = [agent for agent in pending if agent.state in (State.PAUSED, State.QUEUED) and not agent.under_way]
     if len(held) < len(pending) or not (parent := call.caller.session.agent):
-        return {one.number for one in held if has_used_up_budget(one)}
+        return {agent.number for agent in held if has_used_up_budget(agent)}
     above = await call.store.agents.with_ancestors(parent.number)
     known = await find_budgets(call.services, [*above, *held])
     budgets = BudgetGate(above, known, call.services.settings.budget.reserve_usd)
-    return {one.number for one in held if budgets.check(one)}
+    return {agent.number for agent in held if budgets.check(agent)}
 
 
 async def _ended_rows(call: ToolCall, agents: Sequence[Agent]) -> list[Finished]:

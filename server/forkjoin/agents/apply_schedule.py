@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 
 _WIND_UP = (
     "You have spent {spent} of your budget of {most}. Finish now: commit your work, and end with a report that also "
-    "says what is left to do. If you have already given your report, repeat it."
+    "lists the remaining work. If you have already given your report, repeat it."
 )
 
 
 class ScheduleApplier:
-    """Calls the scheduler and records its decisions.
+    """The caller of the scheduler, which records its decisions.
 
-    A daemon that takes over can do without this object's state.
+    A daemon that takes over does not need this object's state.
 
     Attributes:
         max_running: The maximum number of active agents.
-        waiting: By agent number, why each waiting agent waits.
+        waiting: The reason why each waiting agent waits, by agent number.
         next_pass_s: Seconds until the next decision is due, even if nothing happens.
     """
 
@@ -77,7 +77,7 @@ class ScheduleApplier:
             live,
             self.max_running,
             ended=await services.store.agents.final_states(before) if before else {},
-            without_environment={one.number for one in to_start if not services.environments.find_for_agent(one)},
+            without_environment={agent.number for agent in to_start if not services.environments.find_for_agent(agent)},
             now=now,
             rate_limits=dict(services.rate_limits),
             budgets=await find_budgets(services, live),
@@ -130,16 +130,16 @@ async def _start(services: Services, agent: Agent) -> Agent:
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
     """Ask the agent once to wind up. A second request could start another turn."""
     spent, most = format_usd(agent.money.spent_usd), format_usd(agent.money.reserved_usd)
-    adapter, asked = find_message_adapter(services, agent), False
+    adapter, is_asked = find_message_adapter(services, agent), False
     try:
         if adapter:
-            asked = await services.executor.send(
+            is_asked = await services.executor.send(
                 agent.handle, adapter.encode_turn(_WIND_UP.format(spent=spent, most=most))
             )
     except OSError as error:  # the disk is full, or the attempt's folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
     await services.store.agents.update(agent, wind_up=True)
-    if asked:
+    if is_asked:
         await services.store.events.add(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
 
 

@@ -79,7 +79,7 @@ def person_handle(agent: Agent) -> str:
 
 
 def _check_attachable(services: Services, caller: Caller, agent: Agent) -> None:
-    """Raise a CallerError if nobody, or somebody else, can be attached to the agent."""
+    """Raise a CallerError if no person can attach to the agent now."""
     attachment = services.attached.get(agent.number)
     other = attachment.caller if attachment and not attachment.is_over else None
     if other and other.call.relay != caller.call.relay:
@@ -128,7 +128,7 @@ async def find_interrupted_attachments(services: Services) -> None:
 
 
 async def detach(services: Services, number: int) -> None:
-    """End what a person who left has started, then let the agent continue."""
+    """End the processes of a person who left, then let the agent continue."""
     attachment = services.attached[number]
     await end_person_program(services, await services.store.agents.get(number))
     agent = await services.store.agents.get(number)
@@ -149,7 +149,7 @@ async def end_person_program(services: Services, agent: Agent) -> None:
 
 
 async def _take_over_work(services: Services, attachment: Attachment, agent: Agent) -> None:
-    """Commit what a person changed after the agent's end.
+    """Commit the changes that a person made after the agent's end.
 
     If the branch has a new commit, the agent gets another attempt, unless it was stopped.
     """

@@ -54,7 +54,7 @@ async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
     if agent.dependencies.best_of:
         several = [await services.store.agents.get_all(candidates) for candidates in agent.dependencies.best_of]
         ranked = [await rank_agents(services.store, candidates) for candidates in several]
-        best = {one.number for one, *_ in filter(None, ranked)}
+        best = {winner.number for winner, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
     for other in await services.store.agents.get_all(succeeded):
         if tip := await find_work_end(services.store, common_dir, other):

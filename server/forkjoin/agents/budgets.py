@@ -10,7 +10,7 @@ from forkjoin.services import Services
 
 async def find_budgets(services: Services, agents: Sequence[Agent], *projects: int) -> list[Budget]:
     """Return the budgets of these agents, all unfinished agents, and projects."""
-    keys = [key for one in agents for key in ((one.project, lead) for lead in (*one.leads, ""))]
+    keys = [key for agent in agents for key in ((agent.project, lead) for lead in (*agent.leads, ""))]
     keys += [(project, "") for project in projects]
     return _complete(services, keys, await services.store.budgets.of_live_agents(projects))
 
@@ -35,5 +35,5 @@ def _complete(services: Services, keys: Sequence[tuple[int, str]], recorded: Seq
         known = by_default if budget.limit_usd is None else budget.limit_usd
         return None if known == math.inf else known
 
-    found = {key: Budget(*key, None) for key in keys} | {(one.project, one.lead): one for one in recorded}
-    return [dataclasses.replace(one, limit_usd=limit(one)) for one in found.values()]
+    found = {key: Budget(*key, None) for key in keys} | {(budget.project, budget.lead): budget for budget in recorded}
+    return [dataclasses.replace(budget, limit_usd=limit(budget)) for budget in found.values()]

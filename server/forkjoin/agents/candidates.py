@@ -1,4 +1,4 @@
-"""Candidates: several agents on one task, of which the best counts."""
+"""Candidates: several agents on one task. Only the best one counts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ MAX_AGENTS_PER_CALL = 250
 
 
 class RequestedAgent(NamedTuple):
-    """A requested agent."""
+    """An agent that a call of spawn_agents requests: a spec, or one of its candidates."""
 
     spec: Spec  #: a candidate's has the common name of the candidates
     candidate: int = 0  #: its number among the candidates, from 1; 0 for a single agent
@@ -32,7 +32,7 @@ def expand_candidates(specs: Sequence[Spec]) -> list[RequestedAgent]:
     Raises:
         CallerError: There are too many agents, or a judge without candidates.
     """
-    wanted = [one for spec in specs for one in _expand(spec)]
+    wanted = [requested for spec in specs for requested in _expand(spec)]
     if len(wanted) > MAX_AGENTS_PER_CALL:
         raise CallerError(
             f"These are {len(wanted)} agents, including candidates. Spawn at most {MAX_AGENTS_PER_CALL} in one call. "
@@ -49,9 +49,9 @@ def _expand(spec: Spec) -> list[RequestedAgent]:
                 "{agent, model}. To test a single agent, use `verify`. Nothing was spawned."
             )
         return [RequestedAgent(spec)]
-    differing = [one.model_dump(exclude_none=True) for one in spec.candidates]
-    alone = [spec.model_copy(update={"candidates": None, **told}) for told in differing]
-    return [RequestedAgent(one, n, len(alone)) for n, one in enumerate(alone, 1)]
+    differences = [candidate.model_dump(exclude_none=True) for candidate in spec.candidates]
+    specs = [spec.model_copy(update={"candidates": None, **difference}) for difference in differences]
+    return [RequestedAgent(candidate_spec, n, len(specs)) for n, candidate_spec in enumerate(specs, 1)]
 
 
 async def rank_agents(store: Store, agents: Sequence[Agent]) -> list[Agent]:

@@ -20,8 +20,8 @@ class ResolvedDependencies(NamedTuple):
     """The dependencies of a new agent."""
 
     others: Others  #: all agents that must end first
-    best_of: tuple[Others, ...]  #: groups of which the best agent counts; empty if all have one member
-    base: Others  #: the agents from the best of which it starts
+    best_of: tuple[Others, ...]  #: groups in which only the best agent counts; empty if all have one member
+    base: Others  #: the agents whose best one's work it starts from
 
 
 async def find_dependencies(
@@ -38,16 +38,16 @@ async def find_dependencies(
     Raises:
         CallerError: An agent is unknown or was discarded, its dependents would be skipped, or there is a cycle.
     """
-    new, specs = _find_new(wanted), [one.spec for one in wanted]
-    asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in new)
-    older = {one: await store.agents.find(project.number, one) for one in asked}
+    new, specs = _find_new(wanted), [requested.spec for requested in wanted]
+    older_names = dict.fromkeys(name for spec in specs for name in spec.after if name not in new)
+    older = {name: await store.agents.find(project.number, name) for name in older_names}
     named = [base for base in commits if base and base not in new]
-    bases = {base: await _find_base(store, project.number, base, commits[base]) for base in named}
+    bases = {base: await _find_base_agents(store, project.number, base, commits[base]) for base in named}
     for agents in (*older.values(), *bases.values()):
         await _check_kept(project.common_dir, agents)
     for spec in specs:
-        before = [older.get(one, []) for one in spec.after]
-        _check_may_start(spec, [*before, bases.get(spec.base or "", [])])
+        before = [older.get(name, []) for name in spec.after]
+        _check_not_skipped(spec, [*before, bases.get(spec.base or "", [])])
     found = [_dependencies_of(spec, new, older, bases) for spec in specs]
     _check_no_cycle(wanted, found)
     return found
@@ -59,13 +59,13 @@ def _find_new(wanted: Sequence[RequestedAgent]) -> dict[str, Others]:
     The common name of candidates means all of them.
     """
     places: dict[str, tuple[int, ...]] = {}
-    for place, one in enumerate(wanted):
-        for name in filter(None, {one.name, one.spec.name}):
+    for place, requested in enumerate(wanted):
+        for name in filter(None, {requested.name, requested.spec.name}):
             places[name] = (*places.get(name, ()), place)
     return {name: Others(new=found) for name, found in places.items()}
 
 
-async def _find_base(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
+async def _find_base_agents(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
     """Return the recorded agents that a base means.
 
     The list is empty if the base means a commit.
@@ -84,7 +84,7 @@ async def _find_base(store: Store, project: int, base: str, commit: str | None) 
 
 def _dependencies_of(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> ResolvedDependencies:
     base = _others(spec.base or "", new, bases)
-    named = [*(_others(one, new, older) for one in spec.after), base]
+    named = [*(_others(name, new, older) for name in spec.after), base]
     numbers = dict.fromkeys(number for others in named for number in others.older)
     places = dict.fromkeys(place for others in named for place in others.new)
     are_several = any(len(others.older) + len(others.new) > 1 for others in named)
@@ -92,8 +92,8 @@ def _dependencies_of(spec: Spec, new: Mapping[str, Others], older: _Older, bases
     return ResolvedDependencies(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
 
 
-def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
-    return new.get(asked) or Others(tuple(agent.number for agent in older.get(asked, ())))
+def _others(name: str, new: Mapping[str, Others], older: _Older) -> Others:
+    return new.get(name) or Others(tuple(agent.number for agent in older.get(name, ())))
 
 
 async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
@@ -106,11 +106,8 @@ async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
         )
 
 
-def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
-    """Raise a CallerError if the agent would be skipped.
-
-    It would be if a dependency did not succeed.
-    """
+def _check_not_skipped(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
+    """Raise a CallerError if the agent would be skipped, because a dependency failed."""
     for agents in before if spec.on_failed_dependency == "skip" else ():
         if agents and all(agent.state in FINAL - {State.SUCCEEDED} for agent in agents):
             raise CallerError(

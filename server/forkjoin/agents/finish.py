@@ -93,8 +93,8 @@ async def _unless_branch_moves(services: Services, agent: Agent) -> bool | None:
 
     Only a merge that the agent requested itself can be under way.
     """
-    moving = [one for one in await services.store.merges.open() if one.state is MergeJobState.MOVING]
-    return not any(one.requesting_agent == agent.number for one in moving) or None
+    moving = [merge for merge in await services.store.merges.open() if merge.state is MergeJobState.MOVING]
+    return not any(merge.requesting_agent == agent.number for merge in moving) or None
 
 
 async def finish_as_failed(services: Services, agent: Agent, words: str) -> None:
@@ -112,8 +112,9 @@ async def finish_as_failed(services: Services, agent: Agent, words: str) -> None
             work = await measure_work(common_dir, agent, tip)
     with suppress(ForkjoinError, OSError):
         warnings += await config_tampering.find_tampering_warnings(services, agent)
-    told = tuple(warnings)
-    result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
+    result = Result(
+        agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=tuple(warnings), **work
+    )
     unknown = Merge.UNMERGED if agent.timing.started else Merge.NOTHING
     await services.store.lifecycle.finish(
         agent, result, await _merge_state(services, agent, result) if work else unknown
@@ -233,7 +234,7 @@ async def _warn_of_dropped(agent: Agent, ended: _EndedAttempt) -> list[str]:
     if agent.conflict.agent is None or ended.left.tip is None:
         return []
     sides = {
-        agent.worktree.base: "the branch that it was to be merged into",
+        agent.worktree.base: "the branch that it should be merged into",
         agent.conflict.commit: f"a{agent.conflict.agent}",
     }
     with suppress(ForkjoinError):  # for example if the histories have no common commit
@@ -250,7 +251,7 @@ async def _warn_of_unsaved(common_dir: str, agent: Agent) -> list[str]:
             if agent.worktree.prepared
             else []
         )
-    names = printable_list([str(one) for one in found])
+    names = printable_list([str(work) for work in found])
     return [f"This work exists only in the worktree, and is not merged: {names}."] if found else []
 
 
@@ -267,7 +268,7 @@ async def _warn(services: Services, agent: Agent, outcome: Outcome, *, has_work:
         )
     if models := await services.store.budgets.unpriced_models(agent):
         warnings.append(f"The actual cost is higher than cost_usd: the price is unknown for {', '.join(models)}.")
-    if stopped := [one.label for one in await services.store.agents.live_below([agent])]:
-        told = "These agents, which it spawned, had not ended and were stopped. Their work is on their branches"
-        warnings.append(f"{told}: {printable_list(stopped, 20)}.")
+    if stopped := [nested.label for nested in await services.store.agents.live_below([agent])]:
+        sentence = "These agents, which it spawned, had not ended and were stopped. Their work is on their branches"
+        warnings.append(f"{sentence}: {printable_list(stopped, 20)}.")
     return warnings

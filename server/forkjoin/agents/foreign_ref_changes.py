@@ -34,14 +34,17 @@ async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir:
         ]
     ended = await services.store.baselines.ended_branches(agent, before.at)
     known = {f"refs/heads/{branch}": commit for branch, commit in ended.items()}
-    moved = [one for one in find_changed_refs(before.listing, now, known) if one.ref != agent.ref]
-    if not moved:
+    changes = [change for change in find_changed_refs(before.listing, now, known) if change.ref != agent.ref]
+    if not changes:
         return []
-    branches = await services.store.baselines.active_branches(agent, [short_name(one.ref) for one in moved], before.at)
-    merges = await services.store.baselines.merge_commits(agent.project, [one.ref for one in moved])
+    names = [short_name(change.ref) for change in changes]
+    branches = await services.store.baselines.active_branches(agent, names, before.at)
+    merges = await services.store.baselines.merge_commits(agent.project, [change.ref for change in changes])
     working = branches.difference(ended)
-    left = [one for one in moved if short_name(one.ref) not in working and (one.ref, one.new) not in merges]
+    left = [
+        change for change in changes if short_name(change.ref) not in working and (change.ref, change.new) not in merges
+    ]
     if not left:
         return []
-    named = printable_list([str(one) for one in left])
+    named = printable_list([str(change) for change in left])
     return [f"While it ran, refs other than its own changed, and not by a merge: {named}. Check these changes."]

@@ -5,9 +5,7 @@ from forkjoin.services import Services
 
 
 async def await_environment(services: Services, agent: Agent) -> dict[str, str] | None:
-    """Return the environment of the agent's lead, waiting for it if it is lost.
-
-    Return `None` once the agent's stop is requested.
+    """Return the environment of the agent's lead, or `None` if the agent is stopped.
 
     If the environment is lost, wait until the lead or a person connects and the scheduler gives the agent a slot.
     """

@@ -15,7 +15,7 @@ from forkjoin.agents.foreign_ref_changes import record_refs
 from forkjoin.agents.lead_environment import await_environment
 from forkjoin.agents.machine_usage import record_peak_memory
 from forkjoin.agents.messages import deliver_messages
-from forkjoin.agents.output_reader import read_output
+from forkjoin.agents.output_reader import store_output
 from forkjoin.agents.prepare import prepare
 from forkjoin.agents.program_launch import attempt_spec
 from forkjoin.agents.rate_limits import record_rate_limit
@@ -59,7 +59,7 @@ async def _step(services: Services, agent: Agent) -> Agent:
         case State.PREPARING:
             return await _prepare(services, agent)
         case State.RUNNING | State.WAITING | State.PAUSED:
-            return await _run(services, agent)
+            return await _run_attempt(services, agent)
         case State.FINISHING:
             await finish(services, _adapter(services, agent), agent, await _outcome(services, agent))
             return await services.store.agents.get(agent.number)
@@ -68,7 +68,7 @@ async def _step(services: Services, agent: Agent) -> Agent:
 
 
 async def _prepare(services: Services, agent: Agent) -> Agent:
-    await end_person_program(services, agent)  # of a person whom an earlier daemon had attached
+    await end_person_program(services, agent)  # if an earlier daemon had attached a person
     agent = await prepare(services, agent)
     await config_tampering.take_snapshot(services, agent)
     environment = await await_environment(services, agent)
@@ -80,9 +80,9 @@ async def _prepare(services: Services, agent: Agent) -> Agent:
     return await services.store.lifecycle.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
 
-async def _run(services: Services, agent: Agent) -> Agent:
+async def _run_attempt(services: Services, agent: Agent) -> Agent:
     adapter = _adapter(services, agent)
-    await read_output(services, adapter, agent)
+    await store_output(services, adapter, agent)
     outcome = await _outcome(services, agent)
     await deliver_messages(services, agent)  # marks messages that an earlier daemon sent as sent
     await record_peak_memory(services, agent, outcome)

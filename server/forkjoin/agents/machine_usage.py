@@ -41,7 +41,9 @@ class MachineMonitor:
         try:
             if time.monotonic() >= self._measured_at + _GOOD_S:
                 self._has = await self._services.executor.capacity()
-                self._taken = await self._services.executor.measure_memory(one.handle for one in live if one.under_way)
+                self._taken = await self._services.executor.measure_memory(
+                    agent.handle for agent in live if agent.under_way
+                )
                 self._measured_at = time.monotonic()
         except Exception as error:  # a boundary: agents start even if /proc is unreadable
             log.warning("the machine's resources can't be measured: %s", error)

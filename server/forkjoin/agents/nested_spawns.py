@@ -60,16 +60,17 @@ async def check_grant(
         raise CallerError(
             f"{parent.label} was granted depth {depth}, so its agents can have {most}. Nothing was spawned."
         )
-    await _check_may_start(services, parent, specs, afters)
+    await _check_can_start(services, parent, specs, afters)
     await _check_money(services, parent, specs)
 
 
-async def _check_may_start(
+async def _check_can_start(
     services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[ResolvedDependencies]
 ) -> None:
     """Raise a CallerError if one of the agents would never start.
 
-    That is so if it depends on an agent that its parent did not spawn, or needs an `exclusive` key of an ancestor.
+    An agent never starts if it depends on an agent that its parent did not spawn, or needs an ancestor's `exclusive`
+    key.
     """
     before = await services.store.agents.get_all({number for after in afters for number in after.others.older})
     if strange := [agent.label for agent in before if parent.as_lead not in agent.leads]:
@@ -90,7 +91,7 @@ async def _check_money(services: Services, parent: Agent, specs: Sequence[Spec])
     """Raise a CallerError if the new agents' budgets exceed the rest of the grant."""
     theirs = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
     wanted = sum(spec.budget_usd or 0 for spec in specs) + theirs
-    live = [one for one in await services.store.agents.live() if parent.as_lead in one.leads]
+    live = [agent for agent in await services.store.agents.live() if parent.as_lead in agent.leads]
     budgets = await find_budgets(services, live) if wanted else []
     for granted in budgets:
         if granted.lead == parent.as_lead and granted.limit_usd is not None:

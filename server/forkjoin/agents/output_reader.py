@@ -27,7 +27,7 @@ _BEGINNING = 128 * 1024
 _UNSTORED = 1024 * 1024
 
 
-async def read_output(services: Services, adapter: Adapter, agent: Agent) -> None:
+async def store_output(services: Services, adapter: Adapter, agent: Agent) -> None:
     """Read an attempt's output to its end, and store the events.
 
     The program's input is closed when a turn ends. Programs whose output makes no events are not read.

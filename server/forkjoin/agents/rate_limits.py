@@ -12,7 +12,7 @@ from forkjoin.services import Services
 async def record_rate_limit(services: Services, agent: Agent, refused: RateLimited) -> None:
     """Record that the vendor refused a call of the agent's account."""
     live = await services.store.agents.live()
-    running = sum(one.account == agent.account and one.state in CALLING for one in live)
+    running = sum(other.account == agent.account and other.state in CALLING for other in live)
     before = services.rate_limits.get(agent.account)
     jitter = random.random()  # noqa: S311 - no secret
     known = services.rate_limits[agent.account] = rate_limit_policy.record_refusal(

@@ -64,10 +64,12 @@ async def remove_agents(
         environment: The environment for teardowns if that of an agent's own lead is lost.
 
     Raises:
-        CallerError: One of the agents can't be removed. Then none is.
+        CallerError: One of the agents can't be removed. Then no agent is removed.
     """
     async with _removal_lock(services, agents[0].project):
-        return await _remove(services, agents, Removal.DISCARD if discard_unmerged else Removal.MERGED, environment)
+        return await _remove_agents(
+            services, agents, Removal.DISCARD if discard_unmerged else Removal.MERGED, environment
+        )
 
 
 async def finish_removals(services: Services) -> None:
@@ -77,9 +79,9 @@ async def finish_removals(services: Services) -> None:
             async with _removal_lock(services, agent.project):
                 (now,) = await services.store.agents.get_all([agent.number])  # it may have been removed meanwhile
                 if now.removing and now.timing.removed is None:
-                    told = await _finish(services, now)
-                    log.warning("%s: %s", agent.id, told)
-                    await services.store.events.add(agent, [(Noted(told), -1)])
+                    outcome = await _finish(services, now)
+                    log.warning("%s: %s", agent.id, outcome)
+                    await services.store.events.add(agent, [(Noted(outcome), -1)])
         except Exception:  # a boundary: the other agents are removed anyway
             log.exception("%s could not be removed. Call remove_worktrees again.", agent.label)
 
@@ -92,7 +94,7 @@ async def _finish(services: Services, agent: Agent) -> str:
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     how = Removal.MERGED if await is_repository_gone(common_dir, agent) else agent.removing
     try:
-        removed = await _remove(services, [agent], how, services.environments.find_in_project(agent.project))
+        removed = await _remove_agents(services, [agent], how, services.environments.find_in_project(agent.project))
     except CallerError as error:
         return f"its removal was interrupted, and is not finished: {error}"
     kept_as = removed.kept_as[agent.number]
@@ -100,7 +102,7 @@ async def _finish(services: Services, agent: Agent) -> str:
     return " ".join([f"its removal was interrupted, and is done now{kept_words}.", *removed.warnings])
 
 
-async def _remove(
+async def _remove_agents(
     services: Services, agents: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
 ) -> RemovalResult:
     """Remove agents of one project. The caller holds the project's removal lock."""
@@ -147,7 +149,7 @@ async def _check_and_keep(
         raise refuse_removal(
             late[0], "its worktree got new files after its removal was interrupted. They are on its branch now"
         )
-    to_tear_down = [agent for agent in known if not agent.removing]  # the teardown of the others has run
+    to_tear_down = [agent for agent in known if not agent.removing]  # the teardowns of the other agents have run
     warnings = [*symbolic, *await tear_down(services, to_tear_down, environment)]
     leftovers |= await _commit_newer_changes(services, common_dir, whole, leftovers)
     uncommittable = {agent.number: await find_uncommittable(services, common_dir, agent, leftovers) for agent in known}
@@ -155,7 +157,7 @@ async def _check_and_keep(
     warnings += [await keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
     for agent in known:
         await keep_left_behind(common_dir, agent, leftovers[agent.number], discard=discard)
-    check_not_in_use(services, whole)  # from here on, attach sees that it is being removed
+    check_not_in_use(services, whole)  # from the next line on, attach sees that the agents are being removed
     check_not_in_use(services, await services.store.lifecycle.begin_removal(whole, how))
     return warnings
 
@@ -184,7 +186,7 @@ async def _commit_newer_changes(
     added: dict[int, AutocommitResult] = {}
     now = await services.store.agents.get_all(agent.number for agent in agents)
     check_not_in_use(services, now)
-    for agent in (one for one in now if one.number in leftovers):
+    for agent in (agent for agent in now if agent.number in leftovers):
         tip = leftovers[agent.number].tip
         if await find_tip(common_dir, agent.ref) != tip:
             raise refuse_removal(
@@ -213,7 +215,7 @@ async def _delete_all(services: Services, common_dir: str, agents: Sequence[Agen
     failed: list[str] = []
     for agent in agents:
         try:
-            kept_as[agent.number] = await _delete(services, common_dir, agent)
+            kept_as[agent.number] = await _delete_agent(services, common_dir, agent)
         except (OSError, GitError) as error:
             log.warning("%s: it could not be removed completely: %s", agent.label, error)
             failed.append(f"{agent.label} ({error})")
@@ -226,12 +228,11 @@ async def _delete_all(services: Services, common_dir: str, agents: Sequence[Agen
     return kept_as
 
 
-async def _delete(services: Services, common_dir: str, agent: Agent) -> str | None:
+async def _delete_agent(services: Services, common_dir: str, agent: Agent) -> str | None:
     """Delete an agent's worktree and branch.
 
-    Return the ref that keeps its work, if one is needed.
-
-    A second call does nothing and returns the same.
+    Return the ref that keeps its work, or `None` if no ref is needed. A second call changes nothing and returns the
+    same ref.
     """
     repository_is_gone = await is_repository_gone(common_dir, agent)
     tip = None if repository_is_gone else await find_tip(common_dir, agent.ref)
@@ -255,5 +256,5 @@ async def _is_checked_out(common_dir: str, agent: Agent) -> bool:
     """Return whether a worktree has checked out the agent's branch."""
     try:
         return await find_checkout(common_dir, agent.ref) is not None
-    except CallerError:  # it is being rebased
+    except CallerError:  # the branch is being rebased
         return True

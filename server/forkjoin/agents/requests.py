@@ -42,25 +42,25 @@ async def ask(
     Raises:
         CallerError: The agent may not ask now.
     """
-    asked: Request | None = None
-    with anyio.CancelScope(shield=True):  # if cancelled midway, a request could remain that nobody withdraws
-        asked = await store.requests.add(agent, call, new)
-    assert asked
+    request: Request | None = None
+    with anyio.CancelScope(shield=True):  # a cancellation midway could leave a request that is never withdrawn
+        request = await store.requests.add(agent, call, new)
+    assert request
     try:
-        closed = await wait(partial(_find_closed, store, asked))
+        closed = await wait(partial(_find_closed, store, request))
     except anyio.get_cancelled_exc_class():
         if given_up():
             with anyio.CancelScope(shield=True):
-                await store.requests.withdraw(asked)
+                await store.requests.withdraw(request)
         raise
     assert closed
     return closed
 
 
-async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Request | None:
+async def _find_closed(store: Store, request: Request, timeout_s: float) -> Request | None:
     async def look() -> Request | None:
-        now = await store.requests.get(asked.number)
-        return None if now and now.closed is None else now or asked
+        now = await store.requests.get(request.number)
+        return None if now and now.closed is None else now or request
 
     return await store.changes.within(timeout_s, look)
 

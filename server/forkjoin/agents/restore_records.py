@@ -29,11 +29,9 @@ _ASKED = TypeAdapter(Asked)
 
 
 def save_requested_end(home: Home, agent: Agent) -> None:
-    """Save in the attempt's folder that the agent was asked to stop or pause.
+    """Save in the attempt's folder that the agent should stop or pause.
 
-    It blocks.
-
-    It is saved before the program ends, so that a restored agent does not start again.
+    The file is written before the program ends, so that a restored agent does not start again. This function blocks.
     """
     is_ending = agent.phase is PauseKind.ENDING
     if not (agent.stop_asked or is_ending):
@@ -50,8 +48,8 @@ def _asked(home: Home, handle: str) -> Path:
 async def restore(home: Home, store: Store) -> None:
     """Restore the records of agents that are missing, and reserve their numbers.
 
-    While a copy of a damaged database exists, every agent without a record counts as missing. Otherwise only numbers
-    that the records have not assigned yet do, since other agents were deleted.
+    While a copy of a damaged database exists, every agent without a record counts as missing. Otherwise an agent is
+    missing only if the records have not assigned its number yet. Other agents without a record were deleted.
     """
     handed_out, known = await store.restored_agents.known_numbers()
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
@@ -63,7 +61,8 @@ async def restore(home: Home, store: Store) -> None:
     ]
     if not lost and highest <= handed_out:
         return
-    log.warning("restored from the files of their attempts: %s", ", ".join(f"a{one.number}" for one in lost) or "none")
+    restored = ", ".join(f"a{record.number}" for record in lost) or "none"
+    log.warning("agents restored from the files of their attempts: %s", restored)
     if not damaged:
         await to_thread.run_sync(note_damage, home.records)
     await store.restored_agents.add(lost, highest)
@@ -87,9 +86,9 @@ def _scan_attempts(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
 
 
 def _read_asked(home: Home, number: int, attempt: int) -> Asked:
-    """Return what the agent was asked for.
+    """Return the saved request to stop or pause the agent.
 
-    If that could not be saved but its program was ended, the agent counts as asked to stop.
+    If the request could not be saved, but forkjoin ended the program, the agent counts as stopped.
     """
     file = _asked(home, f"a{number}-{attempt}")
     with suppress(OSError, ValidationError):

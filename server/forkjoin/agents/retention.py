@@ -1,4 +1,4 @@
-"""Retention: removing agents that are merged or changed nothing after some days, and records that nobody needs.
+"""Retention: removing merged or unchanged agents after some days, and records that are not needed any more.
 
 Only days on which forkjoin ran count, so that a wrong clock removes nothing. Unmerged work is never removed, nor a
 worktree with new changes. An interrupted retention continues the next time.
@@ -58,7 +58,7 @@ async def _remove_completely(services: Services, agent: Agent) -> None:
     """
     if agent.timing.removed is None:
         candidates = await services.store.agents.candidates(agent) or [agent]
-        if not all([await _is_as_it_ended(services, one) for one in candidates]):
+        if not all([await _is_as_it_ended(services, candidate) for candidate in candidates]):
             log.info(
                 "%s stays: its worktree or branch, or that of another candidate, has changes that are not merged",
                 agent.label,
@@ -68,7 +68,7 @@ async def _remove_completely(services: Services, agent: Agent) -> None:
         removed = await remove_agents(services, [agent], discard_unmerged=False, environment=anybodys)
         for warning in removed.warnings:
             log.warning("%s", warning)
-    await _forget(
+    await _forget_attempts(
         services, (name for name in await services.executor.list_handles() if name.startswith(f"{agent.id}-"))
     )
     await services.store.retention.delete_agent(agent.number)
@@ -85,7 +85,7 @@ async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
     return tip in (None, ended_at) and await is_worktree_at(services.store, common_dir, agent, ended_at)
 
 
-async def _forget(services: Services, handles: Iterable[str]) -> None:
+async def _forget_attempts(services: Services, handles: Iterable[str]) -> None:
     """Delete the folders of these attempts, once all their processes have ended."""
     for handle in handles:
         if not await services.executor.cancel(handle, services.settings.limits.stop_grace_s):
@@ -101,19 +101,20 @@ async def _forget_leftovers(services: Services) -> None:
         return
     handles = await services.executor.list_handles()  # read before the records, so that newer attempts have a record
     handed_out, known = await services.store.restored_agents.known_numbers()
-    known_of = {"a": known, "t": {one.number for one in await services.store.scratch_worktrees.all()}}
+    known_of = {"a": known, "t": {scratch.number for scratch in await services.store.scratch_worktrees.all()}}
     for handle in handles:
         if found := _HANDLE.fullmatch(handle):
             number = int(found[2])
             if number not in known_of[found[1]] and (found[1] != "a" or number <= handed_out):
-                await _forget(services, [handle])
+                await _forget_attempts(services, [handle])
 
 
 async def _prune_environments(services: Services, old: Set[str], connected: Collection[Session]) -> None:
-    """Forget environments in memory that nobody needs any more.
+    """Forget environments in memory that are not needed any more.
 
-    `old` are the digests to consider.
+    Args:
+        old: The digests to consider.
     """
-    needed = [(one.environment, one.project, one.root_lead) for one in await services.store.agents.live()]
-    needed += [(one.environment, one.project, one.lead) for one in await services.store.merges.open()]
+    needed = [(agent.environment, agent.project, agent.root_lead) for agent in await services.store.agents.live()]
+    needed += [(merge.environment, merge.project, merge.lead) for merge in await services.store.merges.open()]
     services.environments.prune(old, needed, [session.hello.environment for session in connected])

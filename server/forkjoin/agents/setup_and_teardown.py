@@ -63,9 +63,9 @@ async def tear_down(services: Services, agents: Sequence[Agent], environment: Ma
         CallerError: There is no environment to run a teardown in.
     """
     recipes = {agent.number: await services.store.projects.recipe(agent) for agent in agents}
-    wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree.path))]
-    found = {one.number: services.environments.find_for_agent(one) for one in wanting}
-    if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):
+    wanting = [agent for agent in agents if recipes[agent.number].teardown and is_folder(Path(agent.worktree.path))]
+    found = {agent.number: services.environments.find_for_agent(agent) for agent in wanting}
+    if lacking := next((agent for agent in wanting if found[agent.number] is None and environment is None), None):
         raise CallerError(
             f"{lacking.label}: its teardown needs the environment of its lead, which is lost. Run any forkjoin command "
             "in its project, then remove it again. Nothing was removed."

@@ -55,25 +55,25 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     if parent:
         recipe, untrusted = await store.projects.recipe(parent), None
     else:
-        names_verify = all(one.spec.verify is not None for one in wanted)
+        names_verify = all(requested.spec.verify is not None for requested in wanted)
         recipe, untrusted = await find_trusted_recipe(home, checkout, names_verify=names_verify)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
-    bases = [_start_commit(checkout, commits[one.spec.base]) for one in wanted]
+    bases = [_start_commit(checkout, commits[requested.spec.base]) for requested in wanted]
     afters = await find_dependencies(store, caller.project, wanted, commits)
-    specs = [_with_defaults(services.settings, recipe, one.spec) for one in wanted]
+    specs = [_with_defaults(services.settings, recipe, requested.spec) for requested in wanted]
     accounts = {
         agent: find_account(services, services.environments.find_for_caller(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
     above = await store.agents.with_ancestors(parent.number) if parent else ()
-    is_granted = any(one.spec.nesting and one.spec.nesting.budget_usd for one in above)
+    is_granted = any(agent.spec.nesting and agent.spec.nesting.budget_usd for agent in above)
     by_default = None if is_granted else services.settings.budget.agent_usd
     specs = [_with_budget(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
     if parent:
         await check_grant(services, parent, specs, afters)
     new = [
-        _new_agent(caller, checkout, one._replace(spec=spec), base, accounts[spec.agent], recipe, after)
-        for one, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
+        _new_agent(caller, checkout, requested._replace(spec=spec), base, accounts[spec.agent], recipe, after)
+        for requested, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
     ]
     place = await find_naming_scheme(checkout.common_dir, home.worktrees)
     note = " ".join(_notes(services.settings, checkout, new, untrusted))
@@ -137,14 +137,14 @@ def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[Reques
             f"FORKJOIN_HOME ({services.home.state}) is in this checkout, "
             "which agents may not write to. Move it to another folder."
         )
-    for one in wanted:
-        _check_program(services.settings, one.spec)
-        if len(one.spec.model or "") > _MODEL_LENGTH:
+    for requested in wanted:
+        _check_program(services.settings, requested.spec)
+        if len(requested.spec.model or "") > _MODEL_LENGTH:
             raise CallerError(
                 f"model has more than {_MODEL_LENGTH} characters, so it isn't a model's name. Nothing was spawned."
             )
-    together = [one.spec.name for one in wanted if one.candidate == 1]
-    names = [name for name in (*(one.name for one in wanted), *together) if name]
+    together = [requested.spec.name for requested in wanted if requested.candidate == 1]
+    names = [name for name in (*(requested.name for requested in wanted), *together) if name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is used twice. Each agent needs its own name. Nothing was spawned.")
 
@@ -188,11 +188,11 @@ def _start_commit(checkout: Checkout, commit: str | None) -> str:
 
 def _notes(settings: Settings, checkout: Checkout, new: Sequence[NewAgent], untrusted: str | None) -> Iterator[str]:
     """Yield remarks about the start commit and about ignored parts of specs."""
-    if checkout.dirty and any(one.spec.base is None for one in new):
+    if checkout.dirty and any(agent.spec.base is None for agent in new):
         yield "The checkout has uncommitted changes. Agents start from its last commit, without these changes."
-    if any(one.spec.budget_usd and not one.account for one in new):
+    if any(agent.spec.budget_usd and not agent.account for agent in new):
         yield "budget_usd has no effect on a command, which reports no cost."
-    limited = (one.spec.agent for one in new if one.spec.permissions and one.spec.permissions.allow is not None)
+    limited = (agent.spec.agent for agent in new if agent.spec.permissions and agent.spec.permissions.allow is not None)
     if free := next((agent for agent in limited if settings.program(agent).skip_permissions), None):
         yield f"The settings of {free} skip permissions, so only `deny` has an effect."
     if untrusted:

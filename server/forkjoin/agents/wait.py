@@ -9,9 +9,9 @@ from forkjoin.core.request import Request
 from forkjoin.store.store import Store
 
 Until = Literal["all", "any"]
-#: Returns the requests to the waiting lead that it was not told of before. Gets the requests of the awaited agents.
+#: Returns the new requests to the waiting lead. Gets the requests of the awaited agents.
 FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
-#: Returns the numbers of those agents that can't continue until the waiting lead or a person does something.
+#: Returns the numbers of the agents that can't continue until the waiting lead or a person acts.
 FindStuck = Callable[[Sequence[Agent]], Awaitable[Set[int]]]
 
 
@@ -22,7 +22,7 @@ class WaitResult:
     finished: list[Agent]
     pending: list[Agent]
     requests: Sequence[Request] = ()  #: the new requests, then the other open requests of the pending agents
-    news: Sequence[Request] = ()  #: requests to this lead that it was not told of before
+    news: Sequence[Request] = ()  #: requests that were not reported to this lead before
     stuck: Set[int] = frozenset()  #: numbers of pending agents that can't continue by themselves
 
     def ends(self, until: Until) -> bool:
@@ -33,7 +33,7 @@ class WaitResult:
         return self.is_over(until) or bool(self.news) or len(self.stuck) == len(self.pending)
 
     def is_over(self, until: Until) -> bool:
-        """Return whether all agents have ended, or any if that is enough."""
+        """Return whether all agents have ended, or any agent if `until` is "any"."""
         return not self.pending or (until == "any" and bool(self.finished))
 
 
@@ -51,7 +51,7 @@ async def wait(
 
     Args:
         timeout_s: The maximum time in seconds.
-        find_stuck: Finds agents that can't continue. The wait ends if all pending agents are such.
+        find_stuck: Finds agents that can't continue. The wait ends if no pending agent can.
         find_news: Finds new requests.
     """
     waited = divide_by_end(agents)
@@ -60,9 +60,9 @@ async def wait(
         nonlocal waited
         waited = divide_by_end(await store.agents.get_all(agent.number for agent in agents))
         if find_news:
-            asked = await store.requests.open_of([agent.number for agent in waited.pending])
-            news = dict.fromkeys(await find_news(asked))
-            waited = replace(waited, requests=[*(news | dict.fromkeys(asked))], news=[*news])
+            open_requests = await store.requests.open_of([agent.number for agent in waited.pending])
+            news = dict.fromkeys(await find_news(open_requests))
+            waited = replace(waited, requests=[*(news | dict.fromkeys(open_requests))], news=[*news])
         if find_stuck:
             waited = replace(waited, stuck=await find_stuck(waited.pending))
         return waited if waited.ends(until) else None

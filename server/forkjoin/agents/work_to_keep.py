@@ -37,7 +37,7 @@ async def find_uncommittable(
     found = await find_unseen(common_dir, top, await config_tampering.find_ignore_rules(services, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
     uncommittable = [UnsavedWork(name, what, (top / name,)) for name, what in found.items()]
-    return [one for one in uncommittable if not await to_thread.run_sync(is_gone, one.folders[0])]
+    return [work for work in uncommittable if not await to_thread.run_sync(is_gone, work.folders[0])]
 
 
 async def find_unsaved(
@@ -50,7 +50,7 @@ async def find_unsaved(
         discard: Whether such work may be removed.
 
     Raises:
-        CallerError: There is such work, and `discard` is false; or git can't tell.
+        CallerError: There is such work and `discard` is false, or git can't read the worktree.
     """
     work: list[tuple[Agent, list[UnsavedWork]]] = []
     for agent in agents:
@@ -58,13 +58,14 @@ async def find_unsaved(
             found = await unsaved_work.find_unsaved_work(common_dir, Path(agent.worktree.path), agent.worktree.base)
         except (GitError, PermissionError) as error:
             why = reason_of(error)
-            raise refuse_removal(agent, f"git can't tell what is in its worktree: {why}") from error
+            raise refuse_removal(agent, f"git can't read its worktree: {why}") from error
         found += uncommittable.get(agent.number, ())
         if found and not discard:
             raise refuse_removal(
                 agent,
-                f"its worktree has work that is nowhere else: {printable_list([str(one) for one in found])}. Push it, "
-                "or move it away, or pass discard_unmerged=true (it is kept as a tar file under refs/forkjoin/kept/)",
+                f"its worktree has work that is nowhere else: {printable_list([str(item) for item in found])}. "
+                "Push it, or move it away, or pass discard_unmerged=true (it is kept as a tar file under "
+                "refs/forkjoin/kept/)",
             )
         work += [(agent, found)] if found else []
     return work
@@ -73,14 +74,14 @@ async def find_unsaved(
 async def keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWork]) -> str:
     """Archive work that exists only in a worktree.
 
-    Return a sentence that says how to restore it.
+    Return a sentence that says how to restore the work.
     """
     try:
         ref = await unsaved_work.archive_unsaved(common_dir, Path(agent.worktree.path), found, agent.slug)
     except (GitError, CallerError) as error:
         why = reason_of(error)
-        raise refuse_removal(agent, f"{printable_list([str(one) for one in found])}: {why}") from error
-    names = printable_list([str(one) for one in found])
+        raise refuse_removal(agent, f"{printable_list([str(work) for work in found])}: {why}") from error
+    names = printable_list([str(work) for work in found])
     command = folder_archive.restore_command(common_dir, ref, Path(agent.worktree.path).parent)
     return f"{agent.label}: {names} is kept in {ref}. This restores it: {command}"
 

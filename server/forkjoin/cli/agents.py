@@ -72,7 +72,7 @@ def spawn(
         retries=retries,
         nesting=nesting and {"agents": nesting},
     )
-    print_answer(answer, (agent_line(one, one["branch"]) for one in answer["agents"]), json=json)
+    print_answer(answer, (agent_line(agent, agent["branch"]) for agent in answer["agents"]), json=json)
 
 
 def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
@@ -84,7 +84,7 @@ def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
     tasks = _read_tasks(task)
     if name and len(tasks) > 1:
         raise CallerError("--name is for a single task. Leave it out: names are made from the tasks")
-    return [{"task": one, **({"name": name} if name else {})} for one in tasks]
+    return [{"task": task, **({"name": name} if name else {})} for task in tasks]
 
 
 def _read_tasks(task: str | None) -> list[str]:
@@ -143,7 +143,7 @@ def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str,
     total = sum(counts.values())
     if 0 < len(rows) < total:
         live, _ = _read_pages(client, limit, state=[state for state in State if state not in FINAL], **chosen)
-        rows += [one for one in live if int(one["id"][1:]) < int(rows[-1]["id"][1:])]
+        rows += [agent for agent in live if int(agent["id"][1:]) < int(rows[-1]["id"][1:])]
     return rows, total - len(rows)
 
 
@@ -187,7 +187,9 @@ def stop(ids: Ids, json: AsJson = False) -> None:
     with note_on_interrupt("stop"):
         answer = call_tool("stop_agents", ids=ids)
     print_answer(
-        answer, [*(agent_line(one, one.get("note", "")) for one in answer["agents"]), *omitted_lines(answer)], json=json
+        answer,
+        [*(agent_line(agent, agent.get("note", "")) for agent in answer["agents"]), *omitted_lines(answer)],
+        json=json,
     )
 
 
@@ -200,6 +202,6 @@ def rm(
 ) -> None:
     """Remove the worktrees and branches of agents that have ended."""
     answer = call_tool("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
-    kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
-    lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])
+    kept = {agent["id"]: f"  kept as {agent['kept_as']}" for agent in answer["removed"] if agent.get("kept_as")}
+    lines = (f"{agent['id']}  {agent['name']}  removed{kept.get(agent['id'], '')}" for agent in answer["removed"])
     print_answer(answer, [*lines, *omitted_lines(answer), *answer.get("warnings", [])], json=json)

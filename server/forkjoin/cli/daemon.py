@@ -81,19 +81,19 @@ def _stop_agents(client: Client, *, agents: bool) -> None:
 
     A status lists only some of many agents, so it is read until it has no new ones.
     """
-    asked: set[str] = set()
+    stopped: set[str] = set()
     while rest := {
         project: left
         for project, ids in client.call("get_status")["projects"].items()
-        if (left := [one for one in ids if one not in asked])
+        if (left := [agent_id for agent_id in ids if agent_id not in stopped])
     }:
         if not agents:
-            ids = [one for several in rest.values() for one in several]
+            ids = [agent_id for several in rest.values() for agent_id in several]
             raise CallerError(f"agents are under way ({', '.join(ids[:10])}). Stop them first, or pass --agents")
         for project, ids in rest.items():
             with Client(project) as in_project:
                 in_project.call("stop_agents", ids=ids)
-            asked.update(ids)
+            stopped.update(ids)
 
 
 @app.command()

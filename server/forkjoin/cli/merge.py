@@ -38,16 +38,17 @@ def merge(
             confirm=confirm,
             dry_run=dry_run,
         )
-    lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
+    lines = [f"{branch['id']}  {'would merge' if dry_run else 'merged'}" for branch in answer["merged"]]
     lines += [
-        f"{one['id']}  conflicts in {', '.join(one['files'])}{_resolver_note(one)}" for one in answer["conflicted"]
+        f"{branch['id']}  conflicts in {', '.join(branch['files'])}{_resolver_note(branch)}"
+        for branch in answer["conflicted"]
     ]
-    lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
-    lines += [f"{one['id']}  skipped: {one['why']}" for one in answer["skipped"]]
+    lines += [f"{branch['id']}  rejected: {branch['why']}" for branch in answer["rejected"]]
+    lines += [f"{branch['id']}  skipped: {branch['why']}" for branch in answer["skipped"]]
     if not dry_run:
         lines.append(f"{answer['target']} is at {answer['commit'][:10]}")
     print_answer(answer, lines, json=json)
-    if answer["conflicted"] or answer["rejected"] or any(_has_unmerged_work(one) for one in answer["skipped"]):
+    if answer["conflicted"] or answer["rejected"] or any(_has_unmerged_work(branch) for branch in answer["skipped"]):
         raise typer.Exit(1)
 
 

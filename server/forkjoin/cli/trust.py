@@ -101,7 +101,7 @@ def find_untrusted(home: Home) -> Sequence[str] | None:
     except NoRepositoryError:
         return None
     # Git configuration that exists when a project is first used counts as trusted.
-    first = Trusted(frozenset(one.digest for one in found.commands))
+    first = Trusted(frozenset(entry.digest for entry in found.commands))
     return found.new(Trust(home.trust).read(found.checkout.common_dir) or first)
 
 
@@ -118,8 +118,8 @@ class _Found:
 
         The texts are escaped for a terminal.
         """
-        for one in self.commands:
-            yield _escape(f"git configuration: {one.key} = {one.value}"), one.digest in known.commands
+        for entry in self.commands:
+            yield _escape(f"git configuration: {entry.key} = {entry.value}"), entry.digest in known.commands
         if self.wanted:
             for line in self.wanted.recipe.lines():
                 yield _escape(f"{self.wanted.file}: {line}"), self.wanted.digest in known.files
@@ -138,7 +138,7 @@ class _Found:
 
         A missing forkjoin.toml can be trusted, too.
         """
-        commands = frozenset(one.digest for one in self.commands)
+        commands = frozenset(entry.digest for entry in self.commands)
         if self.wanted is None:
             return Trusted(commands)
         return Trusted(commands, known.files | {self.wanted.digest}, self.wanted.content.decode())

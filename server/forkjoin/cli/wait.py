@@ -29,7 +29,7 @@ def wait(
     timeout: Annotated[float | None, typer.Option(help="Maximal seconds to wait.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Wait until agents have ended, or one asks something.
+    """Wait until agents have ended, or an agent asks something.
 
     Exit code 1 unless all of them succeeded.
     """
@@ -43,22 +43,22 @@ def wait(
                 waiting.wait(progress)
         except KeyboardInterrupt:
             if not json:
-                for one in waiting.lines():  # the next wait would not report these agents again
-                    print_text(one)
+                for line in waiting.lines():  # the next wait would not report these agents again
+                    print_text(line)
             raise
     ended = list(waiting.ended.values())
     print_answer(waiting.answer | {"finished": ended}, waiting.lines(), json=json)
     if waiting.answer["timed_out"] and not json:
-        pending = ", ".join(one["id"] for one in waiting.answer["pending"])
+        pending = ", ".join(agent["id"] for agent in waiting.answer["pending"])
         print_text(f"the time is up; still under way: {pending}", err=True)
-    if not (waiting.is_over and all(one["state"] == "succeeded" for one in ended)):
+    if not (waiting.is_over and all(agent["state"] == "succeeded" for agent in ended)):
         raise typer.Exit(1)
 
 
 def _find_ids(client: Client, names: list[str]) -> list[str]:
     """Return the ids of agents. The common name of candidates means all of them."""
     parts = (names[start : start + _MOST_IDS] for start in range(0, len(names), _MOST_IDS))
-    return [one["id"] for part in parts for one in list_all(client, ids=part)]
+    return [agent["id"] for part in parts for agent in list_all(client, ids=part)]
 
 
 def _bar(*, hidden: bool) -> "Progress":
@@ -96,12 +96,12 @@ class Waiting:
         """
         bar = progress.add_task("", total=None, who="")
         while self._step():
-            who = " ".join(one["id"] for one in self.answer["pending"][:8])
+            who = " ".join(agent["id"] for agent in self.answer["pending"][:8])
             progress.update(bar, completed=len(self.ended), total=len(self.ended) + self._count(), who=who)
 
     def lines(self) -> list[str]:
         """Return a line for each ended agent, request, and reason to wait."""
-        ended = [agent_line(one, one["summary"]) for one in self.ended.values()]
+        ended = [agent_line(agent, agent["summary"]) for agent in self.ended.values()]
         return [*ended, *map(request_line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
 
     def _step(self) -> bool:
@@ -109,13 +109,14 @@ class Waiting:
         step_s = max(0.0, min(_STEP_S, self._give_up - time.monotonic()))
         ids = self._left and self._left[:_MOST_IDS]
         self.answer = self._client.call("wait_agents", ids=ids, until="any", timeout_s=step_s)
-        new = {one["id"]: one for one in self.answer["finished"] if one["id"] not in self.ended}
+        new = {agent["id"]: agent for agent in self.answer["finished"] if agent["id"] not in self.ended}
         self.ended |= new
         if self._left:
-            self._left = [one for one in (*self._left[_MOST_IDS:], *self._left[:_MOST_IDS]) if one not in self.ended]
+            rotated = (*self._left[_MOST_IDS:], *self._left[:_MOST_IDS])
+            self._left = [agent_id for agent_id in rotated if agent_id not in self.ended]
         elif self._left is None and "more" not in self.answer:
-            self._left = [str(one["id"]) for one in self.answer["pending"]]
-        is_asked = any("new" in one for one in self.answer.get("requests", []))
+            self._left = [str(agent["id"]) for agent in self.answer["pending"]]
+        is_asked = any("new" in request for request in self.answer.get("requests", []))
         self.is_over = not self._count() or bool(self._first and self.ended)
         if self.is_over or is_asked:
             return False

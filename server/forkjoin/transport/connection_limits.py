@@ -70,11 +70,11 @@ class ConnectionLimits:
             CallerError: The process has too many connections.
         """
         known = process != 0  # 0: the process is in another PID namespace
-        if known and sum(one.process == process for one in self._admitted) >= _OF_PROCESS:
+        if known and sum(other.process == process for other in self._admitted) >= _OF_PROCESS:
             raise CallerError(
                 f"process {process} has {_OF_PROCESS} connections, which is the limit. Close some of them"
             )
-        locks = (one.admission_lock for one in self._admitted if one.process == process)
+        locks = (other.admission_lock for other in self._admitted if other.process == process)
         quota = ConnectionQuota(self, process, next(locks, None) or Lock())
         self._admitted[quota] = None
         try:
@@ -83,24 +83,25 @@ class ConnectionLimits:
             del self._admitted[quota]
 
     def check_room_for(self, agent: Agent) -> None:
-        """Raise `CallerError` if an agent, or all together, have too many connections."""
-        if sum(one.owner == agent.id for one in self._admitted) >= _OF_AGENT:
+        """Raise `CallerError` if this agent, or all agents, have too many connections."""
+        if sum(other.owner == agent.id for other in self._admitted) >= _OF_AGENT:
             raise CallerError(
                 f"agent {agent.label} has {_OF_AGENT} connections, which is the limit. Close some of them"
             )
-        if sum(one.agent is not None for one in self._admitted) >= self._most_of_agents:
+        if sum(other.agent is not None for other in self._admitted) >= self._most_of_agents:
             raise CallerError(f"agents have {self._most_of_agents} connections, which is the limit. Call again later")
 
     def is_within_limits(self, quota: "ConnectionQuota") -> bool:
         """Return whether the bytes held are within the limits.
 
-        They are counted for the connection's owner, and for all agents together.
+        The bytes are counted for the connection's owner, and for all agents together.
         """
-        own = sum(one.counted_bytes for one in self._admitted if one.owner == quota.owner)
+        own = sum(other.counted_bytes for other in self._admitted if other.owner == quota.owner)
         if quota.agent is None:
             return own <= _HELD
         return (
-            own <= _HELD_BY_AGENT and sum(one.counted_bytes for one in self._admitted if one.agent) <= _HELD_BY_AGENTS
+            own <= _HELD_BY_AGENT
+            and sum(other.counted_bytes for other in self._admitted if other.agent) <= _HELD_BY_AGENTS
         )
 
 

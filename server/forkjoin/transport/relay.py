@@ -173,7 +173,7 @@ class Conversation:
         self._handshake: dict[
             str, bytes
         ] = {}  #: the client's initialize and initialized lines, by the JSON of their ids
-        self._subscriptions: set[str] = set()  #: ids of requests that stay unanswered while the client is there
+        self._subscriptions: set[str] = set()  #: ids of requests that stay unanswered while the client is connected
         self._answered_before: set[str] = set()  #: ids of repeated requests that the client has an answer to
         self._from_daemon: set[str] = set()  #: ids of the daemon's requests that the client has not answered
 
@@ -201,7 +201,7 @@ class Conversation:
             for key in self._from_daemon
         ]
         self._from_daemon.clear()
-        return b"".join(json.dumps(one).encode() + b"\n" for one in cancelled)
+        return b"".join(json.dumps(message).encode() + b"\n" for message in cancelled)
 
     def refuse_all(self, message: str) -> bytes:
         """Return an error response to each unanswered request, and forget these requests."""

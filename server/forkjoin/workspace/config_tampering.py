@@ -1,8 +1,8 @@
 """Changes in the shared git configuration and hooks while an agent, or the verify of a merge, runs.
 
-The agent's result or the answer to the merge warns of them. They are found by a snapshot before each attempt, which is
-kept in the home, so that a daemon that takes over compares with the same one. Changes between two attempts are ignored.
-Who made a change is unknown, since other agents run at the same time.
+The agent's result or the merge's answer warns of such changes. They are found by a comparison with a snapshot taken
+before each attempt. The snapshot is kept in the home, so that a daemon that takes over uses the same snapshot. Changes
+between two attempts are ignored. The author of a change is unknown, since other agents run at the same time.
 
 The user's own ignore rules are saved before an agent's first attempt, until the worktree is removed. Files that only
 newer rules ignore count as the agent's work.
@@ -35,10 +35,10 @@ _RULES = 1024 * 1024
 
 
 async def take_snapshot(services: Services, whose: Agent | MergeJob) -> None:
-    """Take the snapshot for this attempt or merge, unless there is one."""
+    """Take the snapshot for this attempt or merge, unless it exists."""
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
-    noted = await to_thread.run_sync(_read, file, whose)
+    noted = await to_thread.run_sync(_read_snapshot_file, file, whose)
     if noted.get("attempt") != _attempt(whose):
         now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
         await _note(file, whose, now, noted.get("found", []))
@@ -49,13 +49,12 @@ async def take_snapshot(services: Services, whose: Agent | MergeJob) -> None:
 async def find_tampering_warnings(services: Services, whose: Agent | MergeJob) -> list[str]:
     """Return a warning for each change since the snapshot.
 
-    Changes during earlier attempts without a result are included.
-
-    There is also a warning if the snapshot or the accepted configuration is damaged.
+    Changes during earlier attempts without a result are included. A further warning tells of a damaged snapshot or a
+    damaged record of accepted configuration.
     """
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
-    noted = await to_thread.run_sync(_read, file, whose)
+    noted = await to_thread.run_sync(_read_snapshot_file, file, whose)
     found: list[str] = noted.get("found", [])
     if noted.get("attempt") == _attempt(whose):
         now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
@@ -64,9 +63,9 @@ async def find_tampering_warnings(services: Services, whose: Agent | MergeJob) -
         if changes:
             await _note(file, whose, now, found)
     more = f"… and {len(found) - _NAMED} more such changes; forkjoin trust shows those of the repository"
-    told = [*found[:_NAMED], *([more] if len(found) > _NAMED else [])]
+    warnings = [*found[:_NAMED], *([more] if len(found) > _NAMED else [])]
     damage = await to_thread.run_sync(config_snapshot.find_damage, accepted_file(services.home, common_dir))
-    return [*told, damage] if damage else told
+    return [*warnings, damage] if damage else warnings
 
 
 async def delete_snapshot(services: Services, whose: Agent | MergeJob) -> None:
@@ -101,10 +100,8 @@ def _read_kept(file: Path) -> str | None:
 async def find_ignore_rules(services: Services, agent: Agent) -> bytes | None:
     """Return the worktree's trusted ignore rules, or `None` if unknown.
 
-    They apply in addition to .gitignore.
-
-    They are the user's own rules from before the agent started, the info/exclude that a person accepted, and the files
-    that the worktree shares.
+    The rules apply in addition to .gitignore. They are the user's own rules from before the agent started, the
+    info/exclude that a person accepted, and the files that the worktree shares.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     own = await to_thread.run_sync(_read_kept, _file(services, common_dir, agent).with_suffix(".ignore"))
@@ -150,10 +147,10 @@ def _file(services: Services, common_dir: str, whose: Agent | MergeJob) -> Path:
     return services.home.shared_config / digest(common_dir) / f"{name}.json"
 
 
-def _read(file: Path, whose: Agent | MergeJob) -> dict[str, Any]:
-    """Return the content of a snapshot file, or an empty dict if there is none.
+def _read_snapshot_file(file: Path, whose: Agent | MergeJob) -> dict[str, Any]:
+    """Return the content of a snapshot file, or an empty dict if the file is missing.
 
-    Of a damaged file, return only a warning, under "found".
+    If the file is damaged, the dict has only a warning, under "found".
     """
     try:
         noted: dict[str, Any] = json.loads(read_regular(file) or b"")

@@ -35,7 +35,7 @@ class RepositoryConfig:
 
 
 def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig | None:
-    """Return the forkjoin.toml of a checkout, or `None` if there is none. It blocks.
+    """Return the forkjoin.toml of a checkout, or `None` if the file is missing.
 
     Raises:
         CallerError: The file can't be read, or a key in it is unknown or wrong.
@@ -77,14 +77,14 @@ async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: b
     if trusted.keep and last:
         return last, f"{why} The version that a person trusted last is used."
     if not names_verify and (loses or (wanted and wanted.recipe.verify)):
-        raise CallerError(_refusal(why, last))
+        raise CallerError(_unclear_verify_message(why, last))
     return Recipe(), f"{why} A person can review and trust it with: forkjoin trust"
 
 
 def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
     """Return whether the present forkjoin.toml lacks the trusted verify.
 
-    It does if it has no verify, but the last trusted content has one, or may have one.
+    This is so if the file has no verify, but the last trusted content has or may have a verify.
     """
     if wanted and wanted.recipe.verify:
         return False
@@ -104,7 +104,9 @@ def _why_unused(
         return "The record of what a person trusted here is damaged, so nothing counts as trusted."
     if wanted is None:
         has = "has a verify" if last else "may have a verify"
-        where = checkout.top or checkout.common_dir  # in an agent's worktree none counts, nor does a folder
+        where = (
+            checkout.top or checkout.common_dir
+        )  # a forkjoin.toml in an agent's worktree does not count, and neither does a folder
         return f"There is no {_NAME} to use in {where}, but the version that a person trusted last {has}."
     lost = " It has no verify, but the version that a person trusted last has one." if loses and last else ""
     if wanted.digest in trusted.files:
@@ -122,7 +124,7 @@ def _read_last(trusted: Trusted) -> Recipe | None:
         return None
 
 
-def _refusal(why: str, last: Recipe | None) -> str:
+def _unclear_verify_message(why: str, last: Recipe | None) -> str:
     known = f" (trusted last: {last.verify[:300]!r})" if last and last.verify else ""
     keep = ", or forkjoin trust --keep to use the last trusted version" if last else ""
     return (
