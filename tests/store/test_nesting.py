@@ -67,7 +67,7 @@ async def test_with_an_end_those_below_are_asked_to_stop_in_one_transaction(stor
     await store.lifecycle.finish(first, Result(1, State.SUCCEEDED, "", ""), Merge.NOTHING)
     assert (await store.agents.get(second.number)).stop_asked
     assert (await store.agents.get(3)).state is State.STOPPED
-    with pytest.raises(CallerError, match="is at its end"):
+    with pytest.raises(CallerError, match="has ended or is being stopped"):
         await store.lifecycle.spawn([below(first, "late")], place, NOBODY)
 
 

@@ -1,6 +1,6 @@
 """Nested spawns: agents that an agent spawns itself, within the depth and budget that it was granted.
 
-The store counts their number (`store/nesting.py`).
+The store counts their number (`store/new_agents.py`).
 """
 
 from collections.abc import Sequence

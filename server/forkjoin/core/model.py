@@ -173,7 +173,7 @@ class Dependencies:
 
     after: tuple[int, ...] = ()  #: agents that must have ended before the agent starts
     best_of: tuple[tuple[int, ...], ...] = ()  #: candidate groups in `after`; only the best of each group counts
-    base_agents: tuple[int, ...] = ()  #: agents of which the best one gives the base; empty if the spec names none
+    base_agents: tuple[int, ...] = ()  #: the best of these agents gives the base; empty if the spec names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ class Agent:
 
     @property
     def under_way(self) -> bool:
-        """Whether the daemon must attend to the agent: it has not ended, and is not queued or resting."""
+        """Whether the agent is live, and neither queued nor resting."""
         return self.state in ACTIVE or self.phase in (PauseKind.FROZEN, PauseKind.ENDING)
 
     @property
@@ -281,22 +281,31 @@ class Agent:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the agent has left the queue: false for a queued agent whose program never started."""
+        """Whether the agent has left the queue, or has started before."""
         return self.timing.started is not None or self.state is not State.QUEUED
 
     @property
     def leads(self) -> tuple[str, ...]:
-        """The agent's lead, then the leads above it. Spending counts against the budgets of all."""
+        """The agent's lead, then the leads above it.
+
+        The agent's spending counts against the budgets of all of them.
+        """
         return self.lead, *self.lineage.above
 
     @property
     def whose(self) -> tuple[int, str]:
-        """The project and the root lead that the agent works for. The scheduler alternates between these."""
+        """The project and the root lead that the agent works for.
+
+        The scheduler alternates between these pairs.
+        """
         return self.project, self.root_lead
 
     @property
     def root_lead(self) -> str:
-        """The topmost lead, which is not an agent. The agent runs in this lead's environment."""
+        """The topmost lead, which is not an agent.
+
+        The agent runs in this lead's environment.
+        """
         return self.leads[-1]
 
     @property

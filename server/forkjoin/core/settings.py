@@ -86,7 +86,7 @@ class Limits(_Strict):
         return TreeLimits(memory=self.memory or None, cpus=self.cpus, processes=self.processes or None)
 
 
-class Retention(_Strict):
+class RetentionSettings(_Strict):
     """The time that records and worktrees are kept."""
 
     #: Days until a merged agent is removed. Only days on which forkjoin ran count. 0: never.
@@ -100,7 +100,7 @@ class Merging(_Strict):
     protected: tuple[str, ...] = ()  #: fnmatch patterns of branches; merges into them must be confirmed
 
 
-class Money(_Strict):
+class BudgetDefaults(_Strict):
     """Default budgets, which `forkjoin budget` overrides."""
 
     repository_usd: Dollars | None = None
@@ -125,9 +125,9 @@ class Settings(_Strict):
 
     default_agent: str = "claude"
     limits: Limits = Limits()
-    retention: Retention = Retention()
+    retention: RetentionSettings = RetentionSettings()
     merge: Merging = Merging()
-    budget: Money = Money()
+    budget: BudgetDefaults = BudgetDefaults()
     permissions: Permissions = Permissions()  #: for agents whose spec gives none; its deny rules apply to all
     agents: dict[Name, AgentProgram] = {}
 

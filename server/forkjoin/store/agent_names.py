@@ -1,6 +1,7 @@
-"""What new agents are called: as was asked for, or with the first number that is free, where that was ours to choose.
+"""The names of new agents.
 
-Several candidates for one task have a name together, and are called after it: `fix-1`, `fix-2` …
+A name that the lead chose must be free. A name that forkjoin derived from the task gets a number if it is taken.
+Candidates for one task share the name of their group, and are called `fix-1`, `fix-2` and so on.
 """
 
 import itertools
@@ -12,37 +13,46 @@ from forkjoin.store.queries import Queries
 from forkjoin.store.rows import NewAgent
 
 
-class Names:
-    """Of agents that are recorded in one transaction, each asked for before the next one is."""
+class AgentNames:
+    """The names of agents that one transaction records. Each agent must be recorded before the next `take`."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
         self._suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
-        self._contest = ""
+        self._group = ""
 
-    def take(self, one: NewAgent) -> tuple[str, str]:
-        """The agent's name, and the one of all candidates for its task, if there are others."""
-        if not one.candidate:
-            return self._find_free(one), ""
-        if one.candidate == 1:
-            self._contest = self._find_free(one)
-        return f"{self._contest}-{one.candidate}", self._contest
+    def take(self, new: NewAgent) -> tuple[str, str]:
+        """Return the agent's name, and the name of its candidate group.
 
-    def _find_free(self, one: NewAgent) -> str:
-        taken = self._find_taken(one, one.name)
+        The group's name is empty if the agent is no candidate.
+
+        Raises:
+            CallerError: The lead chose a name that is taken.
+        """
+        if not new.candidate:
+            return self._find_free(new), ""
+        if new.candidate == 1:
+            self._group = self._find_free(new)
+        return f"{self._group}-{new.candidate}", self._group
+
+    def _find_free(self, new: NewAgent) -> str:
+        taken = self._find_taken(new, new.name)
         if taken is None:
-            return one.name
-        if not one.derived:
+            return new.name
+        if not new.derived:
             raise CallerError(
                 f"The name {taken[0]!r} is taken by a{taken[1]}, which is not merged yet. "
                 "Give another name, or merge or remove that agent first."
             )
-        names = (f"{one.name}-{n}" for n in self._suffixes[one.name])
-        return next(name for name in names if self._find_taken(one, name) is None)
+        names = (f"{new.name}-{n}" for n in self._suffixes[new.name])
+        return next(name for name in names if self._find_taken(new, name) is None)
 
-    def _find_taken(self, one: NewAgent, name: str) -> tuple[str, int] | None:
-        """Which of the names that this one would take somebody has, and who."""
-        for wanted in (name, *(f"{name}-{n + 1}" for n in range(one.candidates))):
-            if holder := self._queries.name_holder(project=one.project, name=wanted):
-                return wanted, holder
+    def _find_taken(self, new: NewAgent, name: str) -> tuple[str, int] | None:
+        """Return the first taken name, and its agent's number, of those that `new` and its group need.
+
+        The needed names are `name` and the names of all candidates. Returns None if all are free.
+        """
+        for needed in (name, *(f"{name}-{n + 1}" for n in range(new.candidates))):
+            if holder := self._queries.name_holder(project=new.project, name=needed):
+                return needed, holder
         return None

@@ -1,6 +1,7 @@
-"""A damaged database: found out, and set aside with its log, untouched, for a person to look at.
+"""Detection of a damaged database, and moving it aside.
 
-Its copy stays until the person removes it, and as long as it is there, status and doctor tell of it.
+The database and its log are set aside unchanged, under another name, for a person to inspect. The status and
+`forkjoin doctor` mention these files until the person removes them.
 """
 
 import shutil
@@ -11,52 +12,61 @@ from pathlib import Path
 
 from forkjoin.store.rows import as_dict
 
-#: Beside the database, SQLite's log and its index.
-_BESIDE = ("", "-wal", "-shm")
-#: Up to this size a database is looked through at each start, which takes a second for a gigabyte; beyond it only after
-#: an end that left a log.
-_LOOKED_THROUGH = 256 * 1024 * 1024
-#: Bytes; a disk with less free is soon too full to record anything.
+#: Suffixes of the files of one database: the database, SQLite's write-ahead log, and the index of that log.
+_SUFFIXES = ("", "-wal", "-shm")
+#: Bytes. Smaller databases are checked at each start, at about a gigabyte per second. Larger databases are checked only
+#: if the last daemon left a log.
+_ALWAYS_CHECKED = 256 * 1024 * 1024
+#: Bytes. With less free space, nothing can be recorded soon.
 _LEAST_FREE = 100 * 1024 * 1024
-#: How SQLite's log begins (the file format's section 4.1).
+#: The first bytes of SQLite's write-ahead log (section 4.1 of the file format).
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite complains of what is in the file, and not of what it may do with it now."""
-    code = getattr(error, "sqlite_errorcode", None)  # errors that Python's own module raises have none
+    """Return whether the error means that the database file is damaged."""
+    code = getattr(error, "sqlite_errorcode", None)  # errors that Python's own module raises have no code
     return code is not None and code & 0xFF in _DAMAGED
 
 
 def open_read_only(file: Path, *, damaged: bool = False) -> sqlite3.Connection:
-    """A connection that changes nothing; with `damaged`, to what SQLite would refuse to look at, as it is cut short."""
+    """Return a connection that can't change the database.
+
+    Args:
+        damaged: Whether to read the parts of a damaged database that SQLite can still read.
+    """
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
     connection.row_factory = as_dict
     if damaged:
-        connection.execute("PRAGMA writable_schema = ON")  # of all it allows, this is what we want of it
+        connection.execute("PRAGMA writable_schema = ON")  # SQLite then opens a truncated file, too
     return connection
 
 
 def find_damage(file: Path, *, thorough: bool = False) -> str | None:
-    """What is wrong with the database at `file`; none where it is sound, or not there. Changes nothing.
+    """Return the damage of the database at `file`, or None if it is undamaged or missing.
+
+    Never changes the database.
 
     Args:
-        thorough: Whether to look through it whatever its size, and compare its indexes too.
+        thorough: Whether to check a database of any size, including its indexes.
+
+    Raises:
+        sqlite3.Error: The database can't be read now, for a reason other than damage.
     """
-    log = _beside(file, "-wal")
-    if _beside(file, ".suspect").exists():
-        return "it was found to be damaged while it was in use"
-    if not _size(file):
-        return "it is empty, and its log is not" if _size(log) else None
-    if _size(log) and (head := _read_head(log)) not in _WAL_MAGIC and head.strip(b"\0"):
-        return "its log is no log"
-    question = "integrity_check(1)" if thorough else "quick_check(1)"
-    if not thorough and _size(file) > _LOOKED_THROUGH and not _size(log):
-        question = "schema_version"
+    log = _with_suffix(file, "-wal")
+    if _with_suffix(file, ".suspect").exists():
+        return "damage was found while the database was in use"
+    if not _file_size(file):
+        return "the database is empty, but its log is not" if _file_size(log) else None
+    if _file_size(log) and (head := _read_head(log)) not in _WAL_MAGIC and head.strip(b"\0"):
+        return "its log file is not an SQLite log"
+    pragma = "integrity_check(1)" if thorough else "quick_check(1)"
+    if not thorough and _file_size(file) > _ALWAYS_CHECKED and not _file_size(log):
+        pragma = "schema_version"
     try:
         with closing(open_read_only(file)) as connection:
-            (answer,) = connection.execute(f"PRAGMA {question}").fetchone().values()
+            (answer,) = connection.execute(f"PRAGMA {pragma}").fetchone().values()
     except sqlite3.Error as error:
         if is_damage(error):
             return str(error)
@@ -65,54 +75,64 @@ def find_damage(file: Path, *, thorough: bool = False) -> str | None:
 
 
 def suspect(file: Path) -> None:
-    """Leave word that the database was found to be damaged in use: the next start sets it aside."""
-    _beside(file, ".suspect").touch(0o600)
+    """Mark the database as damaged, so that the next start sets it aside."""
+    _with_suffix(file, ".suspect").touch(0o600)
 
 
 def set_aside(file: Path) -> Path:
-    """Move the database away with its log; where it is now. A kill in between is made good by doing it again."""
+    """Rename the database and its log, and return the database's new path.
+
+    A second call completes a call that a kill interrupted.
+    """
     copies = set_aside_copies(file)
-    aside = _aside(file) if file.exists() or not copies else copies[-1]  # what is left belongs to the last one
-    for end in _BESIDE:
-        if _beside(file, end).exists():
-            _beside(file, end).rename(_beside(aside, end))
-    _beside(file, ".suspect").unlink(missing_ok=True)
+    # A log without a database belongs to the database that was set aside last.
+    aside = _new_aside_path(file) if file.exists() or not copies else copies[-1]
+    for suffix in _SUFFIXES:
+        if _with_suffix(file, suffix).exists():
+            _with_suffix(file, suffix).rename(_with_suffix(aside, suffix))
+    _with_suffix(file, ".suspect").unlink(missing_ok=True)
     return aside
 
 
 def note_damage(file: Path) -> None:
-    """Leave word that records were lost, where there is no damaged database to set aside."""
-    _aside(file).touch(0o600)
+    """Record that records were lost although there is no damaged database to set aside.
+
+    An empty file takes the place of the damaged database.
+    """
+    _new_aside_path(file).touch(0o600)
 
 
 def set_aside_copies(file: Path) -> list[Path]:
-    """The damaged databases that were set aside, oldest first."""
+    """Return the damaged databases that were set aside, oldest first."""
     found = file.parent.glob(f"{file.name}.damaged-*")
-    return sorted(copy for copy in found if not copy.name.endswith(_BESIDE[1:]))
+    return sorted(copy for copy in found if not copy.name.endswith(_SUFFIXES[1:]))
 
 
 def find_trouble(file: Path) -> list[str]:
-    """What is wrong with the records at `file` and their disk, a line each, with what to do about it. Blocks."""
-    told = [
-        f"the records were damaged and begun anew with all that could still be read; see that no agent is missing "
+    """Return the problems of the records at `file` and of their disk, with remedies. Blocks.
+
+    Each problem is one line.
+    """
+    problems = [
+        f"the records were damaged, and a new database holds all that could be read; check that no agent is missing "
         f"(forkjoin ps --all), then remove {copy}"
         for copy in set_aside_copies(file)
     ]
     free = shutil.disk_usage(file.parent).free
     if free < _LEAST_FREE:
-        told.append(f"only {free // 1024 // 1024} MB are free on the disk of {file.parent}; free space there")
-    return told
+        problems.append(f"only {free // 1024 // 1024} MB are free on the disk of {file.parent}; free space there")
+    return problems
 
 
-def _aside(file: Path) -> Path:
+def _new_aside_path(file: Path) -> Path:
     return file.with_name(f"{file.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
 
 
-def _beside(file: Path, end: str) -> Path:
-    return file.with_name(f"{file.name}{end}")
+def _with_suffix(file: Path, suffix: str) -> Path:
+    return file.with_name(f"{file.name}{suffix}")
 
 
-def _size(file: Path) -> int:
+def _file_size(file: Path) -> int:
     try:
         return file.stat().st_size
     except FileNotFoundError:

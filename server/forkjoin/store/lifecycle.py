@@ -105,7 +105,7 @@ class Lifecycle(Records):
         Raises:
             BrokenPromiseError: The agent has ended before; its record stays as it is.
         """
-        transitions.end(q, agent, result, merge)
+        transitions.end_agent(q, agent, result, merge)
         q.delete_refs_before(agent=agent.number)
         q.set_last_event(agent=agent.number, text=result.summary[: transitions.LAST_EVENT])
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=False)

@@ -1,6 +1,7 @@
-"""Blocks of ports: each agent, and each scratch worktree, has one of its own as long as its worktree may be there.
+"""Blocks of ports: one for each agent and each scratch worktree, until its worktree is removed.
 
-Homes know nothing of each other: each begins elsewhere, and no block is given out in which somebody listens.
+Several homes on one machine don't know each other's blocks. Therefore each home begins its search at a port of its own,
+and no block includes a port on which any program listens.
 """
 
 import hashlib
@@ -13,64 +14,82 @@ from forkjoin.core.error import CallerError
 from forkjoin.store import rows
 from forkjoin.store.queries import Queries
 
-#: Below those that the kernel hands out (ip(7), ip_local_port_range: from 32768 on).
+#: The range of all blocks. It ends below the kernel's ephemeral ports, from 32768 on (ip(7), ip_local_port_range).
 FIRST, END = 20_000, 32_000
-#: How many one has whose repository says nothing of ports.
-UNASKED = 10
-#: At so many places a home may begin; from the last one on there is room for a hundred such blocks yet.
-_PLACES = (END - FIRST) // UNASKED - 100
+#: The size of a block if the repository's forkjoin.toml sets no number of ports.
+DEFAULT_SIZE = 10
+#: The number of ports at which a home may begin. After the last one there is room for 100 blocks of the default size.
+_BEGINNINGS = (END - FIRST) // DEFAULT_SIZE - 100
 
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
-_LISTENS = "0A"
+#: The state TCP_LISTEN in those tables.
+_LISTEN = "0A"
 
 
 def first_port(home: Path) -> int:
-    """Where the blocks of the home at this path begin."""
+    """Return the port at which the home at this path begins its search."""
     digest = hashlib.sha256(os.fsencode(home)).digest()
-    return FIRST + int.from_bytes(digest) % _PLACES * UNASKED
+    return FIRST + int.from_bytes(digest) % _BEGINNINGS * DEFAULT_SIZE
 
 
 def listening() -> set[int]:
-    """The ports, whoever listens (proc(5)); none where that can't be told. Blocks."""
+    """Return the TCP ports on which any program listens (proc(5)). Blocks.
+
+    Returns an empty set if /proc/net can't be read.
+    """
     found: set[int] = set()
     for table in _TABLES:
         try:
-            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+            lines = [line.split() for line in Path(table).read_text().splitlines()[1:]]
         except OSError:  # no IPv6, or no /proc/net
             continue
-        found.update(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTENS)
+        found.update(int(fields[1].rpartition(":")[2], 16) for fields in lines if fields[3] == _LISTEN)
     return found
 
 
 def find_ports(q: Queries, begin: int) -> "Ports":
-    """The ports that are no agent's and no scratch worktree's, and on which nobody listens."""
-    given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports or UNASKED) for row in q.port_blocks()]
-    return Ports([*given_out, *((port, 1) for port in listening())], begin)
+    """Return the ports, with the blocks of all agents and scratch worktrees taken.
+
+    Ports on which a program listens are taken, too.
+    """
+    blocks = [(row["port_base"], rows.recipe(row["recipe"]).ports or DEFAULT_SIZE) for row in q.port_blocks()]
+    return Ports([*blocks, *((port, 1) for port in listening())], begin)
 
 
 class Ports:
-    """What is taken, each block by its first port and its size, and where the next is looked for first."""
+    """The taken blocks of ports, each as (first port, size), and the port at which a search begins."""
 
     def __init__(self, blocks: Iterable[tuple[int, int]], begin: int = FIRST) -> None:
         self._taken = sorted(blocks)
         self._begin = begin
 
-    def take(self, asked: int | None) -> int:
-        """The first port of a block of that size that meets no other; for none 0, or an error if it was asked for."""
-        size = asked or UNASKED
+    def take(self, requested: int | None) -> int:
+        """Take a free block of ports, and return its first port.
+
+        Args:
+            requested: The size of the block. None requests a block of the default size, if one is free.
+
+        Returns:
+            The first port; 0 if no block is free and none was requested.
+
+        Raises:
+            CallerError: No block of the requested size is free.
+        """
+        size = requested or DEFAULT_SIZE
         base = self._find(self._begin, size) or self._find(FIRST, size)
         if base:
             insort(self._taken, (base, size))
-        elif asked:
+        elif requested:
             raise CallerError(
                 f"No {size} ports in a row are free between {FIRST} and {END}: each agent keeps its block until its "
-                "worktree is removed. Call remove_worktrees for what is merged, or ask for fewer (`ports` in "
-                "forkjoin.toml). Nothing was changed."
+                "worktree is removed. Call remove_worktrees for merged agents, or reduce `ports` in forkjoin.toml. "
+                "Nothing was changed."
             )
         return base
 
-    def _find(self, base: int, size: int) -> int:
-        """The lowest from `base` on; 0 for none."""
+    def _find(self, begin: int, size: int) -> int:
+        """Return the lowest first port, from `begin` on, of a free block; 0 if there is none."""
+        base = begin
         for first, count in self._taken:
             if base + size <= first:
                 break

@@ -1,6 +1,6 @@
-"""How an agent's record moves: from state to state, and from one attempt to the next, which is told what waits.
+"""The transitions of agents' records from state to state, and from one attempt to the next.
 
-Where it goes on it waits, as long as a request of it is open; where its program is to end, its requests are withdrawn.
+An agent with an open request goes to `WAITING` instead of `RUNNING`. When its program ends, its requests are withdrawn.
 """
 
 import re
@@ -16,17 +16,17 @@ from forkjoin.store.queries import Queries
 
 #: Characters of the last event that a list shows.
 LAST_EVENT = 120
-#: How many warnings of earlier attempts a result has.
-_MOST_EARLIER = 20
-#: How such a warning begins.
-_EARLIER = re.compile(r"In attempt \d+: ")
+#: The most warnings of earlier attempts that a result repeats.
+_MOST_EARLIER_WARNINGS = 20
+#: The beginning of a warning of an earlier attempt.
+_EARLIER_WARNING = re.compile(r"In attempt \d+: ")
 
 
 def move(q: Queries, agent: Agent, to: State, pause: Pause | None = None) -> None:
     """Move an agent to another state.
 
     Raises:
-        BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
+        BrokenPromiseError: The agent is not in the state that `agent` says, or may not move from it to `to`.
     """
     now = time.time()
     pause = pause or Pause()
@@ -56,29 +56,43 @@ def move(q: Queries, agent: Agent, to: State, pause: Pause | None = None) -> Non
 
 
 def note(q: Queries, agent: Agent, event: Event, offset: int = -1) -> None:
-    """Record that this has happened to an agent."""
+    """Add an event to the agent's log. Its text is cut at `TEXT_LIMIT` bytes."""
     text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
     q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
     q.set_last_event(agent=agent.number, text=" ".join(text.split())[:LAST_EVENT])
 
 
-def end(q: Queries, agent: Agent, result: Result, merge: Merge) -> None:
-    """Record an attempt's end with its result, and with what earlier results warned of."""
+def end_agent(q: Queries, agent: Agent, result: Result, merge: Merge) -> None:
+    """Record an agent's final state and result.
+
+    The result also gets the warnings of earlier results.
+    """
     move(q, agent, result.state)
     if (before := q.result(agent=agent.number)) is not None:
-        result = replace(result, warnings=(*result.warnings, *_earlier(rows.RESULT.validate_json(before), result)))
+        earlier = _earlier_warnings(rows.RESULT.validate_json(before), result)
+        result = replace(result, warnings=(*result.warnings, *earlier))
     q.add_result(agent=agent.number, attempt=result.attempt, result=result)
     q.set_merge(number=agent.number, merge=merge)
 
 
-def _earlier(before: Result, now: Result) -> list[str]:
-    """Return the warnings of earlier attempts that the new result doesn't repeat, newest first, as such."""
-    marked = (one if _EARLIER.match(one) else f"In attempt {before.attempt}: {one}" for one in before.warnings)
-    return [one for one in marked if _EARLIER.sub("", one) not in now.warnings][:_MOST_EARLIER]
+def _earlier_warnings(before: Result, now: Result) -> list[str]:
+    """Return the warnings of earlier attempts that the new result lacks, newest first.
+
+    Each names its attempt.
+    """
+    marked = (
+        warning if _EARLIER_WARNING.match(warning) else f"In attempt {before.attempt}: {warning}"
+        for warning in before.warnings
+    )
+    unrepeated = [warning for warning in marked if _EARLIER_WARNING.sub("", warning) not in now.warnings]
+    return unrepeated[:_MOST_EARLIER_WARNINGS]
 
 
 def stop(q: Queries, agent: Agent) -> None:
-    """Note that an agent is to be stopped, unless it has ended; one that never started is stopped at once."""
+    """Record that an agent should stop. Do nothing if the agent has ended.
+
+    An agent that never started is stopped at once.
+    """
     if agent.state in FINAL:
         return
     q.ask_stop(number=agent.number)
@@ -86,11 +100,14 @@ def stop(q: Queries, agent: Agent) -> None:
     if agent.has_begun and not agent.under_way:
         move(q, agent, State.FINISHING)
     elif not agent.has_begun:
-        end(q, agent, Result(agent.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
+        end_agent(q, agent, Result(agent.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
 
 def begin_again(q: Queries, agent: Agent, text: str) -> None:
-    """Queue an agent's next attempt, which is told `text` and what waits for it, unless it begins anew."""
+    """Queue an agent's next attempt, with `text` and the agent's waiting messages.
+
+    An attempt that starts with the task again keeps the empty message that marks it.
+    """
     move(q, agent, State.QUEUED)
     q.begin_attempt(number=agent.number)
     attempt = {"agent": agent.number, "attempt": agent.attempt + 1}
@@ -100,13 +117,18 @@ def begin_again(q: Queries, agent: Agent, text: str) -> None:
 
 
 def wake(q: Queries, agent: Agent, environment: str | None = None, account: str | None = None) -> None:
-    """Queue another attempt of one that has ended, which is told what waits; in this environment, if given."""
+    """Queue another attempt of an agent that has ended, with its waiting messages.
+
+    Args:
+        environment: The digest of the new environment. None keeps the agent's environment.
+        account: The new account. None keeps the agent's account.
+    """
     q.wake_agent(number=agent.number, environment=environment, account=account)
     begin_again(q, agent, "")
 
 
 def add_to_turn(q: Queries, agent: Agent) -> None:
-    """Give what waits to the attempt that is queued."""
+    """Add the agent's waiting messages to its queued attempt."""
     attempt = {"agent": agent.number, "attempt": agent.attempt}
     for row in q.waiting_mail(agent=agent.number):
         q.extend_message(**attempt, text=row["text"])
