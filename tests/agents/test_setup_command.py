@@ -213,7 +213,7 @@ async def test_dependencies_are_copied_and_what_is_missing_is_told(near: Lead, r
     assert (result["output"].strip(), (folder / "left-pad" / "index.js").read_text()) == ("mine", "pad\n")
     async with open_reconciler(home) as reconciler:
         told = [event.text for event in await reconciler.store.events.page(1, 0, 10)]
-    assert f"other is not shared: there is none in {repository}" in told
+    assert f"other is not shared: it doesn't exist in {repository}" in told
     assert any(text.startswith("share: exit 0 in ") for text in told)
 
 

@@ -16,7 +16,10 @@ def make_object(repository: Path, kind: str, data: bytes) -> str:
 
 
 def make_tree(repository: Path, *entries: tuple[str, bytes, str]) -> str:
-    """Write a tree of entries (mode, name, object) without git's checks. Return its id."""
+    """Write a tree of entries (mode, name, object) without git's checks.
+
+    Return its id.
+    """
     data = b"".join(b"%s %s\0%s" % (mode.encode(), name, bytes.fromhex(one)) for mode, name, one in entries)
     return make_object(repository, "tree", data)
 

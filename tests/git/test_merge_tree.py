@@ -21,7 +21,10 @@ def common_dir(repository: Path) -> str:
 
 
 async def merge(repository: Path, ours: Callable[[], object], theirs: Callable[[], object]) -> TriedMerge:
-    """Merge what `ours` does on main and `theirs` on a branch. Check that the repository stays as it was."""
+    """Merge what `ours` does on main and `theirs` on a branch.
+
+    Check that the repository stays as it was.
+    """
     ours()
     git(repository, "commit", "-qam", "ours")
     git(repository, "switch", "-q", "theirs")

@@ -152,7 +152,10 @@ def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, *, every
 
 
 def put_counting_git(folder: Path, monkeypatch: pytest.MonkeyPatch, *, everything: bool = False) -> Path:
-    """Put a `git` first in PATH that logs the arguments of each call on a line. Return the log."""
+    """Put a `git` first in PATH that logs the arguments of each call on a line.
+
+    Return the log.
+    """
     log = folder / "calls"
     put_git(folder, monkeypatch, f'echo "$*" >> {log}', everything=everything)
     log.touch()

@@ -34,7 +34,10 @@ async def make(repository: Path) -> Fork:
 
 
 def move(fork: Fork, path: str = "lib") -> str:
-    """Commit in a submodule, then commit the submodule's change in the worktree. Return the submodule's commit."""
+    """Commit in a submodule, then commit the submodule's change in the worktree.
+
+    Return the submodule's commit.
+    """
     done = commit(fork.path / path, {"new.txt": "new\n"})
     git(fork.path, "add", path)
     git(fork.path, "commit", "-qm", "moved")

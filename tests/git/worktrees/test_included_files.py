@@ -126,7 +126,7 @@ async def test_a_pipe_in_place_of_worktreeinclude_names_nothing(checkout: Path) 
     assert await bring_ignored(checkout, fork.path) == 0
 
 
-@pytest.mark.parametrize(("limit", "size"), [("_FILES", 3), ("_BYTES", 10)])
+@pytest.mark.parametrize(("limit", "size"), [("_MAX_FILES", 3), ("_MAX_BYTES", 10)])
 async def test_more_than_a_limit_is_refused_in_words_and_leaves_no_part_of_a_file(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
 ) -> None:

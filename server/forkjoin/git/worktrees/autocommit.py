@@ -119,7 +119,10 @@ async def repair(common_dir: str, worktree: Path, branch: str) -> None:
 
 
 def _repair(place: RegisteredWorktree, branch: str) -> list[str]:
-    """Restore a missing `.git`, and remove locks and pipes. No program may be running. Return warnings."""
+    """Restore a missing `.git`, and remove locks and pipes.
+
+    No program may be running. Return warnings.
+    """
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):
         delete_path(place.folder / lock)
     warnings = repair_git_folder(place, branch)
@@ -175,7 +178,10 @@ async def _drop_symbolic(common_dir: str, place: RegisteredWorktree | None, bran
 
 
 async def _find_commit_to_merge(place: RegisteredWorktree, status: Status) -> str | None:
-    """Return the commit of a resolved merge in progress. End an unresolved merge, and return `None`."""
+    """Return the commit of a resolved merge in progress.
+
+    End an unresolved merge, and return `None`.
+    """
     theirs = await merge_in_worktree.find_merged_commit(place)
     if theirs and (status.unmerged or (status.head and await is_ancestor(place.common_dir, theirs, status.head))):
         await to_thread.run_sync(merge_in_worktree.end, place)
@@ -186,7 +192,10 @@ async def _find_commit_to_merge(place: RegisteredWorktree, status: Status) -> st
 async def _commit(
     place: RegisteredWorktree, status: Status, theirs: str | None, branch: str, message: str, warnings: list[str]
 ) -> tuple[str, int]:
-    """Commit uncommitted work and a resolved merge onto HEAD. Return HEAD's commit, and how many paths it took."""
+    """Commit uncommitted work and a resolved merge onto HEAD.
+
+    Return HEAD's commit, and how many paths it took.
+    """
     parent = status.head or await _last_head(place)
     if parent and not status.uncommitted and not theirs:
         return parent, 0
@@ -211,7 +220,10 @@ async def _commit(
 
 
 async def _move_head(place: RegisteredWorktree, status: Status, branch: str, tip: str) -> None:
-    """Move HEAD to `tip`, with the agent's own branch. Detach HEAD from any other branch, which must not move."""
+    """Move HEAD to `tip`, with the agent's own branch.
+
+    Detach HEAD from any other branch, which must not move.
+    """
     if status.branch != branch:
         lines = ["option no-deref", f"update HEAD {tip}"]
     elif status.head:
@@ -250,7 +262,10 @@ async def _last_head(place: RegisteredWorktree, *, told: bool = False) -> str | 
 async def _bring_home(
     place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str, warnings: list[str]
 ) -> str | None:
-    """Move the agent's branch to the last commit `tip`, or keep that commit elsewhere. Return the branch's tip."""
+    """Move the agent's branch to the last commit `tip`, or keep that commit elsewhere.
+
+    Return the branch's tip.
+    """
     ref = f"refs/heads/{branch}"
     now = await find_tip(place.common_dir, ref)
     if tip is None or (now and await is_ancestor(place.common_dir, tip, now)):
@@ -268,7 +283,10 @@ async def _bring_home(
 
 
 async def _restore(place: RegisteredWorktree, ref: str, tip: str) -> bool:
-    """Create a deleted branch again. Return False if a branch whose name is a prefix or extension is in the way."""
+    """Create a deleted branch again.
+
+    Return False if a branch whose name is a prefix or extension is in the way.
+    """
     try:
         await update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
     except GitRefusedError:
@@ -295,7 +313,10 @@ async def keep_abandoned_commits(common_dir: str, worktree: Path, branch: str, t
 
 
 async def _keep_detached(place: RegisteredWorktree, keep_as: str) -> list[str]:
-    """Keep the commits that the agent made on a detached HEAD and left. Return a warning if there are any."""
+    """Keep the commits that the agent made on a detached HEAD and left.
+
+    Return a warning if there are any.
+    """
     try:
         ref = await head_reflog.keep_detached_commits(place, keep_as)
     except GitRefusedError as error:

@@ -46,7 +46,10 @@ _COPY = "forkjoin-index"
 
 
 class TargetMovedError(Exception):
-    """Somebody else moved the target meanwhile. The merge should start over from the new commit."""
+    """Somebody else moved the target meanwhile.
+
+    The merge should start over from the new commit.
+    """
 
 
 # -- finding a checkout
@@ -86,9 +89,10 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
 
 
 async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
-    """Return each worktree with its git folder, the main worktree first. Omit worktrees that were deleted.
+    """Return each worktree with its git folder, the main worktree first.
 
-    If nobody can tell where the main worktree's files are, its path is its git folder, as git reports it.
+    Omit worktrees that were deleted. If nobody can tell where the main worktree's files are, its path is its git
+    folder, as git reports it.
     """
     main = await find_main_worktree(common_dir)
     linked = await to_thread.run_sync(lambda: _find_linked(common_dir))
@@ -100,7 +104,10 @@ def _find_linked(common_dir: str) -> list[tuple[Path, Path]]:
 
 
 def _is_prunable(path: Path, folder: Path) -> bool:
-    """Return whether a worktree was deleted. One that is locked, or in a folder without access, is only unavailable."""
+    """Return whether a worktree was deleted.
+
+    One that is locked, or in a folder without access, is only unavailable.
+    """
     return is_gone(path / ".git") and is_gone(folder / "locked")
 
 
@@ -174,7 +181,9 @@ class LockedCheckout:
 async def lock_checkout(
     common_dir: str, path: str | None, ref: str, owner: str
 ) -> AsyncGenerator[LockedCheckout | None]:
-    """Lock the checkout of `ref` at `path`, and yield it. Yield `None` if `path` is `None`.
+    """Lock the checkout of `ref` at `path`, and yield it.
+
+    Yield `None` if `path` is `None`.
 
     Args:
         owner: The name that marks the lock as this home's.
@@ -201,7 +210,10 @@ async def lock_checkout(
 
 @contextlib.asynccontextmanager
 async def lock_checkout_in_any_state(path: str, folder: Path, owner: str) -> AsyncGenerator[LockedCheckout]:
-    """Lock the checkout at `path`, whatever is checked out or in progress there. `folder` is its git folder."""
+    """Lock the checkout at `path`, whatever is checked out or in progress there.
+
+    `folder` is its git folder.
+    """
     lock = await _lock_index(folder, path, owner)
     try:
         yield LockedCheckout(path, folder, lock, "")

@@ -1,8 +1,8 @@
 """Files that git reports as changed although nobody has changed them.
 
-Where a file was committed with other line ends than its attributes ask for, or before a filter was, git calls it
-modified as soon as it has checked it out. And what a repository's setup writes is no work of an agent, as long as it
-stays as it was written.
+git reports a file as modified right after checkout if the file was committed with line ends that its attributes
+forbid, or before its filter was configured. Files that the repository's setup command wrote are also not the agent's
+work, until somebody changes them.
 """
 
 import contextlib
@@ -23,12 +23,13 @@ from forkjoin.git.file_names import join_names
 from forkjoin.git.worktrees.staging import Status, read_status
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 
-_DIGEST = 16
+#: Bytes per digest in a fingerprint.
+_DIGEST_SIZE = 16
 _CHUNK = 1024 * 1024
 
 
 class Git(Protocol):
-    """git, in a worktree."""
+    """A function that runs git in a worktree."""
 
     def __call__(self, *arguments: str, stdin: bytes | None = None) -> Awaitable[str]: ...
 
@@ -37,7 +38,7 @@ async def omit_untouched_files(place: RegisteredWorktree, status: Status, set_up
     """Return the status without files that git or setup wrote and nobody changed.
 
     Args:
-        set_up: What `fingerprint` told once setup had ended.
+        set_up: The result of `fingerprint` after setup had ended.
     """
     status = await leave_out_set_up(place, status, set_up)
     modified = [path for path in status.modified if path not in status.left_out]
@@ -45,10 +46,10 @@ async def omit_untouched_files(place: RegisteredWorktree, status: Status, set_up
 
 
 async def leave_out_set_up(place: RegisteredWorktree, status: Status, set_up: bytes) -> Status:
-    """Return the status without what is still as the repository's setup has left it."""
+    """Return the status without files that are unchanged since the repository's setup."""
     if not set_up:
         return status
-    known = {set_up[at : at + _DIGEST] for at in range(0, len(set_up), _DIGEST)}
+    known = {set_up[at : at + _DIGEST_SIZE] for at in range(0, len(set_up), _DIGEST_SIZE)}
     digests = await to_thread.run_sync(_digest_all, place.path, status.unstaged)
     return _leave_out(status, {path for path, digest in digests.items() if digest in known})
 
@@ -58,11 +59,11 @@ def _leave_out(status: Status, paths: Set[str]) -> Status:
     return replace(status, uncommitted=uncommitted, left_out=status.left_out | paths) if paths else status
 
 
-# -- what setup has left
+# -- files that setup wrote
 
 
 async def fingerprint(common_dir: str, worktree: Path) -> bytes:
-    """Return digests of unstaged changes and untracked files in a worktree."""
+    """Return the digests of a worktree's unstaged and untracked files, concatenated."""
     place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         return b""
@@ -72,22 +73,22 @@ async def fingerprint(common_dir: str, worktree: Path) -> bytes:
 
 
 def _digest_all(top: Path, paths: Iterable[str]) -> dict[str, bytes]:
-    return {path: digest for path in paths if (digest := _digest(top, path))}
+    return {path: digest for path in paths if (digest := _digest_file(top, path))}
 
 
-def _digest(top: Path, path: str) -> bytes | None:
-    """Return the digest of a file's path, kind and content; None where it can't be read."""
-    digest = hashlib.blake2b(os.fsencode(path) + b"\0", digest_size=_DIGEST)
+def _digest_file(top: Path, path: str) -> bytes | None:
+    """Return the digest of a file's path, kind and content, or `None` if it can't be read."""
+    digest = hashlib.blake2b(os.fsencode(path) + b"\0", digest_size=_DIGEST_SIZE)
     try:
-        for part in _parts(top / path):
+        for part in _digested_parts(top / path):
             digest.update(part)
     except OSError:
         return None
     return digest.digest()
 
 
-def _parts(file: Path) -> Iterator[bytes]:
-    """Yield what stands for a file's kind, and its content."""
+def _digested_parts(file: Path) -> Iterator[bytes]:
+    """Yield a label for the file's kind, then the file's content in chunks."""
     try:
         found = file.lstat()
     except FileNotFoundError:
@@ -103,16 +104,19 @@ def _parts(file: Path) -> Iterator[bytes]:
             yield from iter(lambda: opened.read(_CHUNK), b"")
 
 
-# -- what git has left
+# -- files that git wrote
 
 
 async def find_unmodified_files(top: Path, paths: Sequence[str], run_git: Git) -> set[str]:
-    """Return those of these paths at which there is just what git writes there of what the index has."""
+    """Return the paths whose file equals what git writes for them at checkout.
+
+    The files are written from the index to a temporary folder, through the same filters, and compared there.
+    """
     if not paths:
         return set()
     with tempfile.TemporaryDirectory(prefix="forkjoin-") as aside:
         write = ("checkout-index", "-q", "-z", "--stdin", f"--prefix={aside}/")
-        with contextlib.suppress(GitError):  # a full disk, a filter that fails: what was written counts
+        with contextlib.suppress(GitError):  # a full disk or a failing filter: only files written so far can match
             await run_git(*write, stdin=join_names(paths))
         return await to_thread.run_sync(lambda: {path for path in paths if _are_same(top / path, Path(aside, path))})
 

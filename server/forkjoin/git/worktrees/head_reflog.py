@@ -91,16 +91,20 @@ def _find_gaps(entries: Sequence[ReflogEntry]) -> list[tuple[str, str]]:
 
 
 async def keep_detached_commits(place: RegisteredWorktree, keep_as: str) -> str | None:
-    """Keep the commits at which HEAD was detached, and which it left. Return the ref, or `None` if there are none."""
+    """Keep the commits at which HEAD was detached, and which it left.
+
+    Return the ref, or `None` if there are none.
+    """
     entries = await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
     left = [found[1] for one in entries if (found := _LEFT.match(one.why))]
     return await _keep(place.common_dir, left, f"detached/{keep_as}")
 
 
 async def keep_abandoned_commits(place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str) -> str | None:
-    """Keep the commits that only reflogs name, after a reset, amend or rebase. Return the ref, or `None`.
+    """Keep the commits that only reflogs name, after a reset, amend or rebase.
 
-    The reflog of the agent's branch is read too: HEAD may have none, if core.logAllRefUpdates is false.
+    Return the ref, or `None`. The reflog of the agent's branch is read too: HEAD may have none, if
+    core.logAllRefUpdates is false.
 
     Args:
         tip: The branch's commit.

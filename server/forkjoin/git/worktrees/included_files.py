@@ -1,4 +1,4 @@
-"""What is brought to a worktree before a program starts there: the ignored files that `.worktreeinclude` names."""
+"""Ignored files of the checkout that `.worktreeinclude` names, and their copies in worktrees."""
 
 import errno
 import os
@@ -15,115 +15,140 @@ from forkjoin.git import git
 from forkjoin.git.file_names import join_names, split_names
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
-#: How many files, and bytes, may be named.
-_FILES, _BYTES = 100_000, 4 * 1024**3
+#: The most files that `.worktreeinclude` may name.
+_MAX_FILES = 100_000
+#: The most bytes that these files may have in all.
+_MAX_BYTES = 4 * 1024**3
 _CHUNK = 1024 * 1024
 
-#: What a file is called while it is copied, so that it is there wholly or not at all.
-_NEW = ".forkjoin-new"
+#: The name of a file until it is copied completely.
+_INCOMPLETE = ".forkjoin-new"
 
-
-#: In a worktree's git folder: what was brought to it, and is to go once it is named no more.
-_BROUGHT = "forkjoin-brought"
+#: The file in a worktree's git folder that lists the copied files.
+_COPIED = "forkjoin-brought"
 
 
 async def bring_ignored(checkout: Path, worktree: Path) -> int:
-    """Copy what is named from the checkout to a worktree; how many files that were. What is there already stays."""
-    return await _bring(checkout, worktree, await included(checkout), anew=False)
+    """Copy the included files to a worktree. Return the number of copied files.
+
+    Files that already exist in the worktree stay as they are.
+
+    Raises:
+        CallerError: Too many files are named, or a file can't be copied for a reason that doesn't pass.
+    """
+    return await _copy_all(checkout, worktree, await included(checkout), replace=False)
 
 
 async def update_ignored_copies(checkout: Path, place: RegisteredWorktree) -> None:
-    """See that what is named is in a worktree as in the checkout, by size and time, and nothing that was before.
+    """Update the copies in a worktree.
 
-    What is tracked there is no business of the checkout's.
+    Copy files whose size or time differ, and delete files no longer included. Files that are tracked in the worktree
+    are left alone.
     """
     tracked = set(split_names(await place.git("ls-files", "-z")))
     names = [name for name in await included(checkout) if name not in tracked]
-    brought = place.folder / _BROUGHT
-    said = await to_thread.run_sync(read_regular, brought)
-    before = split_names(os.fsdecode(said or b""))
-    await to_thread.run_sync(_take_away, place.path, set(before).difference(names, tracked))
-    await to_thread.run_sync(brought.write_bytes, join_names(names))
-    await _bring(checkout, place.path, names, anew=True)
+    record = place.folder / _COPIED
+    before = split_names(os.fsdecode(await to_thread.run_sync(read_regular, record) or b""))
+    await to_thread.run_sync(_delete_copies, place.path, set(before).difference(names, tracked))
+    await to_thread.run_sync(record.write_bytes, join_names(names))
+    await _copy_all(checkout, place.path, names, replace=True)
 
 
-def _take_away(worktree: Path, names: Iterable[str]) -> None:
+def _delete_copies(worktree: Path, names: Iterable[str]) -> None:
     root = worktree.resolve()
     for file in (worktree / name for name in names):
         if not is_blocked(file.parent, root) and (file.is_symlink() or not file.is_dir()):
             file.unlink(missing_ok=True)
 
 
-async def _bring(checkout: Path, worktree: Path, names: Sequence[str], *, anew: bool) -> int:
+async def _copy_all(checkout: Path, worktree: Path, names: Sequence[str], *, replace: bool) -> int:
     try:
-        return await to_thread.run_sync(_copy, checkout, worktree, names, anew)
+        return await to_thread.run_sync(_copy_all_blocking, checkout, worktree, names, replace)
     except OSError as error:
-        if is_passing(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # those a person must mend
+        if is_passing(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a person must free the disk
             raise
-        raise CallerError(f"What .worktreeinclude names can't be brought to the worktree: {error}") from error
+        raise CallerError(f"A file that .worktreeinclude names can't be copied to the worktree: {error}") from error
 
 
 async def included(checkout: Path, extra: Mapping[str, str] | None = None) -> list[str]:
-    """The ignored files that `.worktreeinclude`, which reads as a .gitignore does, names in this checkout."""
+    """Return the ignored files that the checkout's `.worktreeinclude` names.
+
+    It has the syntax of a .gitignore.
+
+    Args:
+        extra: Variables for git.
+    """
     if not await to_thread.run_sync((checkout / ".worktreeinclude").is_file):
-        return []  # git would wait for a FIFO's other end
-    others = ("ls-files", "-z", "--others", "--ignored", "--exclude-from=.worktreeinclude", "--", ".")
-    names = split_names(await git.output(checkout, *others, extra=extra))
+        return []  # git would block on a pipe
+    command = ("ls-files", "-z", "--others", "--ignored", "--exclude-from=.worktreeinclude", "--", ".")
+    names = split_names(await git.output(checkout, *command, extra=extra))
     if not names:
         return []
-    # Exit 1 says that none of them is ignored.
+    # git check-ignore exits with 1 if none of the files is ignored.
     _, out, _ = await git.run(checkout, "check-ignore", "-z", "--stdin", stdin=join_names(names), extra=extra)
     return split_names(os.fsdecode(out))
 
 
-def _copy(checkout: Path, worktree: Path, names: Sequence[str], anew: bool) -> int:
-    if len(names) > _FILES:
-        raise CallerError(f".worktreeinclude names {len(names)} files, more than {_FILES}; name fewer.")
-    root, new = worktree.resolve(), worktree / _NEW
-    copied, room = 0, _BYTES
+def _copy_all_blocking(checkout: Path, worktree: Path, names: Sequence[str], replace: bool) -> int:
+    if len(names) > _MAX_FILES:
+        raise CallerError(
+            f".worktreeinclude names {len(names)} files. At most {_MAX_FILES} can be copied: name fewer files in it."
+        )
+    root = worktree.resolve()
+    incomplete = worktree / _INCOMPLETE
+    copied = 0
+    remaining = _MAX_BYTES
     try:
         for name in names:
             target = worktree / name
-            there = target.exists() or target.is_symlink()
-            if is_blocked(target.parent, root) or (there and not (anew and _differs(target, checkout / name))):
+            exists = target.exists() or target.is_symlink()
+            if is_blocked(target.parent, root) or (exists and not (replace and _differs(target, checkout / name))):
                 continue
-            # Of a symlink what it points to: through it the agent would write outside.
+            # A symlink's target is copied, because an agent could write through a copied symlink.
             if source := open_regular(checkout / name):
                 with source:
-                    room -= _copy_file(source, new, room)
+                    remaining -= _copy_file(source, incomplete, remaining)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                new.replace(target)
+                incomplete.replace(target)
                 copied += 1
     finally:
-        new.unlink(missing_ok=True)
+        incomplete.unlink(missing_ok=True)
     return copied
 
 
 def _differs(target: Path, source: Path) -> bool:
-    """Whether what is there, but for a folder, is no copy of this file."""
+    """Return whether `target` is not a folder, and differs from `source` in size or modification time."""
     try:
-        there, said = target.lstat(), source.stat()
+        copy = target.lstat()
+        original = source.stat()
     except FileNotFoundError:
         return False
-    return not S_ISDIR(there.st_mode) and (there.st_size, there.st_mtime_ns) != (said.st_size, said.st_mtime_ns)
+    return not S_ISDIR(copy.st_mode) and (copy.st_size, copy.st_mtime_ns) != (original.st_size, original.st_mtime_ns)
 
 
-def _copy_file(source: BinaryIO, new: Path, room: int) -> int:
-    """Copy a file with its mode and times; its size, in bytes."""
-    new.unlink(missing_ok=True)  # left by a daemon that was killed
-    said, copied = os.fstat(source.fileno()), 0
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
+def _copy_file(source: BinaryIO, target: Path, limit: int) -> int:
+    """Copy a file with its mode and times. Return its size in bytes."""
+    target.unlink(missing_ok=True)  # left by a daemon that was killed
+    original = os.fstat(source.fileno())
+    copied = 0
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
         while chunk := source.read(_CHUNK):
             copied += len(chunk)
-            if copied > room:  # it may grow while we read
-                raise CallerError(f".worktreeinclude names more than {_BYTES // 1024**3} GB; name less.")
+            if copied > limit:  # checked per chunk, because the file may grow meanwhile
+                raise CallerError(
+                    f".worktreeinclude names files of more than {_MAX_BYTES // 1024**3} GiB in all. Name fewer or "
+                    "smaller files in it."
+                )
             copy.write(chunk)
-        os.fchmod(copy.fileno(), said.st_mode & 0o777)
-    os.utime(new, ns=(said.st_atime_ns, said.st_mtime_ns))
+        os.fchmod(copy.fileno(), original.st_mode & 0o777)
+    os.utime(target, ns=(original.st_atime_ns, original.st_mtime_ns))
     return copied
 
 
 def is_blocked(folder: Path, root: Path) -> bool:
-    """Whether a symlink leads out of `root` here, a worktree or a checkout, or a file stands where a folder should."""
-    nearest = next(one for one in (folder, *folder.parents) if one.exists() or one.is_symlink())
+    """Return whether `folder` can't be a folder inside `root`.
+
+    A symlink may lead out of `root`, or a file may be in the place of the folder or a parent.
+    """
+    nearest = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
     return not nearest.is_dir() or not folder.resolve().is_relative_to(root)

@@ -29,7 +29,10 @@ def try_lock_index(file: Path, owner: str) -> int | None:
 
 
 def _create_atomically(file: Path, name: bytes) -> int | None:
-    """Write the lock under another name, then link it. A kill in between leaves no lock file without an owner."""
+    """Write the lock under another name, then link it.
+
+    A kill in between leaves no lock file without an owner.
+    """
     draft = file.with_name(f"forkjoin-lock-{hashlib.sha256(name).hexdigest()[:12]}")
     draft.unlink(missing_ok=True)  # left by a killed daemon of this home
     lock = _create(draft, name)
@@ -78,7 +81,10 @@ def _take_over(file: Path, name: bytes) -> int | None:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Try to lock an open file with flock(2). Return False if another process holds the lock."""
+    """Try to lock an open file with flock(2).
+
+    Return False if another process holds the lock.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -87,7 +93,10 @@ def try_lock(descriptor: int) -> bool:
 
 
 def is_still_held(file: Path, lock: int) -> bool:
-    """Return whether our open lock is still the file at this path. Somebody may have deleted or replaced the file."""
+    """Return whether our open lock is still the file at this path.
+
+    Somebody may have deleted or replaced the file.
+    """
     try:
         return os.path.samestat(os.fstat(lock), file.stat())
     except FileNotFoundError:

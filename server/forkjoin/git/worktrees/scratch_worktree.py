@@ -80,7 +80,10 @@ async def _fill(common_dir: str, path: Path) -> None:
 
 
 async def _place(common_dir: str, path: Path) -> RegisteredWorktree:
-    """Return the registered scratch worktree. Raise FileNotFoundError if it is not registered."""
+    """Return the registered scratch worktree.
+
+    Raise FileNotFoundError if it is not registered.
+    """
     place = await find_registered_worktree(common_dir, path)
     if place is None:
         raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
@@ -88,7 +91,10 @@ async def _place(common_dir: str, path: Path) -> RegisteredWorktree:
 
 
 async def _switch(common_dir: str, path: Path, commit: str) -> bool:
-    """Switch a scratch worktree to a commit. Return False if the last run left it in a state that prevents that."""
+    """Switch a scratch worktree to a commit.
+
+    Return False if the last run left it in a state that prevents that.
+    """
     if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
     place = await _place(common_dir, path)
@@ -165,7 +171,10 @@ def _ready_to_switch(common_dir: str, path: Path) -> bool:
 
 
 async def detach(common_dir: str, path: Path, commit: str) -> None:
-    """Detach HEAD of a scratch worktree after a run. A branch checked out there could not be checked out elsewhere."""
+    """Detach HEAD of a scratch worktree after a run.
+
+    A branch checked out there could not be checked out elsewhere.
+    """
     place = await find_registered_worktree(common_dir, path)
     if place is None:
         return

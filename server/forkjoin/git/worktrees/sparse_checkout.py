@@ -46,7 +46,10 @@ def _folder_of(common_dir: str, checkout: Path) -> Path:
 
 
 async def _read_settings(folder: Path) -> dict[str, str]:
-    """Return the settings that make a worktree sparse. Return an empty result if it has no sparse patterns."""
+    """Return the settings that make a worktree sparse.
+
+    Return an empty result if it has no sparse patterns.
+    """
     if not await to_thread.run_sync((folder / _PATTERNS).is_file):
         return {}
     asked = ("config", "-z", "--type=bool", "--get-regexp", _KEYS)

@@ -70,7 +70,9 @@ async def read_status(place: RegisteredWorktree, extra: Mapping[str, str] | None
 async def stage(
     place: RegisteredWorktree, status: Status, warnings: list[str], aside: Mapping[str, str] | None = None
 ) -> str:
-    """Stage all uncommitted files, except nested repositories. Return the tree of the index.
+    """Stage all uncommitted files, except nested repositories.
+
+    Return the tree of the index.
 
     Args:
         warnings: Gets a sentence if some files could not be staged.
@@ -104,7 +106,10 @@ async def stage(
 async def _stage_what_can_be(
     place: RegisteredWorktree, add: Sequence[str], paths: bytes, aside: Mapping[str, str] | None
 ) -> None:
-    """Stage the files that git can add. If attributes make git fail, stage the rest without attributes."""
+    """Stage the files that git can add.
+
+    If attributes make git fail, stage the rest without attributes.
+    """
     try:
         await place.git(*add, stdin=paths, extra=aside)
     except GitError:

@@ -55,7 +55,9 @@ _READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
 @contextlib.asynccontextmanager
 async def lock_worktree_list(common_dir: str) -> AsyncGenerator[int]:
-    """Lock the repository's list of worktrees against other processes. Yield the descriptor, to share it with git.
+    """Lock the repository's list of worktrees against other processes.
+
+    Yield the descriptor, to share it with git.
 
     Raises:
         TimeoutError: Another process has held the lock for two minutes.
@@ -181,7 +183,10 @@ async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
 
 
 async def register(common_dir: str, path: Path, start: str, *options: str) -> None:
-    """Run `git worktree add --no-checkout` on a branch or at a commit. Try again if git loses a race."""
+    """Run `git worktree add --no-checkout` on a branch or at a commit.
+
+    Try again if git loses a race.
+    """
     arguments = ("worktree", "add", "--quiet", "--no-checkout", *options, "--", str(path), start)
     async with lock_worktree_list(common_dir) as held:
         for left in reversed(range(_TRIES)):
@@ -242,7 +247,10 @@ def read_ready_mark(folder: Path) -> tuple[str, str] | None:
 
 
 async def discard(common_dir: str, path: Path, branch: str, base: str) -> None:
-    """Remove a worktree in which no program has run, with its branch. Keep a branch that has new commits."""
+    """Remove a worktree in which no program has run, with its branch.
+
+    Keep a branch that has new commits.
+    """
     with CancelScope(shield=True):
         with contextlib.suppress(OSError):
             await remove(common_dir, path)
@@ -254,10 +262,10 @@ async def discard(common_dir: str, path: Path, branch: str, base: str) -> None:
 
 
 async def remove(common_dir: str, path: Path) -> None:
-    """Remove the worktree at `path` with everything in it. Its branch stays. This is idempotent.
+    """Remove the worktree at `path` with everything in it.
 
-    A worktree that is locked with `git worktree lock` is removed too. The lock only protects a missing worktree from
-    pruning, and an agent may have set it.
+    Its branch stays. This is idempotent. A worktree that is locked with `git worktree lock` is removed too. The lock
+    only protects a missing worktree from pruning, and an agent may have set it.
     """
     if await to_thread.run_sync(is_gone, Path(common_dir)):  # the repository is gone
         await to_thread.run_sync(_clear, common_dir, path)
@@ -298,7 +306,10 @@ def _begin_to_go(folder: Path) -> None:
 
 
 def _drop(folder: Path) -> None:
-    """Delete a worktree's git folder. The files that git reads go last, so an interruption leaves no broken folder."""
+    """Delete a worktree's git folder.
+
+    The files that git reads go last, so an interruption leaves no broken folder.
+    """
     while folder.exists():  # a concurrent git gc may prune it too
         with contextlib.suppress(FileNotFoundError):
             if not folder.is_symlink():
@@ -309,7 +320,10 @@ def _drop(folder: Path) -> None:
 
 
 def delete_path(path: Path) -> None:
-    """Delete the file, symlink or folder at `path`, including read-only folders. Do nothing if nothing is there."""
+    """Delete the file, symlink or folder at `path`, including read-only folders.
+
+    Do nothing if nothing is there.
+    """
     if path.is_symlink() or not path.is_dir():
         with contextlib.suppress(NotADirectoryError):  # a parent is a file, as with reftable
             path.unlink(missing_ok=True)

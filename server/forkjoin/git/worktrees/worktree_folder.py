@@ -98,7 +98,10 @@ def worktree_path_of(folder: Path, *, strict: bool = False) -> Path | None:
 
 
 def is_linked(path: Path, folder: Path) -> bool:
-    """Return whether the `.git` of the worktree at `path` points to its git folder. A program may have changed it."""
+    """Return whether the `.git` of the worktree at `path` points to its git folder.
+
+    A program may have changed it.
+    """
     link = read_gitfile(path / ".git")
     if link is None or (path / ".git").is_symlink():
         return False
@@ -125,9 +128,9 @@ def find_irregular_files(top: Path) -> list[Path]:
 
 
 def remove_pipes(top: Path) -> list[str]:
-    """Remove the files at which git would block. Return their names, relative to the worktree.
+    """Remove the files at which git would block.
 
-    No program may be running in the worktree.
+    Return their names, relative to the worktree. No program may be running in the worktree.
     """
     found = find_irregular_files(top)
     for file in found:

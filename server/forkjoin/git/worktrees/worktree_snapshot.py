@@ -1,7 +1,7 @@
-"""A worktree as it is now, uncommitted work too, as a commit that is made aside: nothing of its repository changes.
+"""A commit of a worktree's present files, including uncommitted work, made without changing the repository.
 
-Objects go to a folder of ours, that reads those of the repository (`alternates`), and files are staged in a copy of the
-index. The commit is made of nothing but what is there: as long as that is the same, so is the commit.
+New objects go to a separate folder that borrows the repository's objects (`alternates`). Files are staged in a copy of
+the index. The commit depends only on HEAD and the files: the same files give the same commit.
 """
 
 import contextlib
@@ -27,15 +27,17 @@ _BYTES = 50_000_000
 async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], set_up: bytes = b"") -> str | None:
     """Commit a worktree's present files. Return `None` if they can't be read.
 
-    No filter is run (git-lfs would keep what it is shown): files are taken as they are, attributes apart.
+    Files are committed byte for byte: attributes are ignored and no filter runs. git-lfs, for one, would store each
+    file in the repository.
 
     Args:
-        set_up: The fingerprint of what setup has left there (see untouched.py), which is left out.
+        aside: The variables that point git to the separate object folder.
+        set_up: The fingerprint of the files that setup wrote (see `fingerprint`). They are left out while unchanged.
     """
     place = await find_registered_worktree(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return None
-    if await to_thread.run_sync(find_irregular_files, worktree):  # git would wait there
+    if await to_thread.run_sync(find_irregular_files, worktree):  # git would block on them
         return None
     with contextlib.suppress(GitError):
         head = await resolve_commit(place.folder, "HEAD")
@@ -43,21 +45,24 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], se
             return None
         aside = {**aside, "GIT_ATTR_SOURCE": EMPTY_TREES[len(head)]}
         status = await leave_out_set_up(place, await read_status(place, aside), set_up)
-        if not status.uncommitted or await to_thread.run_sync(_size, worktree, status.uncommitted) > _BYTES:
+        if not status.uncommitted or await to_thread.run_sync(_total_size, worktree, status.uncommitted) > _BYTES:
             return head
         index = Path(aside["GIT_OBJECT_DIRECTORY"], f"{head}.index")
         with contextlib.suppress(FileNotFoundError):
             await to_thread.run_sync(shutil.copy2, place.folder / "index", index)
-        elsewhere = {**aside, "GIT_INDEX_FILE": str(index)}
-        tree = await stage(place, status, [], elsewhere)
+        with_copy = {**aside, "GIT_INDEX_FILE": str(index)}
+        tree = await stage(place, status, [], with_copy)
         await to_thread.run_sync(index.unlink)
-        made = ("commit-tree", "-p", head, "-m", "as it is now", tree)
-        return await place.git(*NO_FSYNC, *made, extra={**aside, **FIXED_SIGNATURE})
+        command = ("commit-tree", "-p", head, "-m", "as it is now", tree)
+        return await place.git(*NO_FSYNC, *command, extra={**aside, **FIXED_SIGNATURE})
     return None
 
 
-def _size(top: Path, names: Sequence[str]) -> int:
-    """Return the size of these files in bytes. A program may be changing them."""
+def _total_size(top: Path, names: Sequence[str]) -> int:
+    """Return the files' total size in bytes.
+
+    Files that a program deletes meanwhile count as 0.
+    """
     total = 0
     for name in names:
         with contextlib.suppress(OSError):
