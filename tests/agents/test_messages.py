@@ -279,7 +279,7 @@ async def test_what_stands_where_a_worktree_could_not_be_made_is_not_taken_for_o
     (agent,) = await talking.run("echo")
     await told(talking, agent, "true")
     (result,) = await talking.results(agent)
-    assert "is no worktree, but there are files in it" in result["error"]
+    assert "is not a worktree, but has files in it" in result["error"]
 
 
 async def test_an_agent_whose_program_left_the_settings_gets_no_messages(talking: Lead, reconciler: Reconciler) -> None:

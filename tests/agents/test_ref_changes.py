@@ -73,7 +73,7 @@ async def test_a_rebase_that_holds_a_branch_is_ended_and_what_it_stashed_is_kept
     result = await run(near_lead, "git switch -q feature; echo x > README.md; git rebase -q --autostash main")
     git(repository, "switch", "-q", "feature")
     assert git(repository, "rev-parse", "HEAD") == tip
-    assert warnings_of(result, "in the middle of a rebase")
+    assert warnings_of(result, "had a rebase of another branch in progress")
     (kept,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/stash-*").splitlines()
     assert git(repository, "show", f"{kept}:README.md") == "x"
 
@@ -103,7 +103,7 @@ async def test_a_bisection_that_holds_a_branch_is_ended(near_lead: Lead, reposit
     git(repository, "branch", "feature")
     result = await run(near_lead, "git switch -q feature; git bisect start; git checkout -q --detach")
     git(repository, "switch", "-q", "feature")
-    assert warnings_of(result, "in the middle of a bisection")
+    assert warnings_of(result, "had a bisection of another branch in progress")
 
 
 async def test_a_bisection_of_its_own_branch_is_left_alone(near_lead: Lead, repository: Path) -> None:

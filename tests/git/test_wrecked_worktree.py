@@ -53,7 +53,7 @@ async def test_work_that_the_branch_cannot_take_is_kept_under_a_ref(fork: Fork) 
     left = await leave_twice(fork)
     assert left.tip == mine
     assert left.warnings[-1] == (
-        "The agent's HEAD had left its branch; what was there is kept as refs/forkjoin/kept/a1-left, and is not merged."
+        "The agent's HEAD had left its branch; its commit is kept as refs/forkjoin/kept/a1-left, and is not merged."
     )
     assert blob(fork.repository, "refs/forkjoin/kept/a1-left", "loose") == b"y"
 
@@ -97,7 +97,7 @@ async def test_a_deleted_branch_is_made_again_with_the_commits_that_were_on_it(f
     git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
     left = await leave_twice(fork)
     assert left == AutocommitResult(
-        done, 0, ["The agent's branch was gone; it was made again at the agent's last commit."]
+        done, 0, ["The agent's branch was gone; it was created again at the agent's last commit."]
     )
 
 
@@ -118,7 +118,7 @@ async def test_where_the_branch_cannot_be_made_again_what_was_on_it_is_kept(fork
     left = await leave(fork)
     assert left == AutocommitResult(None, 0, [left.warnings[-1]])
     assert left.warnings[-1] == (
-        "The agent's HEAD had left its branch; what was there is kept as refs/forkjoin/kept/a1-left, and is not merged."
+        "The agent's HEAD had left its branch; its commit is kept as refs/forkjoin/kept/a1-left, and is not merged."
     )
     assert git(fork.repository, "rev-parse", "refs/forkjoin/kept/a1-left") == done
     assert await leave(fork) == left
@@ -251,7 +251,7 @@ async def test_a_repository_around_the_worktrees_is_not_touched(repository: Path
     (fork.path / "loose").write_text("y")
     left = await leave(fork)
     assert left == AutocommitResult(
-        fork.base, 0, ["git no longer knows the agent's worktree: only what is on its branch is left."]
+        fork.base, 0, ["git no longer knows the agent's worktree: only the commits on its branch are left."]
     )
     assert not (tmp_path / ".git" / "index").exists()
 
@@ -271,7 +271,7 @@ async def test_of_a_worktree_whose_folder_is_gone_the_commits_are_left(
         fork.path.symlink_to(tmp_path / "outside")
     left = await leave_twice(fork)
     assert left.tip == done
-    assert left.warnings[0] == "The agent removed its worktree: only what it had committed is left."
+    assert left.warnings[0] == "The agent removed its worktree: only its commits are left."
     assert files_of(fork.repository, done) == ["100644 README.md", "100644 done", "100644 shared.txt"]
 
 

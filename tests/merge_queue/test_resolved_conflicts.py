@@ -212,7 +212,7 @@ CONFLICTS = "these files still conflict: shared.txt"
         ("git add -A", CONFLICTS),
         ("git commit -qam done", CONFLICTS),
         ("git merge --abort; echo 1 2 > shared.txt", "the merge of"),
-        ("git reset -q --hard MERGE_HEAD", "what that was to be merged into,"),
+        ("git reset -q --hard MERGE_HEAD", "the commit merged into,"),
     ],
 )
 async def test_one_that_leaves_the_conflict_has_failed_and_says_in_which_files(

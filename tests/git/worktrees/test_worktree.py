@@ -285,7 +285,7 @@ async def test_a_repository_that_somebody_else_registers_in_is_waited_for(
 async def test_files_at_its_path_that_are_in_no_worktree_stay(common_dir: str, path: Path, base: str) -> None:
     path.mkdir(parents=True)
     (path / "precious").write_text("mine\n")
-    with pytest.raises(CallerError, match="there are files in it"):
+    with pytest.raises(CallerError, match="has files in it"):
         await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
     assert (path / "precious").read_text() == "mine\n"
     assert git(Path(common_dir), "branch", "--list", "forkjoin/*") == ""

@@ -1,4 +1,4 @@
-"""Committing the uncommitted work in an agent's worktree, whatever state its program left the worktree in.
+"""Commits of the uncommitted work in an agent's worktree, in any state that its program left the worktree in.
 
 Only the agent's own branch is moved. Commits that the branch can't take are kept under refs/forkjoin/kept/.
 """
@@ -66,13 +66,13 @@ async def commit_uncommitted_work(
     place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         warnings = await _drop_symbolic(common_dir, None, branch)
-        warnings.append("git no longer knows the agent's worktree: only what is on its branch is left.")
+        warnings.append("git no longer knows the agent's worktree: only the commits on its branch are left.")
         return AutocommitResult(await find_tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
     warnings = await to_thread.run_sync(_repair, place, branch)
     if not await to_thread.run_sync(is_folder, worktree):
         warnings += await _drop_symbolic(common_dir, place, branch)
         head = await resolve_commit(place.folder, "HEAD")
-        return AutocommitResult(await _bring_home(place, branch, head, keep_as, warnings), 0, warnings)
+        return AutocommitResult(await _move_branch_to(place, branch, head, keep_as, warnings), 0, warnings)
     status = await _read_whole_status(place, warnings)
     if status.branch != branch and (symbolic := await _drop_symbolic(common_dir, place, branch)):
         warnings += symbolic
@@ -82,12 +82,14 @@ async def commit_uncommitted_work(
     is_home = status.head and status.branch == branch
     warnings += await to_thread.run_sync(_warn_of_moves, place, branch, status)
     theirs = await _find_commit_to_merge(place, status)
-    head, loose = await _commit(place, status, theirs, branch, message, warnings)
-    tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
-    warnings += [*await _keep_detached(place, keep_as), *await _name_what_stays(place, status)]
+    head, committed = await _commit(place, status, theirs, branch, message, warnings)
+    tip = head if is_home else await _move_branch_to(place, branch, head, keep_as, warnings)
+    warnings += [*await _keep_detached(place, keep_as), *await _describe_remaining_files(place, status)]
     now = await omit_untouched_files(place, await read_status(place), set_up) if status.uncommitted else status
-    refused = [path for path in now.uncommitted if path not in now.repositories]  # those are left out on purpose
-    return AutocommitResult(tip, loose, warnings, status.unmerged, refused)
+    refused = [
+        path for path in now.uncommitted if path not in now.repositories
+    ]  # nested repositories are never committed
+    return AutocommitResult(tip, committed, warnings, status.unmerged, refused)
 
 
 async def is_at(
@@ -103,16 +105,21 @@ async def is_at(
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return True
     status = await omit_untouched_files(place, await read_status(place), set_up)
-    loose = await to_thread.run_sync(_there, worktree, status.uncommitted) if or_less else status.uncommitted
-    return status.head == commit and not loose and not status.repositories
+    different = status.uncommitted
+    if or_less:
+        different = await to_thread.run_sync(_existing, worktree, different)
+    return status.head == commit and not different and not status.repositories
 
 
-def _there(worktree: Path, names: list[str]) -> list[str]:
+def _existing(worktree: Path, names: list[str]) -> list[str]:
     return [name for name in names if not is_gone(worktree / name)]
 
 
 async def repair(common_dir: str, worktree: Path, branch: str) -> None:
-    """Remove what keeps git from working in the worktree of an agent whose program was killed, such as lock files."""
+    """Remove lock files and pipes that keep git from working in a worktree.
+
+    The agent's program may have been killed and left them. No program may be running in the worktree.
+    """
     await to_thread.run_sync(repair_gitdir_file, common_dir, worktree)
     if place := await find_registered_worktree(common_dir, worktree):
         await to_thread.run_sync(_repair, place, branch)
@@ -127,7 +134,7 @@ def _repair(place: RegisteredWorktree, branch: str) -> list[str]:
         delete_path(place.folder / lock)
     warnings = repair_git_folder(place, branch)
     if not is_folder(place.path):
-        return [*warnings, "The agent removed its worktree: only what it had committed is left."]
+        return [*warnings, "The agent removed its worktree: only its commits are left."]
     if pipes := remove_pipes(place.path):
         warnings.append(f"The agent left pipes that git would wait for, which were removed: {printable_list(pipes)}.")
     link = place.path / ".git"
@@ -152,7 +159,7 @@ async def _read_whole_status(place: RegisteredWorktree, warnings: list[str]) -> 
     await to_thread.run_sync(lambda: index.unlink(missing_ok=True))
     if await resolve_commit(place.folder, "HEAD"):
         await place.git("read-tree", "HEAD")
-    warnings.append("The index of the agent's worktree was damaged; it was made again from its last commit.")
+    warnings.append("The index of the agent's worktree was damaged; it was rebuilt from its last commit.")
     return await read_status(place)
 
 
@@ -199,11 +206,11 @@ async def _commit(
     parent = status.head or await _last_head(place)
     if parent and not status.uncommitted and not theirs:
         return parent, 0
-    if status.branch not in (None, branch):  # that one may have moved on, without the files here
-        parent = await _last_head(place, told=True) or parent
+    if status.branch not in (None, branch):  # another worktree may have moved that branch
+        parent = await _last_head(place, with_reason=True) or parent
     tree = await stage(place, status, warnings)
-    loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.uncommitted)
-    if parent and not loose and not theirs:
+    committed = len(await changes_between(place.common_dir, parent, tree) if parent else status.uncommitted)
+    if parent and not committed and not theirs:
         return parent, 0
     who = await find_fallback_identity(place.common_dir)
     parents = [f"-p{one}" for one in (parent, theirs) if one]
@@ -212,11 +219,12 @@ async def _commit(
     if theirs:
         await to_thread.run_sync(merge_in_worktree.end, place)
         warnings.append("The merge that was under way was committed for the agent.")
-    if loose:
-        warnings.append(f"{loose} uncommitted path{'s were' if loose != 1 else ' was'} committed for the agent.")
+    if committed:
+        verb = "path was" if committed == 1 else "paths were"
+        warnings.append(f"{committed} uncommitted {verb} committed for the agent.")
     if status.unmerged:
         warnings.append(f"They were in the middle of a merge, with conflicts in: {printable_list(status.unmerged)}.")
-    return tip, loose
+    return tip, committed
 
 
 async def _move_head(place: RegisteredWorktree, status: Status, branch: str, tip: str) -> None:
@@ -230,7 +238,7 @@ async def _move_head(place: RegisteredWorktree, status: Status, branch: str, tip
         lines = [f"update refs/heads/{branch} {tip} {status.head}"]
     else:  # HEAD is on a deleted branch, which is restored later
         return
-    await update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.variables)
+    await update_refs(place.common_dir, lines, "forkjoin: uncommitted work", extra=place.variables)
 
 
 def _warn_of_moves(place: RegisteredWorktree, branch: str, status: Status) -> list[str]:
@@ -238,28 +246,28 @@ def _warn_of_moves(place: RegisteredWorktree, branch: str, status: Status) -> li
     tip = status.head if status.branch == branch else None
     moves = head_reflog.find_moves(place, branch, tip, differs=bool(status.uncommitted))
     deleted = [
-        f"Its branch {branch} was deleted at {old[:12]} while it ran: what it committed since does not follow on that."
+        f"Its branch {branch} was deleted at {old[:12]} while it ran: its later commits don't contain that commit."
         for old, new in moves
         if not new.strip("0")
     ]
-    told = printable_list([f"from {old[:12]} to {new[:12]}" for old, new in moves if new.strip("0")])
+    moved = printable_list([f"from {old[:12]} to {new[:12]}" for old, new in moves if new.strip("0")])
     return deleted + (
-        [f"Its branch {branch} was moved from outside its worktree, {told}: look at both."] if told else []
+        [f"Its branch {branch} was moved from outside its worktree, {moved}: look at both."] if moved else []
     )
 
 
-async def _last_head(place: RegisteredWorktree, *, told: bool = False) -> str | None:
+async def _last_head(place: RegisteredWorktree, *, with_reason: bool = False) -> str | None:
     """Return the last commit in HEAD's reflog, which outlives the branch, or `None`.
 
     Args:
-        told: Omit entries without a reason: HEAD was pointed to another branch, and the files stayed.
+        with_reason: Omit entries without a reason. They only pointed HEAD to another branch, and the files stayed.
     """
-    entries = [one for one in await head_reflog.read_log(place) if one.why or not told]
+    entries = [one for one in await head_reflog.read_log(place) if one.why or not with_reason]
     commit = next((name for one in reversed(entries) for name in (one.new, one.old) if name.strip("0")), None)
     return await resolve_commit(place.common_dir, commit) if commit else None
 
 
-async def _bring_home(
+async def _move_branch_to(
     place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str, warnings: list[str]
 ) -> str | None:
     """Move the agent's branch to the last commit `tip`, or keep that commit elsewhere.
@@ -270,19 +278,19 @@ async def _bring_home(
     now = await find_tip(place.common_dir, ref)
     if tip is None or (now and await is_ancestor(place.common_dir, tip, now)):
         return now
-    if now is None and await _restore(place, ref, tip):
-        warnings.append("The agent's branch was gone; it was made again at the agent's last commit.")
+    if now is None and await _restore_branch(place, ref, tip):
+        warnings.append("The agent's branch was gone; it was created again at the agent's last commit.")
         return tip
     if now and await is_ancestor(place.common_dir, now, tip) and await _may_move(place, ref):
-        await update_refs(place.common_dir, [f"update {ref} {tip} {now}"], "forkjoin: brought home")
+        await update_refs(place.common_dir, [f"update {ref} {tip} {now}"], "forkjoin: moved to the last commit")
         warnings.append("The agent worked off its branch; the branch was moved to its last commit.")
         return tip
     kept_as = await kept_refs.keep_commit(place.common_dir, tip, keep_as)
-    warnings.append(f"The agent's HEAD had left its branch; what was there is kept as {kept_as}, and is not merged.")
+    warnings.append(f"The agent's HEAD had left its branch; its commit is kept as {kept_as}, and is not merged.")
     return now
 
 
-async def _restore(place: RegisteredWorktree, ref: str, tip: str) -> bool:
+async def _restore_branch(place: RegisteredWorktree, ref: str, tip: str) -> bool:
     """Create a deleted branch again.
 
     Return False if a branch whose name is a prefix or extension is in the way.
@@ -295,7 +303,7 @@ async def _restore(place: RegisteredWorktree, ref: str, tip: str) -> bool:
 
 
 async def _may_move(place: RegisteredWorktree, ref: str) -> bool:
-    """Return whether no other worktree has the agent's branch checked out, so that the branch may move."""
+    """Return whether no other worktree has the agent's branch checked out."""
     try:
         return await find_checkout(place.common_dir, ref) in (None, str(place.path))
     except CallerError:
@@ -303,7 +311,9 @@ async def _may_move(place: RegisteredWorktree, ref: str) -> bool:
 
 
 async def keep_abandoned_commits(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
-    """Keep the commits that a reset, amend or rebase by the agent has abandoned, before its worktree is removed.
+    """Keep the commits that a reset, amend or rebase by the agent has abandoned.
+
+    Call this before the agent's worktree is removed.
 
     Raises:
         GitError: The commits can't be read.
@@ -324,17 +334,17 @@ async def _keep_detached(place: RegisteredWorktree, keep_as: str) -> list[str]:
     return [f"Commits that the agent made on no branch are kept, and not merged: {ref}."] if ref else []
 
 
-# -- what stays there
+# -- files that stay in the worktree
 
 
-async def _name_what_stays(place: RegisteredWorktree, status: Status) -> list[str]:
-    said: list[str] = []
+async def _describe_remaining_files(place: RegisteredWorktree, status: Status) -> list[str]:
+    warnings: list[str] = []
     if status.repositories:
-        said.append(
+        warnings.append(
             f"Repositories within the worktree stay there, and are not merged: {printable_list(status.repositories)}."
         )
     if status.ignored:
-        brought = {*await included(place.path, place.variables), *await to_thread.run_sync(shared, place)}
-        if names := [name for name in status.ignored if name.removesuffix("/") not in brought]:
-            said.append(f"Ignored files stay in the worktree and are not merged: {printable_list(names)}.")
-    return said
+        copied = {*await included(place.path, place.variables), *await to_thread.run_sync(shared, place)}
+        if names := [name for name in status.ignored if name.removesuffix("/") not in copied]:
+            warnings.append(f"Ignored files stay in the worktree and are not merged: {printable_list(names)}.")
+    return warnings

@@ -1,8 +1,8 @@
-"""The worktree that has a branch checked out, and locking that checkout while its files are moved.
+"""The worktree that has a branch checked out, and a lock on that checkout while its files are updated.
 
-The lock is git's own index.lock. A user's `git commit` or `git switch` and other daemons wait for it or fail during
-these milliseconds, so none can act between the files and the ref. git works on a copy of the index, which then replaces
-the index.
+The lock is git's own index.lock. A user's `git commit` or `git switch` and other daemons wait for the lock, or fail,
+during these milliseconds. So nobody changes the checkout between the update of the files and the update of the ref. git
+works on a copy of the index, which then replaces the index.
 """
 
 import contextlib
@@ -74,13 +74,15 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
             "it readable for you, then call again."
         ) from error
     if where:
-        raise CallerError(f"{short_name(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
+        raise CallerError(
+            f"{short_name(ref)} is being rebased in {where}. Finish the rebase first (git rebase --continue)."
+        )
     if len(found) > 1:
-        places = ", ".join(map(str, found))
-        raise CallerError(f"{short_name(ref)} is checked out more than once: in {places}. Leave it in all but one.")
+        paths = ", ".join(map(str, found))
+        raise CallerError(f"{short_name(ref)} is checked out more than once: in {paths}. Keep it in only one of them.")
     if found and not await to_thread.run_sync(_is_reachable, found[0], common_dir):
-        is_told = found[0] != Path(common_dir)
-        way = "Make them reachable for you" if is_told else "Say where they are, with: git config core.worktree FOLDER"
+        is_known = found[0] != Path(common_dir)
+        way = "Make them reachable for you" if is_known else "Say where they are, with: git config core.worktree FOLDER"
         raise CallerError(
             f"{short_name(ref)} is checked out in {found[0]}, where its files can't be reached. {way}; or let another "
             "branch be checked out there. Then call again."
@@ -91,8 +93,8 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
 async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
     """Return each worktree with its git folder, the main worktree first.
 
-    Omit worktrees that were deleted. If nobody can tell where the main worktree's files are, its path is its git
-    folder, as git reports it.
+    Deleted worktrees are omitted. If the location of the main worktree's files is unknown, its path is its git folder,
+    as git reports it.
     """
     main = await find_main_worktree(common_dir)
     linked = await to_thread.run_sync(lambda: _find_linked(common_dir))
@@ -106,7 +108,7 @@ def _find_linked(common_dir: str) -> list[tuple[Path, Path]]:
 def _is_prunable(path: Path, folder: Path) -> bool:
     """Return whether a worktree was deleted.
 
-    One that is locked, or in a folder without access, is only unavailable.
+    A locked worktree, or a worktree in an inaccessible folder, is only unavailable.
     """
     return is_gone(path / ".git") and is_gone(folder / "locked")
 
@@ -122,7 +124,7 @@ def _is_reachable(path: Path, common_dir: str) -> bool:
 
 
 def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None:
-    """Return the worktree, other than `leaving`, in which `ref` is being rebased, or `None`."""
+    """Return a worktree in which `ref` is being rebased, or `None`. Ignore `leaving`."""
     others = [
         (where, folder) for where, folder in list_git_folders(common_dir) if not (leaving and _is_same(where, leaving))
     ]
@@ -154,12 +156,18 @@ class LockedCheckout:
         return {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": self.path}
 
     async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
-        """Run git in this checkout, on the copy of the index. git shares the lock, in case it outlives the daemon."""
+        """Run git in this checkout, on the copy of the index.
+
+        git inherits the lock, in case git outlives the daemon.
+        """
         extra = {**self.variables, "GIT_INDEX_FILE": str(self.folder / _COPY)}
         return await git.output(self.path, *arguments, stdin=stdin, extra=extra, pass_fds=(self.lock,))
 
     async def copy_index(self) -> None:
-        """Make a fresh copy of the index, and refresh it, since git takes files with a new timestamp for changed."""
+        """Make a fresh copy of the index, and refresh it.
+
+        Without a refresh, git would take files with a new timestamp for changed.
+        """
         await to_thread.run_sync(_delete_copy, self.folder)
         with contextlib.suppress(FileNotFoundError):
             await to_thread.run_sync(shutil.copy2, self.folder / "index", self.folder / _COPY)
@@ -210,7 +218,7 @@ async def lock_checkout(
 
 @contextlib.asynccontextmanager
 async def lock_checkout_in_any_state(path: str, folder: Path, owner: str) -> AsyncGenerator[LockedCheckout]:
-    """Lock the checkout at `path`, whatever is checked out or in progress there.
+    """Lock the checkout at `path`, even if an operation is in progress there.
 
     `folder` is its git folder.
     """
@@ -225,7 +233,7 @@ async def lock_checkout_in_any_state(path: str, folder: Path, owner: str) -> Asy
 
 
 async def find_folder(common_dir: str, path: str) -> Path | None:
-    """Return the git folder of the checkout at `path`, or `None` if no folder is there."""
+    """Return the git folder of the checkout at `path`, or `None` if `path` is gone."""
     if not await to_thread.run_sync(Path(path).is_dir):
         return None
     linked = await to_thread.run_sync(git_folder, common_dir, Path(path))
@@ -233,9 +241,9 @@ async def find_folder(common_dir: str, path: str) -> Path | None:
 
 
 async def check_free(common_dir: str, ref: str) -> None:
-    """Raise a CallerError if an operation in progress would keep `ref` from being moved now.
+    """Raise CallerError if an operation in progress keeps `ref` from being moved.
 
-    Called before verify, which may take long, runs in vain.
+    The check comes before verify, because verify may take long.
     """
     path = await find_checkout(common_dir, ref)
     if path is not None and (folder := await find_folder(common_dir, path)):
@@ -272,6 +280,6 @@ def _unlock(folder: Path, lock: int) -> None:
 
 
 def _delete_copy(folder: Path) -> None:
-    """Delete the copy of the index, and the lock on the copy that a killed git may have left."""
+    """Delete the copy of the index, and the lock on it that a killed git has left."""
     for name in (_COPY, f"{_COPY}.lock"):
         (folder / name).unlink(missing_ok=True)

@@ -77,7 +77,7 @@ def _digest_all(top: Path, paths: Iterable[str]) -> dict[str, bytes]:
 
 
 def _digest_file(top: Path, path: str) -> bytes | None:
-    """Return the digest of a file's path, kind and content, or `None` if it can't be read."""
+    """Return the digest of a file's path, kind and content. `None`: unreadable."""
     digest = hashlib.blake2b(os.fsencode(path) + b"\0", digest_size=_DIGEST_SIZE)
     try:
         for part in _digested_parts(top / path):

@@ -71,7 +71,10 @@ async def share(checkout: Path, place: RegisteredWorktree, wanted: Mapping[str, 
 
 
 def delete_changed_copies(checkout: Path, place: RegisteredWorktree, wanted: Mapping[str, str]) -> None:
-    """Delete copies whose source has changed since the last call, so that `share` replaces them. Blocks."""
+    """Delete copies whose source has changed since the last call. Blocks.
+
+    The next call of `share` lists them as paths to copy.
+    """
     stamp = place.folder / "forkjoin-copied"
     now = time.time() - _LAG_S
     since = stamp.stat().st_mtime if stamp.exists() else now
@@ -101,7 +104,10 @@ def _walk_paths(top: str) -> Iterator[str]:
 
 
 async def _ignore_file(place: RegisteredWorktree, names: Iterable[str]) -> bytes:
-    """Return the content of a worktree's ignore file: the user's own rules, then the shared paths."""
+    """Return the content for a worktree's ignore file.
+
+    The user's own rules come first, then the shared paths.
+    """
     own = await to_thread.run_sync(read_regular, await find_users_ignore_file(place.common_dir, place.path), _LIMIT)
     return b"%s\n%s%s" % (own or b"", _MARK, "".join(f"/{name}\n" for name in names).encode())
 

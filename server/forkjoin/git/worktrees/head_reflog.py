@@ -41,11 +41,11 @@ async def read_log(place: RegisteredWorktree) -> list[ReflogEntry]:
     """Return the entries of HEAD's reflog, the oldest first."""
     if not await to_thread.run_sync(Path(place.common_dir, "reftable").is_dir):
         return await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
-    # git reads that log if HEAD has a commit, and tells of each entry only where it leads.
+    # git prints only the new commit of each entry, and prints nothing if HEAD has no commit.
     _, out, _ = await git.run(place.folder, "log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
-    told = [line.partition("\t") for line in os.fsdecode(out).splitlines()[::-1]]
-    olds = ["", *(new for new, _, _ in told)]
-    return [ReflogEntry(old, new, why) for old, (new, _, why) in zip(olds, told, strict=False)]
+    rows = [line.partition("\t") for line in os.fsdecode(out).splitlines()[::-1]]
+    olds = ["", *(new for new, _, _ in rows)]
+    return [ReflogEntry(old, new, why) for old, (new, _, why) in zip(olds, rows, strict=False)]
 
 
 def _read_file(file: Path) -> list[ReflogEntry]:
@@ -58,15 +58,18 @@ def _read_branch(place: RegisteredWorktree, branch: str) -> list[ReflogEntry]:
 
 
 def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, differs: bool) -> list[tuple[str, str]]:
-    """Return the moves of an agent's branch that others made, as pairs of old and new commit. Blocks.
+    """Return the moves of an agent's branch that other worktrees made. Blocks.
 
-    HEAD's log has a gap there. But so it has where git expired some of it, and where HEAD was led to another branch:
-    the branch's own log must have such a move. It has none either of a file that was written without git.
-    A branch that was deleted went to zeros, if the agent has committed since: its log begins with that commit.
+    A move from elsewhere leaves a gap in HEAD's reflog. Expired entries and a switch of HEAD to another branch leave
+    gaps too. A gap therefore counts only if the branch's reflog has a matching move. A ref file that was written
+    without git has no reflog entry: such a move counts only if the worktree differs from HEAD.
+
+    Returns:
+        Pairs of old and new commit. The new commit is zeros if the branch was deleted before the agent committed again.
 
     Args:
-        tip: The commit at HEAD, if that is on the branch.
-        differs: Whether the worktree differs from HEAD, as it does once another has moved the branch.
+        tip: HEAD's commit, if HEAD is on the branch.
+        differs: Whether the worktree differs from HEAD, as it does after another worktree has moved the branch.
     """
     entries = _read_file(place.folder / "logs" / "HEAD")
     gaps = _find_gaps([*entries, ReflogEntry(tip, tip, "")] if tip else entries)
@@ -82,7 +85,10 @@ def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, diffe
 
 
 def _find_gaps(entries: Sequence[ReflogEntry]) -> list[tuple[str, str]]:
-    """Return the pairs of commits where an entry doesn't begin at the commit at which the previous entry ended."""
+    """Return the gaps in a reflog.
+
+    A gap is the last commit of an entry, and the different commit at which the next entry begins.
+    """
     ends = ((before.new, after.old) for before, after in pairwise(entries))
     return [(old, new) for old, new in ends if old != new and old.strip("0")]
 
@@ -123,12 +129,12 @@ def _is_straight(entries: Sequence[ReflogEntry], tip: str | None) -> bool:
 
 
 async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
-    """Keep the commits that no ref contains, under one ref: at the commit, or at a merge of several commits."""
+    """Keep the commits that no ref contains under one ref. Merge several tips first."""
     wanted = [one for one in dict.fromkeys(names) if one.strip("0")]
     if not wanted:
         return None
-    asked = ("rev-list", "--parents", "--ignore-missing", *wanted, "--not", "--all", "--")
-    lines = [line.split(" ") for line in (await git.output(common_dir, *asked)).splitlines()]
+    command = ("rev-list", "--parents", "--ignore-missing", *wanted, "--not", "--all", "--")
+    lines = [line.split(" ") for line in (await git.output(common_dir, *command)).splitlines()]
     lost = {line[0] for line in lines}.difference(*(line[1:] for line in lines))
     tips = [one for one in wanted if one in lost]
     if not tips:

@@ -72,6 +72,10 @@ async def show(worktree: Path, extra: Mapping[str, str]) -> list[str]:
 
 
 async def _find_flagged(worktree: Path, rows: Sequence[str]) -> list[str]:
-    """Return the existing files that `git ls-files -v` marks assume-unchanged (lower case) or skip-worktree (S)."""
+    """Return the existing files that are marked assume-unchanged or skip-worktree.
+
+    Args:
+        rows: The output of `git ls-files -v`. A lower-case letter is assume-unchanged, and S is skip-worktree.
+    """
     names = [row[2:] for row in rows if row[0] == "S" or row[0].islower()]
     return await to_thread.run_sync(lambda: [name for name in names if not is_gone(worktree / name)])

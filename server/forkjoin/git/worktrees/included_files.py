@@ -48,7 +48,8 @@ async def update_ignored_copies(checkout: Path, place: RegisteredWorktree) -> No
     tracked = set(split_names(await place.git("ls-files", "-z")))
     names = [name for name in await included(checkout) if name not in tracked]
     record = place.folder / _COPIED
-    before = split_names(os.fsdecode(await to_thread.run_sync(read_regular, record) or b""))
+    content = await to_thread.run_sync(read_regular, record)
+    before = split_names(os.fsdecode(content or b""))
     await to_thread.run_sync(_delete_copies, place.path, set(before).difference(names, tracked))
     await to_thread.run_sync(record.write_bytes, join_names(names))
     await _copy_all(checkout, place.path, names, replace=True)
@@ -117,7 +118,10 @@ def _copy_all_blocking(checkout: Path, worktree: Path, names: Sequence[str], rep
 
 
 def _differs(target: Path, source: Path) -> bool:
-    """Return whether `target` is not a folder, and differs from `source` in size or modification time."""
+    """Return whether `target` has another size or modification time than `source`.
+
+    Return False for a folder, and if either file is gone.
+    """
     try:
         copy = target.lstat()
         original = source.stat()

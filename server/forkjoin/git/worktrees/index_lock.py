@@ -1,4 +1,4 @@
-"""Holding git's index.lock ourselves, so that no other git changes the index.
+"""Possession of git's index.lock, so that no other git changes the index.
 
 The lock file contains the owner's name, a daemon's home. The daemon keeps an flock(2) on the file and shares it with
 every git that it starts. A later daemon of the same home therefore recognizes the lock of a killed daemon, and takes it
@@ -19,9 +19,12 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 
 
 def try_lock_index(file: Path, owner: str) -> int | None:
-    """Create index.lock, or take over the lock that a killed daemon of the same home left. Blocks.
+    """Create index.lock, or take over the lock of a killed daemon of the same home.
 
-    Returns: The open descriptor, or `None` if somebody else holds the lock.
+    Blocks.
+
+    Returns:
+        The open descriptor, or `None` if somebody else holds the lock.
     """
     name = os.fsencode(owner)
     lock = _create_atomically(file, name)

@@ -28,16 +28,19 @@ _MERGE = ("merge", "--quiet", "--no-commit", "--no-ff", "--strategy=ort", "--no-
 #: The markers around both sides. Their length is set by an attribute, conflict-marker-size.
 _BEGIN, _END = re.compile(rb"^<{7,} ", re.MULTILINE), re.compile(rb"^>{7,} [^\r\n]*", re.MULTILINE)
 
-#: How many bytes of a file, and how many files, are searched for conflict markers.
-_BYTES, _FILES = 32 * 1024 * 1024, 1_000
+#: The most bytes of a file that are searched for conflict markers.
+_MAX_BYTES = 32 * 1024 * 1024
+#: The most files that are searched for conflict markers.
+_MAX_FILES = 1_000
 #: How many files a warning names.
 _NAMED = 5
 
 
 async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
-    """Begin to merge a commit into the HEAD of the worktree at `path`, without committing. This is idempotent.
+    """Begin to merge a commit into HEAD of the worktree at `path`.
 
-    All uncommitted changes in the worktree are discarded: an interrupted merge may have left them.
+    Nothing is committed. This is idempotent. All uncommitted changes in the worktree are discarded, since an
+    interrupted merge may have left them.
     """
     folder = git_folder(common_dir, path)
     assert folder
@@ -52,9 +55,12 @@ async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
 
 
 async def find_merged_commit(place: RegisteredWorktree) -> str | None:
-    """Return the commit that is being merged in a worktree, or `None` if there is not exactly one."""
-    said = await to_thread.run_sync(read_line, place.folder / "MERGE_HEAD")
-    return await resolve_commit(place.common_dir, said) if said and "\n" not in said else None
+    """Return the commit that is being merged in a worktree.
+
+    Return `None` if no merge, or a merge of several commits, is in progress.
+    """
+    line = await to_thread.run_sync(read_line, place.folder / "MERGE_HEAD")
+    return await resolve_commit(place.common_dir, line) if line and "\n" not in line else None
 
 
 def end(place: RegisteredWorktree) -> None:
@@ -64,9 +70,12 @@ def end(place: RegisteredWorktree) -> None:
 
 
 async def find_unresolved(place: RegisteredWorktree, unmerged: Sequence[str]) -> list[str]:
-    """Return which paths with conflicts in the index are unresolved: unedited, or still with conflict markers.
+    """Return the conflicting paths that are unedited or have conflict markers.
 
     The other paths were edited or deleted, but not added. A submodule is unresolved until it is added.
+
+    Args:
+        unmerged: The paths with conflicts in the index.
     """
     if not unmerged:
         return []
@@ -75,41 +84,42 @@ async def find_unresolved(place: RegisteredWorktree, unmerged: Sequence[str]) ->
         edited = set(split_names(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
     except GitRefusedError:  # the merge was made another way, without AUTO_MERGE
         edited = set[str]()
-    return [name for name in unmerged if name not in edited or await _is_marked_there(place, name)]
+    return [name for name in unmerged if name not in edited or await _has_markers_in_worktree(place, name)]
 
 
-async def _is_marked_there(place: RegisteredWorktree, name: str) -> bool:
+async def _has_markers_in_worktree(place: RegisteredWorktree, name: str) -> bool:
     file = place.path / name
-    data = b"" if file.is_symlink() else await to_thread.run_sync(read_regular, file, _BYTES)
-    sides = [await read_blob(place.path, f":{side}:{name}", _BYTES, place.variables) for side in (2, 3)]
-    return _is_marked(data or b"", sides)
+    data = b"" if file.is_symlink() else await to_thread.run_sync(read_regular, file, _MAX_BYTES)
+    sides = [await read_blob(place.path, f":{side}:{name}", _MAX_BYTES, place.variables) for side in (2, 3)]
+    return _has_markers(data or b"", sides)
 
 
 async def describe_unresolved(
     common_dir: str, ours: str, theirs: str, tip: str, conflicts: Sequence[str] = ()
 ) -> str | None:
-    """Return why `tip` is not a resolved merge of `ours` and `theirs`, or `None` if it is.
+    """Return why `tip` is not a resolved merge of two commits, or `None` if it is.
 
     Args:
         conflicts: Files that are known to be unresolved.
     """
-    if files := list(dict.fromkeys((*conflicts, *await _find_left(common_dir, ours, theirs, tip)))):
+    if files := list(dict.fromkeys((*conflicts, *await _find_marked_files(common_dir, ours, theirs, tip)))):
         return f"these files still conflict: {printable_list(files)}"
-    for side, what in ((theirs, "the merge of"), (ours, "what that was to be merged into,")):
+    for side, what in ((theirs, "the merge of"), (ours, "the commit merged into,")):
         if not await is_ancestor(common_dir, side, tip):
             return f"{what} {side[:10]} is not on its branch"
     return None
 
 
 async def find_dropped_changes(common_dir: str, sides: Mapping[str, str], tip: str) -> list[str]:
-    """Return a sentence for each side of a merge whose changes or new files the result at `tip` may leave out.
+    """Return warnings about sides whose changes or new files a merge may leave out.
 
     Args:
-        sides: The names of both sides for the sentences, by commit.
+        sides: The two merged commits, each with its name for the warning.
+        tip: The result of the merge.
     """
     ours, theirs = sides
     base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
-    said: list[str] = []
+    warnings: list[str] = []
     for side, other in ((ours, theirs), (theirs, ours)):
         done = await changes_between(common_dir, base, side)
         since = await changes_between(common_dir, side, tip)
@@ -119,29 +129,29 @@ async def find_dropped_changes(common_dir: str, sides: Mapping[str, str], tip: s
         from_other = {change.path for change in await changes_between(common_dir, other, tip)}
         if done and from_other.isdisjoint(change.path for change in done):
             files = printable_list([change.path for change in done], _NAMED)
-            said.append(
+            warnings.append(
                 f"All that {sides[side]} changed is as on the other side, in: {files}. Check that this is right."
             )
         elif lost:
-            said.append(
+            warnings.append(
                 f"It lacks files that {sides[side]} added: {printable_list(lost, _NAMED)}. Check that this is right."
             )
-    return said
+    return warnings
 
 
-async def _find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[str]:
-    """Return the files in which `ours` and `theirs` conflict and which still have conflict markers at `tip`."""
+async def _find_marked_files(common_dir: str, ours: str, theirs: str, tip: str) -> list[str]:
+    """Return the files with conflicts that still have conflict markers at `tip`."""
     found: list[str] = []
-    for file in (await try_merge(common_dir, ours, theirs)).conflicts[:_FILES]:
-        data = await read_blob(common_dir, f"{tip}:{file}", _BYTES)
-        if _is_marked(data, ()) and _is_marked(
-            data, [await read_blob(common_dir, f"{it}:{file}", _BYTES) for it in (ours, theirs)]
+    for file in (await try_merge(common_dir, ours, theirs)).conflicts[:_MAX_FILES]:
+        data = await read_blob(common_dir, f"{tip}:{file}", _MAX_BYTES)
+        if _has_markers(data, ()) and _has_markers(
+            data, [await read_blob(common_dir, f"{side}:{file}", _MAX_BYTES) for side in (ours, theirs)]
         ):
             found.append(file)
     return found
 
 
-def _is_marked(data: bytes, sides: Iterable[bytes]) -> bool:
-    """Return whether `data` has conflict markers that neither side has as ordinary content."""
+def _has_markers(data: bytes, sides: Iterable[bytes]) -> bool:
+    """Return whether a file has conflict markers that no side has as content."""
     known = {line for side in sides for line in _END.findall(side)}
     return bool(_BEGIN.search(data)) and any(line not in known for line in _END.findall(data))

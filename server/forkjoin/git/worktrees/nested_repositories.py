@@ -1,7 +1,7 @@
-"""Repositories and worktrees within an agent's worktree or its git folder.
+"""Repositories and worktrees inside an agent's worktree or its git folder.
 
-They are found by their files, in ignored folders too, where `git status` doesn't look: a `.git`, a bare repository, a
-submodule's git folder, and whatever the agent's repository has registered as a worktree there.
+They are recognized by their files, also in ignored folders, where `git status` doesn't look: a `.git`, a bare
+repository, a submodule's git folder, or a registered worktree of the agent's repository.
 """
 
 import os
@@ -22,21 +22,20 @@ from forkjoin.git.worktrees.worktree_folder import (
 
 #: The entries by which a git folder is recognized (gitrepository-layout(5)).
 _GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
-#: Of a git folder, where no other one is.
+#: The entries of a git folder that contain no other git folder.
 _PLAIN = frozenset({"objects", "refs", "logs"})
 
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A repository, or a worktree of one."""
+    """A nested repository or worktree."""
 
-    name: str  #: what it is called to people
+    name: str  #: its name in messages
     folder: Path  #: its git folder, with HEAD and the index
     common: Path  #: the git folder with objects and refs
-    tree: Path | None  #: where its files are; None for a bare repository and for files that are gone
-    is_deleted_with_worktree: (
-        bool  #: whether its objects and refs go with the agent's worktree; else only HEAD, index and files do
-    )
+    tree: Path | None  #: the folder of its files; `None` if it is bare or its files are gone
+    #: Whether its objects and refs are deleted with the agent's worktree. If not, only HEAD, index and files are.
+    is_deleted_with_worktree: bool
     shares_agents_objects: bool = False  #: whether its objects and refs are those of the agent's repository
 
 
@@ -47,15 +46,16 @@ class Within:
     common_dir: str
     worktree: Path
     folder: Path | None  #: its git folder
-    linked: list[tuple[Path, Path]]  #: other worktrees of its repository that stand within it, and their git folders
+    linked: list[tuple[Path, Path]]  #: nested worktrees of the agent's repository, with their git folders
     others: list[Path]  #: the worktrees of all agents of its repository, and their git folders
 
     def has(self, path: Path) -> bool:
+        """Return whether a path is removed with the agent's worktree."""
         tops = [self.worktree, *([self.folder] if self.folder else []), *(folder for _, folder in self.linked)]
         return _is_within_any(path, tops)
 
     def is_deleted_with_agents(self, path: Path) -> bool:
-        """Return whether a path is removed with this worktree, or belongs to another agent's worktree."""
+        """Return whether a path is removed with this or another agent's worktree."""
         return self.has(path) or _is_within_any(path, self.others)
 
 
@@ -70,13 +70,13 @@ def is_within(path: str, top: str) -> bool:
 
 
 def find_within(common_dir: str, worktree: Path) -> Within:
-    """Blocks."""
+    """Return the folders that are removed together with a worktree. Blocks."""
     others = [top for both in list_git_folders(common_dir) if os.path.lexists(both[1] / MARK) for top in both]
     linked = find_nested_worktrees(common_dir, worktree)
     return Within(common_dir, worktree, git_folder(common_dir, worktree), linked, others)
 
 
-#: By the real path of the git folder, and of the files: a copy of these has a `.git` that leads there, too.
+#: By the real path of the git folder, then by that of the files: a copied tree's `.git` leads to the same git folder.
 _Found = dict[str, dict[str, Nested]]
 
 
@@ -103,13 +103,16 @@ def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
                 closed.append(above / ".git")
             if names >= _GIT_FOLDER and above.name != ".git":
                 bare.append(above)
-    for folder in bare:  # after those that a `.git` leads to: these have files
+    for folder in bare:  # last, because a repository that a `.git` leads to has files
         _add(found, within, None, folder)
     return [nested for trees in found.values() for nested in trees.values()], closed
 
 
 def _add_link(found: _Found, within: Within, tree: Path) -> None:
-    """Add the repository that a folder's `.git` points to, unless that is the agent's own git folder."""
+    """Add the repository that a folder's `.git` points to.
+
+    The agent's own git folder is not added.
+    """
     folder = follow_git_link(tree / ".git")
     if folder is None:
         return
@@ -124,14 +127,14 @@ def _add(found: _Found, within: Within, tree: Path | None, folder: Path) -> None
         return
     common = common_dir_path(folder)
     shares = _is_same(common, Path(within.common_dir))
-    nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
+    nested = Nested(_name_of(within, tree, folder), folder, common, tree, within.has(common), shares)
     if nested.is_deleted_with_worktree or tree or within.has(folder):
         trees = found.setdefault(os.path.realpath(folder), {})
         if tree or not trees:
             trees.setdefault(os.path.realpath(tree) if tree else "", nested)
 
 
-def _call(within: Within, tree: Path | None, folder: Path) -> str:
+def _name_of(within: Within, tree: Path | None, folder: Path) -> str:
     for path in (tree, folder):
         if path and path.is_relative_to(within.worktree):
             return str(path.relative_to(within.worktree))
@@ -147,7 +150,7 @@ def _is_same(one: Path, other: Path) -> bool:
 def walk(top: Path) -> Iterator[tuple[Path, set[str] | None]]:
     """Walk `top` and the folders below it, without following symlinks.
 
-    None stands for the names where a folder can't be read.
+    Yield each folder with the names of its entries, or with `None` if the folder can't be read.
     """
     waiting = [str(top)]
     while waiting:
@@ -155,12 +158,12 @@ def walk(top: Path) -> Iterator[tuple[Path, set[str] | None]]:
         try:
             with os.scandir(above) as entries:
                 inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        except FileNotFoundError:  # it went
+        except FileNotFoundError:  # deleted meanwhile
             continue
         except OSError:
             yield Path(above), None
             continue
-        if inside and not os.access(above, os.X_OK, effective_ids=True):  # names are all that it tells
+        if inside and not os.access(above, os.X_OK, effective_ids=True):  # its entries can't be opened
             yield Path(above), None
             continue
         names = {name for name, _ in inside}

@@ -29,28 +29,29 @@ _OBJECT = re.compile(r"[0-9a-f]{40,64}")
 
 
 async def release_other_branches(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
-    """Detach an idle worktree from all branches but its agent's. Keep its files.
+    """Detach an idle worktree from all branches except its agent's. Keep its files.
 
-    So are the worktrees that the agent has made within it. A rebase or bisection that holds another branch is ended.
-    What git has stashed for a merge or a rebase is kept under refs/forkjoin/kept/.
+    Worktrees that the agent has made inside the worktree are detached too. A rebase or bisection that occupies another
+    branch is ended. The stash of a merge or rebase is kept under refs/forkjoin/kept/.
 
     Returns:
-        What the lead should know, each a sentence.
+        Warnings for the lead.
     """
     place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         return []
     within = await to_thread.run_sync(find_within, common_dir, worktree)
     warnings: list[str] = []
-    for one in (place, *(RegisteredWorktree(common_dir, folder, where) for where, folder in within.linked)):
+    nested = [RegisteredWorktree(common_dir, folder, path) for path, folder in within.linked]
+    for worktree_place in (place, *nested):
         try:
-            await _free(one, f"refs/heads/{branch}", keep_as, warnings)
+            await _release(worktree_place, f"refs/heads/{branch}", keep_as, warnings)
         except (GitError, OSError) as error:
             warnings.append(f"The worktree may still have another branch checked out: {error}.")
     return warnings
 
 
-async def _free(place: RegisteredWorktree, own: str, keep_as: str, warnings: list[str]) -> None:
+async def _release(place: RegisteredWorktree, own: str, keep_as: str, warnings: list[str]) -> None:
     if other := await _find_other(place, own):
         await _detach(place, own)
         warnings.append(
@@ -59,32 +60,37 @@ async def _free(place: RegisteredWorktree, own: str, keep_as: str, warnings: lis
     for stash in await to_thread.run_sync(_find_stashes, place.folder):
         if commit := await resolve_commit(place.common_dir, stash):
             ref = await kept_refs.keep_commit(place.common_dir, commit, f"stash-{keep_as}")
-            warnings.append(f"What git had stashed for a merge or a rebase under way is kept as {ref}.")
+            warnings.append(f"The stash of a merge or rebase in progress is kept as {ref}.")
     for name in await to_thread.run_sync(_find_operations, place.folder, own):
         for left in place.folder.glob(name):
             await to_thread.run_sync(delete_path, left)
-        what = "a bisection" if name.startswith("BISECT") else "a rebase"
-        warnings.append(f"The agent was in the middle of {what} of another branch, which was ended.")
+        operation = "bisection" if name.startswith("BISECT") else "rebase"
+        warnings.append(f"The agent had a {operation} of another branch in progress. The {operation} was ended.")
 
 
 def _find_stashes(folder: Path) -> list[str]:
-    """Return the commits that only an operation in progress in this git folder refers to."""
+    """Return the stash commits that operations in progress refer to."""
     found = (read_line(folder / name) for name in STASHES)
     return [line for line in found if line and _OBJECT.fullmatch(line)]
 
 
 async def _find_other(place: RegisteredWorktree, own: str) -> str | None:
-    """Return the branch that HEAD is on, or `None` if HEAD is detached or on the agent's own branch."""
+    """Return the branch that HEAD is on.
+
+    Return `None` if HEAD is detached or on the agent's own branch.
+    """
     head = await to_thread.run_sync(read_line, place.folder / "HEAD")
     if head == f"ref: {own}" or (head and _OBJECT.fullmatch(head)):
         return None
-    _, out, _ = await git.run(place.folder, "symbolic-ref", "--quiet", "HEAD")  # of a reftable no file tells
+    _, out, _ = await git.run(
+        place.folder, "symbolic-ref", "--quiet", "HEAD"
+    )  # the file HEAD is a placeholder with a reftable
     branch = os.fsdecode(out).removesuffix("\n")
     return branch if branch not in ("", own) else None
 
 
 async def _detach(place: RegisteredWorktree, own: str) -> None:
-    """Detach HEAD at its commit, or at the agent's branch if HEAD's branch is unborn."""
+    """Detach HEAD at its commit, or at the agent's tip if HEAD's branch is unborn."""
     commit = await resolve_commit(place.folder, "HEAD") or await find_tip(place.common_dir, own)
     if commit:
         await to_thread.run_sync(delete_path, place.folder / "HEAD.lock")
@@ -93,12 +99,15 @@ async def _detach(place: RegisteredWorktree, own: str) -> None:
 
 
 def _find_operations(folder: Path, own: str) -> list[str]:
-    """Return the files in a git folder of operations in progress that occupy another branch."""
+    """Return the names of the operations in progress that occupy another branch.
+
+    Each name is a glob pattern for the operation's files in the git folder.
+    """
     found: list[str] = []
     for name, operation in _OPERATIONS.items():
         with contextlib.suppress(OSError):
             lines = os.fsdecode(read_regular(folder / name, _LIMIT) or b"").splitlines()
-            # Short names are a bisection's; update-refs has objects in between.
+            # BISECT_START has short branch names. The file update-refs has object ids between the refs.
             held = (line if line.startswith("refs/") else f"refs/heads/{line}" for line in lines)
             objects = (f"refs/heads/{line}" for line in lines if _OBJECT.fullmatch(line))
             others = {*held} - {own, "refs/heads/", "refs/heads/detached HEAD", *objects}

@@ -1,4 +1,4 @@
-"""Scratch worktrees on disk: detached, reused for many commits, with caches kept.
+"""Scratch worktrees on disk, which are detached and reused for many commits, with their caches.
 
 Any program may have run in them. Unless the caller vouches for the last run, the worktree is made again from scratch.
 Otherwise its files are switched to the next commit, and everything else that a run left is removed, such as a merge in
@@ -41,7 +41,7 @@ _IN_PROGRESS = ("rebase-*", "BISECT_*", "sequencer")
 #: The suffix of a .gitignore that doesn't belong to the commit, while untracked files are listed.
 _ASIDE = ".forkjoin-aside"
 
-#: How far a file system's clock may be behind ours.
+#: How far a file system's clock may be behind the system clock.
 _LAG_S = 0.02
 
 
@@ -98,12 +98,12 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
     place = await _place(common_dir, path)
-    last = (await to_thread.run_sync((place.folder / MARK).stat)).st_mtime
+    last_run = (await to_thread.run_sync((place.folder / MARK).stat)).st_mtime
     try:
-        if await _has_hidden(place):
+        if await _has_hidden_files(place):
             return False
         if await _is_mistakable(place, commit):
-            await _let_second_pass(last)
+            await _wait_for_later_second(last_run)
         async with lock_worktree_list(common_dir) as held:  # shared with git, in case it outlives the daemon
             switch = (*WHOLE, "checkout", "--quiet", "--force", "--detach", commit)
             await git.output(path, *switch, extra=place.variables, pass_fds=(held,))
@@ -113,8 +113,11 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     return True
 
 
-async def _has_hidden(place: RegisteredWorktree) -> bool:
-    """Return whether some files are marked skip-worktree or assume-unchanged, so that git would not update them."""
+async def _has_hidden_files(place: RegisteredWorktree) -> bool:
+    """Return whether git would not update some files.
+
+    These files are marked skip-worktree or assume-unchanged.
+    """
     listing = split_names(await place.git("ls-files", "-v", "-z"))
     return any(line[0] == "S" or line[0].islower() for line in listing)
 
@@ -141,7 +144,7 @@ def _rename(top: Path, names: Sequence[tuple[str, str]]) -> None:
 
 
 async def _is_mistakable(place: RegisteredWorktree, commit: str) -> bool:
-    """Return whether a changed file may have the same size in this commit as in the worktree.
+    """Return whether a changed file may have the same size as in the worktree.
 
     Python takes cached bytecode for current if the source has the same size and the same time in whole seconds.
     """
@@ -154,15 +157,21 @@ async def _is_mistakable(place: RegisteredWorktree, commit: str) -> bool:
     return any(old == new for old, new in zip(*sizes, strict=True))
 
 
-async def _let_second_pass(last: float) -> None:
-    """Wait, for about a second at most, until new files get a later second as their time than files of the last run."""
-    await anyio.sleep(min(max(int(last) + 1 + _LAG_S - time.time(), 0), 1 + _LAG_S))
+async def _wait_for_later_second(last_run: float) -> None:
+    """Wait until new files get a later time, in whole seconds, than the last run's.
+
+    The wait takes about one second at most.
+
+    Args:
+        last_run: The timestamp at which the last run ended.
+    """
+    await anyio.sleep(min(max(int(last_run) + 1 + _LAG_S - time.time(), 0), 1 + _LAG_S))
 
 
 def _ready_to_switch(common_dir: str, path: Path) -> bool:
     folder = git_folder(common_dir, path)
-    said = read_ready_mark(folder) if folder else None
-    if folder is None or not said or said[0] != _SCRATCH or not is_linked(path, folder):
+    ready = read_ready_mark(folder) if folder else None
+    if folder is None or not ready or ready[0] != _SCRATCH or not is_linked(path, folder):
         return False
     if any((folder / name).exists() for name in _WORKTREE_CONFIG):
         return False
@@ -180,12 +189,15 @@ async def detach(common_dir: str, path: Path, commit: str) -> None:
         return
     await to_thread.run_sync(_end_operations, place.folder)
     if (await to_thread.run_sync(read_line, place.folder / "HEAD") or "").startswith("ref: "):
-        with contextlib.suppress(GitError):  # the run has locked HEAD: the next switch repairs that
+        with contextlib.suppress(GitError):  # the run has locked HEAD, which the next switch repairs
             await place.git("update-ref", "--no-deref", "HEAD", commit)
 
 
 def _end_operations(folder: Path) -> None:
-    """Note the time when the run ended, and drop operations in progress: a rebase, too, keeps a branch checked out."""
+    """Record that the run ended now, and delete the files of operations in progress.
+
+    A rebase in progress also counts as a checkout of its branch.
+    """
     (folder / MARK).touch()
     for pattern in _IN_PROGRESS:
         for left in folder.glob(pattern):
@@ -193,8 +205,11 @@ def _end_operations(folder: Path) -> None:
 
 
 def find_scratch(path: Path) -> str | None:
-    """Return the repository of the scratch worktree at `path`, or `None` if no scratch worktree is there. Blocks."""
+    """Return the git folder of the repository of the scratch worktree at `path`.
+
+    Return `None` if no scratch worktree is at `path`. Blocks.
+    """
     folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
-    said = read_ready_mark(folder)
-    is_one = said and said[0] == _SCRATCH and worktree_path_of(folder) == path.resolve()
-    return str(folder.parent.parent) if is_one else None
+    ready = read_ready_mark(folder)
+    is_scratch = ready and ready[0] == _SCRATCH and worktree_path_of(folder) == path.resolve()
+    return str(folder.parent.parent) if is_scratch else None

@@ -40,14 +40,15 @@ class Status:
     modified: list[str]  #: unstaged paths of which only the content differs
     left_out: frozenset[str] = (
         frozenset()
-    )  #: paths that are nobody's work, so not uncommitted (see falsely_changed_files.py)
+    )  #: paths that nobody has changed, so not uncommitted (see falsely_changed_files.py)
 
 
 async def read_status(place: RegisteredWorktree, extra: Mapping[str, str] | None = None) -> Status:
     """Return the worktree's status, as `git status` reports it."""
     lines = split_names(await place.git("status", *_FORM, *_ALL, extra=extra))
-    said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
-    head, branch = said["branch.oid"], said["branch.head"]
+    headers = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
+    head = headers["branch.oid"]
+    branch = headers["branch.head"]
     changed = [line.split(" ", 8) for line in lines if line.startswith("1 ")]  # 1 XY submodule modes and ids path
     submodules = [path for _, state, kind, *_, path in changed if kind != "N..." and state[1] != "."]
     unmerged = [line.split(" ", 10)[10] for line in lines if line.startswith("u ")]
@@ -75,10 +76,10 @@ async def stage(
     Return the tree of the index.
 
     Args:
-        warnings: Gets a sentence if some files could not be staged.
+        warnings: A sentence is appended if some files can't be staged.
         aside: Variables for git that name another index and another folder for new objects.
     """
-    # For a submodule, git would start another git, which obeys the submodule's own configuration.
+    # For a submodule, git would start another git, which reads the submodule's own configuration.
     rows = split_names(await place.git("ls-files", "-z", "--stage", extra=aside))
     await _resolve_to_ours(place, rows, aside)
     submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
@@ -119,13 +120,13 @@ async def _stage_what_can_be(
 
 
 async def _resolve_to_ours(place: RegisteredWorktree, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:
-    """Resolve each conflict in the index to our side; without ours, to theirs or the base.
+    """Resolve each conflict in the index to our side, else theirs, else the base.
 
-    git writes no tree of an index with conflicts. Ordinary files are then added as they are in the worktree.
+    git can't write a tree while the index has conflicts. Ordinary files are then added as they are in the worktree.
     Submodules keep the resolved entry.
     """
-    parted = (row.partition("\t")[::2] for row in rows)  # mode, id and stage; path
-    unmerged = sorted(((how, path) for how, path in parted if how[-1] != "0"), key=lambda one: "132".index(one[0][-1]))
+    entries = (row.partition("\t")[::2] for row in rows)  # mode, id and stage; path
+    unmerged = sorted(((how, path) for how, path in entries if how[-1] != "0"), key=lambda one: "132".index(one[0][-1]))
     if unmerged:
         chosen = {path: f"{how[:-2]}\t{path}" for how, path in unmerged}
         await place.git("update-index", "-z", "--index-info", stdin=join_names(chosen.values()), extra=aside)

@@ -1,9 +1,9 @@
-"""Making worktrees, each on a branch of its own, and removing them.
+"""Creation and removal of worktrees, each on a branch of its own.
 
 `git worktree add` races with itself and with `git fetch`. A lock in each repository's git folder keeps all forkjoin
 processes apart. A ready mark in a worktree's git folder says that the worktree is complete, and who owns it. The
-branch's reflog names the owner too. Making a worktree again, after a crash, therefore finds only the owner's worktree
-and branch, keeps a program's changes in a complete worktree, and removes an incomplete one.
+branch's reflog names the owner too. After a crash, making the worktree again therefore finds only the owner's worktree
+and branch. It keeps a program's changes in a complete worktree, and removes an incomplete worktree.
 
 Worktrees are removed by path. `git worktree prune` would also drop a user's worktree on a disk that isn't mounted now.
 """
@@ -79,10 +79,13 @@ async def lock_worktree_list(common_dir: str) -> AsyncGenerator[int]:
 
 
 async def _find_lock_mode(common_dir: str) -> int:
-    """Return the mode of the lock's file, so that all who share the repository can take it (core.sharedRepository)."""
+    """Return the lock file's mode, which follows core.sharedRepository.
+
+    Every user who may write to the repository can take the lock.
+    """
     try:
         sharing = await read_shared_repository(common_dir)
-    except (CallerError, GitError):  # the next git call reports what is wrong with the configuration
+    except (CallerError, GitError):  # the next git call reports the error in the configuration
         return 0o600
     if sharing.lower() in ("all", "world", "everybody", "2"):
         return 0o666
@@ -93,11 +96,11 @@ async def _find_lock_mode(common_dir: str) -> int:
     except ValueError:
         return 0o600
     writers = mode & 0o022
-    return 0o600 | writers | writers << 1  # those who may write; who may only read needs no lock
+    return 0o600 | writers | writers << 1  # writers open the file to read and write; readers need no lock
 
 
 def _is_free_or_file(path: Path) -> bool:
-    """Return whether `path` is free or a regular file: no symlink, and no pipe to block at."""
+    """Return whether `path` doesn't exist or is a regular file, not a symlink."""
     return path.is_file() and not path.is_symlink() if os.path.lexists(path) else True
 
 
@@ -107,7 +110,8 @@ def _is_free_or_file(path: Path) -> bool:
 async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, *, like: Path | None = None) -> str:
     """Make a worktree on a new branch at `base`. This is idempotent for one `owner`.
 
-    Returns: The branch, with a numeric suffix if somebody else has a branch of this name.
+    Returns:
+        The branch, with a numeric suffix if somebody else has a branch of this name.
 
     Args:
         like: A checkout whose sparse checkout is copied; `None` for all files.
@@ -116,8 +120,8 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, 
         GitError: git failed. Neither the worktree nor the branch is left.
         CallerError: Something that belongs to somebody else is at `path`, or the disk is full.
     """
-    if made := await to_thread.run_sync(_made_before, common_dir, path, owner):
-        return made
+    if existing := await to_thread.run_sync(_find_complete, common_dir, path, owner):
+        return existing
     made = await _make_branch(common_dir, branch, base, owner)
     try:
         await register(common_dir, path, made)
@@ -129,7 +133,9 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, 
         full = await to_thread.run_sync(_is_full, path)
         await discard(common_dir, path, made, base)
         if full:
-            raise CallerError(f"The disk that {path.parent} is on is full; make room, then spawn again.") from error
+            raise CallerError(
+                f"The disk that {path.parent} is on is full. Free some space, then spawn again."
+            ) from error
         raise
     return made
 
@@ -140,26 +146,30 @@ def _is_full(path: Path) -> bool:
     return disk.f_bavail * disk.f_frsize < _ROOM or (disk.f_files > 0 and disk.f_favail == 0)
 
 
-def _made_before(common_dir: str, path: Path, owner: str) -> str | None:
+def _find_complete(common_dir: str, path: Path, owner: str) -> str | None:
     """Return the branch of the complete worktree of `owner` at `path`, or `None`.
 
     Raises:
         CallerError: Somebody else's worktree, or other files, are at `path`.
     """
     folder = git_folder(common_dir, path)
-    stands = is_folder(path)
+    exists = is_folder(path)
     if folder is None:
-        if stands and any(entry.name != ".git" for entry in path.iterdir()):
-            raise CallerError(f"{path} is no worktree, but there are files in it; move them away.")
+        if exists and any(entry.name != ".git" for entry in path.iterdir()):
+            raise CallerError(f"{path} is not a worktree, but has files in it. Move them away.")
         return None
-    said = read_ready_mark(folder)
-    if said is not None and said[0] != owner:
-        raise CallerError(f"{path} is the worktree of {said[0]}; remove that first.")
-    return said[1] if said and stands else None
+    ready = read_ready_mark(folder)
+    if ready is not None and ready[0] != owner:
+        raise CallerError(f"{path} is the worktree of {ready[0]}. Remove that worktree first.")
+    return ready[1] if ready and exists else None
 
 
 async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> str:
-    """Create a branch for `owner`, or find the one created before: the first usable of `branch`, `branch-2`, …"""
+    """Create a branch for `owner`, or find the branch that was created before.
+
+    Returns:
+        The first usable name of `branch`, `branch-2`, and so on.
+    """
     why = f"forkjoin: created for {owner}"
     for name in (branch, *(f"{branch}-{n}" for n in range(2, 100))):
         ref = f"refs/heads/{name}"
@@ -174,12 +184,12 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
                 raise
         if await find_tip(common_dir, ref) and await _was_created_by(common_dir, ref, why):
             return name
-    raise CallerError(f"The branches {branch} to {branch}-99 all exist; delete some, or give another name.")
+    raise CallerError(f"The branches {branch} to {branch}-99 all exist. Delete some of them, or choose another name.")
 
 
 async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
     _, out, _ = await git.run(common_dir, "log", "--walk-reflogs", "--format=%gs", ref, "--")
-    return os.fsdecode(out).removesuffix("\n").split("\n")[-1].split() == why.split()  # git keeps one space of many
+    return os.fsdecode(out).removesuffix("\n").split("\n")[-1].split() == why.split()  # git collapses spaces
 
 
 async def register(common_dir: str, path: Path, start: str, *options: str) -> None:
@@ -204,9 +214,10 @@ async def register(common_dir: str, path: Path, start: str, *options: str) -> No
 
 
 def _open_to_others(common_dir: str, path: Path, mode: int) -> None:
-    """Let all users who share the repository read a worktree's git folder and lock its HEAD, for their `git gc`.
+    """Let all users who share the repository access a worktree's git folder.
 
-    git sets the modes of `refs` and HEAD itself, but leaves the others to the umask (builtin/worktree.c).
+    Their `git gc` reads the folder and locks its HEAD. git sets the modes of `refs` and HEAD itself, but leaves the
+    other modes to the umask (builtin/worktree.c).
     """
     if (mode := mode & 0o077) and (folder := git_folder(common_dir, path)):
         for file in (folder, folder / "gitdir", folder / "commondir"):
@@ -218,12 +229,12 @@ def _drop_pipes(common_dir: str) -> None:
     """Remove pipes from worktrees' git folders, since git would block on them."""
     for file in Path(common_dir, "worktrees").glob("*/*"):
         if file.name in _READ_OF_EACH and is_irregular(file):
-            log.warning("%s is no file and was removed, because git would block on it", file)
+            log.warning("Removed %s: it is not a regular file, and git would block on it", file)
             delete_path(file)
 
 
 def repair_gitdir_file(common_dir: str, path: Path) -> None:
-    """Restore the `gitdir` file in a worktree's git folder if it is missing or unreadable."""
+    """Restore a missing or unreadable `gitdir` file in a worktree's git folder."""
     folder = Path(common_dir, "worktrees", path.name)
     link = folder / "gitdir"
     if is_folder(folder) and read_ready_mark(folder) and worktree_path_of(folder) is None:
@@ -231,18 +242,20 @@ def repair_gitdir_file(common_dir: str, path: Path) -> None:
         link.write_bytes(os.fsencode(f"{path}/.git\n"))
 
 
-def mark(common_dir: str, path: Path, owner: str, made: str) -> None:
+def mark(common_dir: str, path: Path, owner: str, branch: str) -> None:
+    """Write the ready mark: the worktree at `path` is complete. Blocks."""
     folder = git_folder(common_dir, path)
     if folder is None:
-        raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
-    write_atomically(folder / MARK, f"{owner}\0{made}".encode(), mode=None)
+        raise FileNotFoundError(f"{path} is no longer a worktree of {common_dir}")
+    write_atomically(folder / MARK, f"{owner}\0{branch}".encode(), mode=None)
 
 
 def read_ready_mark(folder: Path) -> tuple[str, str] | None:
+    """Return the owner and branch of a complete worktree, or `None`."""
     with contextlib.suppress(OSError):
-        if (said := read_regular(folder / MARK, _MARK_LIMIT)) is not None:
-            owner, _, made = os.fsdecode(said).partition("\0")
-            return owner, made
+        if (content := read_regular(folder / MARK, _MARK_LIMIT)) is not None:
+            owner, _, branch = os.fsdecode(content).partition("\0")
+            return owner, branch
     return None
 
 
@@ -279,7 +292,10 @@ async def remove(common_dir: str, path: Path) -> None:
 
 
 def removal_began_at(common_dir: str, path: Path) -> float | None:
-    """Return when an unfinished removal of the worktree at `path` began, as a timestamp, or `None`."""
+    """Return the timestamp at which the worktree's removal began.
+
+    Return `None` if no removal has begun, or if it is finished.
+    """
     folder = git_folder(common_dir, path)
     with contextlib.suppress(FileNotFoundError):
         return os.lstat(folder / _GOING).st_mtime if folder else None
@@ -287,14 +303,14 @@ def removal_began_at(common_dir: str, path: Path) -> float | None:
 
 
 def _clear(common_dir: str, path: Path) -> None:
-    """Delete the worktree at `path` and its git folder, as `git worktree remove -f -f` does."""
+    """Delete a worktree and its git folder, as `git worktree remove -f -f` does."""
     folder = git_folder(common_dir, path)
     if folder:
         _begin_to_go(folder)
     delete_path(path)
     if folder:
         _drop(folder)
-        with contextlib.suppress(OSError):  # there are others
+        with contextlib.suppress(OSError):  # other worktrees are registered
             folder.parent.rmdir()
 
 
@@ -302,7 +318,7 @@ def _begin_to_go(folder: Path) -> None:
     """Rename the ready mark to note that removal has begun, and when."""
     with contextlib.suppress(FileNotFoundError):  # there was no mark, or it is renamed already
         os.utime(folder / MARK, follow_symlinks=False)
-        (folder / MARK).rename(folder / _GOING)  # which needs no room on a full disk
+        (folder / MARK).rename(folder / _GOING)  # works on a full disk too
 
 
 def _drop(folder: Path) -> None:
@@ -314,7 +330,7 @@ def _drop(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not folder.is_symlink():
                 last = (*_READ_OF_EACH, _GOING)
-                for entry in sorted(folder.iterdir(), key=lambda one: (one.name in last, one.name != "gitdir")):
+                for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name in last, entry.name != "gitdir")):
                     delete_path(entry)
             delete_path(folder)
 

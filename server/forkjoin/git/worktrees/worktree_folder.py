@@ -17,7 +17,7 @@ from forkjoin.core.regular_file import is_gone, read_line
 from forkjoin.git import git
 from forkjoin.git.git_folder import read_gitfile
 
-#: The file in a worktree's git folder that lists what is shared with the worktree.
+#: The ignore file in a worktree's git folder. It lists the paths shared with the worktree.
 _IGNORE = "forkjoin-ignore"
 #: The files that git opens in any folder, even if they are pipes, at which it would block.
 _OPENED = frozenset({".gitignore", ".gitattributes", ".gitmodules"})
@@ -34,7 +34,7 @@ class RegisteredWorktree:
 
     @property
     def ignore(self) -> Path:
-        """The ignore file for shared files, so that git doesn't take them for an agent's work."""
+        """The ignore file that keeps shared files from counting as an agent's work."""
         return self.folder / _IGNORE
 
     @property
@@ -48,7 +48,10 @@ class RegisteredWorktree:
 
 
 async def find_registered_worktree(common_dir: str, path: Path) -> RegisteredWorktree | None:
-    """Return the worktree registered at `path`, even if its files are gone, or `None` if none is registered."""
+    """Return the worktree that is registered at `path`, or `None`.
+
+    A registered worktree is also returned if its files are gone.
+    """
     folder = await to_thread.run_sync(git_folder, common_dir, path)
     if folder is None:
         return None
@@ -56,9 +59,9 @@ async def find_registered_worktree(common_dir: str, path: Path) -> RegisteredWor
 
 
 def git_folder(common_dir: str, path: Path) -> Path | None:
-    """Return the git folder of the worktree at `path`, even if the worktree's files are gone, or `None`. Blocks.
+    """Return the git folder of the worktree registered at `path`, or `None`. Blocks.
 
-    The file `gitdir` in it names the worktree's `.git` (gitrepository-layout(5)).
+    The worktree's files may be gone. The file `gitdir` in it names the worktree's `.git` (gitrepository-layout(5)).
     """
     wanted = resolve_parent(path)
     likely = Path(common_dir, "worktrees", path.name)  # git names the folder after the path, if that is free
@@ -68,12 +71,15 @@ def git_folder(common_dir: str, path: Path) -> Path | None:
 
 
 def resolve_parent(path: Path) -> Path:
-    """Return `path` with its parent folders resolved, but not its last part: an agent can put a symlink there."""
+    """Return `path` with symlinks in its parent folders resolved.
+
+    The last part stays as it is, because an agent can put a symlink there.
+    """
     return Path(os.path.realpath(path.parent), path.name)
 
 
 def find_nested_worktrees(common_dir: str, path: Path) -> list[tuple[Path, Path]]:
-    """Return the registered worktrees inside the worktree at `path`, with their git folders."""
+    """Return the path and git folder of each registered worktree below `path`."""
     top = resolve_parent(path)
     within = ((where, folder) for where, folder in list_git_folders(common_dir) if top in where.parents)
     return [] if top.is_symlink() else list(within)
@@ -92,9 +98,14 @@ def list_git_folders(common_dir: str, *, strict: bool = False) -> Iterator[tuple
 
 
 def worktree_path_of(folder: Path, *, strict: bool = False) -> Path | None:
-    """Return the path of the worktree that this git folder belongs to, or `None` if the folder doesn't say."""
+    """Return the path of the worktree that a git folder belongs to.
+
+    Return `None` if the folder's `gitdir` file can't be read.
+    """
     link = read_line(folder / "gitdir", strict=strict)
-    return Path(os.path.normpath(folder / link)).parent if link else None  # relative with worktree.useRelativePaths
+    return (
+        Path(os.path.normpath(folder / link)).parent if link else None
+    )  # the link is relative with worktree.useRelativePaths
 
 
 def is_linked(path: Path, folder: Path) -> bool:
@@ -109,7 +120,7 @@ def is_linked(path: Path, folder: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a folder exists at `path`, and not a symlink that a program put there."""
+    """Return whether a folder exists at `path`. A symlink to a folder doesn't count."""
     return not is_gone(path) and stat.S_ISDIR(path.lstat().st_mode)
 
 
@@ -120,7 +131,7 @@ def is_locked(common_dir: str, path: Path) -> bool:
 
 
 def find_irregular_files(top: Path) -> list[Path]:
-    """Return the pipes and other irregular files in a worktree at which git would block."""
+    """Return the pipes and other irregular files at which git would block."""
     named = (Path(above, name) for above, _, names in os.walk(top) for name in _OPENED.intersection(names))
     return sorted(
         file for file in named if not (file.is_symlink() or file.is_file())

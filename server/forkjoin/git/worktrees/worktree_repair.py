@@ -23,9 +23,11 @@ def repair_git_folder(place: RegisteredWorktree, branch: str) -> list[str]:
         Warnings for the lead.
     """
     warnings: list[str] = []
-    ours = Path(place.common_dir, "refs", "heads", branch), Path(place.common_dir, "logs", "refs", "heads", branch)
-    strange = [*_find_strange(place.folder), *filter(is_irregular, ours)]
-    strange += [ours[1]] if ours[1].is_symlink() and ours[1] not in strange else []  # git would write where it leads
+    ref = Path(place.common_dir, "refs", "heads", branch)
+    reflog = Path(place.common_dir, "logs", "refs", "heads", branch)
+    strange = [*_find_strange(place.folder), *filter(is_irregular, (ref, reflog))]
+    if reflog.is_symlink() and reflog not in strange:  # git would write to the symlink's target
+        strange.append(reflog)
     for file in strange:
         delete_path(file)
     if strange:
@@ -38,14 +40,14 @@ def repair_git_folder(place: RegisteredWorktree, branch: str) -> list[str]:
         warnings.append("The agent pointed the git folder of its worktree to another repository. This was repaired.")
     head = place.folder / "HEAD"
     if not head.is_symlink() and not _HEAD.fullmatch(read_regular(head, 4096) or b""):
-        in_a_table = Path(place.common_dir, "reftable").is_dir()
-        _put(head, "ref: refs/heads/.invalid" if in_a_table else f"ref: refs/heads/{branch}")
-        warnings.append("HEAD of the agent's worktree was damaged. It points to the agent's branch again.")
+        has_reftable = Path(place.common_dir, "reftable").is_dir()
+        _put(head, "ref: refs/heads/.invalid" if has_reftable else f"ref: refs/heads/{branch}")
+        warnings.append("HEAD of the agent's worktree was damaged. HEAD points to the agent's branch again.")
     return warnings
 
 
 def _find_strange(top: Path) -> list[Path]:
-    """Return pipes, sockets, devices, unexpected symlinks and huge files in a worktree's git folder."""
+    """Return pipes, sockets, devices, unexpected symlinks and huge files in a folder."""
     found: list[Path] = []
     for above, folders, files in os.walk(top):
         is_module = MODULES in Path(above).relative_to(top).parts
