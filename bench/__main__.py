@@ -1,4 +1,7 @@
-"""The figures of docs/performance.md: `make bench`. Both sides take turns in one run; the ratios are what counts."""
+"""The first figures of docs/performance.md, by `make bench`.
+
+Both sides take turns in one run, so that their ratio holds on a busy machine, too.
+"""
 
 import os
 import statistics
@@ -16,8 +19,8 @@ BARE = [sys.executable, str(Path(__file__).with_name("bare_server.py"))]
 ROUNDS = 9
 
 
-class Place:
-    """A folder with a repository and a home of forkjoin's own."""
+class Sandbox:
+    """A folder with a repository and a separate forkjoin home."""
 
     def __init__(self, folder: Path) -> None:
         self.repository = folder / "repository"
@@ -29,7 +32,7 @@ class Place:
             f'default_agent = "sh"\n[limits]\nmax_running = 5\nmax_load = 1000\n{program}'
         )
         self.environment = {**os.environ, "FORKJOIN_HOME": str(home), "CLAUDE_PROJECT_DIR": str(self.repository)}
-        for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "initial"]):
             author = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
             subprocess.run(["git", *author, *command], cwd=self.repository, check=True)
 
@@ -44,44 +47,50 @@ class Place:
         subprocess.run(argv, env=self.environment, cwd=self.repository, check=True, stdout=subprocess.DEVNULL)
 
 
-def until_tools_are_listed(start: Callable[[], Stdio]) -> float:
-    """Milliseconds from starting a server until it has listed its tools."""
+def measure_tool_listing_ms(start: Callable[[], Stdio]) -> float:
+    """Return the milliseconds from a server's start until its list of tools."""
     with start() as server:
         server.ask("tools/list", {})
         return (time.perf_counter() - server.began) * 1000
 
 
-def memory_of(pid: int) -> float:
-    """Megabytes of a process's own: what would be free if it went (Private_* of smaps_rollup)."""
+def private_memory_mb(pid: int) -> float:
+    """Return the megabytes that would become free if the process ended.
+
+    The source is Private_* of smaps_rollup.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
-def daemon_of(place: Place) -> int:
+def find_daemon(sandbox: Sandbox) -> int:
+    """Return the daemon's process id. Start the daemon if there is none."""
     argv = [sys.executable, "-m", "forkjoin", "daemon", "start"]
-    said = subprocess.run(argv, env=place.environment, cwd=place.repository, check=True, capture_output=True, text=True)
-    return int(said.stdout.partition("pid ")[2].partition(",")[0])
+    started = subprocess.run(
+        argv, env=sandbox.environment, cwd=sandbox.repository, check=True, capture_output=True, text=True
+    )
+    return int(started.stdout.partition("pid ")[2].partition(",")[0])
 
 
-def measure_start(place: Place) -> None:
+def measure_start(sandbox: Sandbox) -> None:
     cold: list[float] = []
     warm: list[float] = []
     bare: list[float] = []
     for _ in range(ROUNDS):
-        place.stop_daemon()
-        cold.append(until_tools_are_listed(place.relay))
-        bare.append(until_tools_are_listed(place.bare))
-        warm.append(until_tools_are_listed(place.relay))
+        sandbox.stop_daemon()
+        cold.append(measure_tool_listing_ms(sandbox.relay))
+        bare.append(measure_tool_listing_ms(sandbox.bare))
+        warm.append(measure_tool_listing_ms(sandbox.relay))
     print(f"start until tools are listed, ms (median of {ROUNDS}, minimum, maximum)")
     for name, times in (("bare mcp server", bare), ("forkjoin, cold", cold), ("forkjoin, daemon running", warm)):
         ratio = statistics.median(t / b for t, b in zip(times, bare, strict=True))
         print(f"  {name:26} {statistics.median(times):7.0f} {min(times):7.0f} {max(times):7.0f}   x {ratio:.2f}")
 
 
-def measure_spawn(place: Place) -> None:
-    """100 agents in one call, and then their whole way."""
-    place.stop_daemon()
-    with place.relay() as lead:
+def measure_spawn(sandbox: Sandbox) -> None:
+    """Measure the time until 100 agents are spawned, and until all have ended."""
+    sandbox.stop_daemon()
+    with sandbox.relay() as lead:
         began = time.perf_counter()
         agents = [{"task": f"echo {n} > {n}.txt", "name": f"n{n}"} for n in range(100)]
         lead.call("spawn_agents", agents=agents)
@@ -92,47 +101,47 @@ def measure_spawn(place: Place) -> None:
     print(f"\nspawn_agents with 100: answered in {milliseconds:.0f} ms; all ended after {ended - began:.1f} s")
 
 
-def measure_memory(place: Place) -> None:
-    with place.relay() as lead, place.bare() as bare:
+def measure_memory(sandbox: Sandbox) -> None:
+    with sandbox.relay() as lead, sandbox.bare() as bare:
         lead.call("spawn_agents", agents=[{"task": "sleep 60", "name": f"idle{n}"} for n in range(5)])
-        while lead.call("get_status")["running"] < 5 or len(shims_of(place)) < 5:
+        while lead.call("get_status")["running"] < 5 or len(find_shims(sandbox)) < 5:
             time.sleep(0.05)
         bare.call("echo", text="warm")
-        shims = statistics.median(memory_of(pid) for pid in shims_of(place))
+        shims = statistics.median(private_memory_mb(pid) for pid in find_shims(sandbox))
         rows = {
-            "bare mcp server": memory_of(bare.process.pid),
-            "relay": memory_of(lead.process.pid),
-            "daemon": memory_of(daemon_of(place)),
+            "bare mcp server": private_memory_mb(bare.process.pid),
+            "relay": private_memory_mb(lead.process.pid),
+            "daemon": private_memory_mb(find_daemon(sandbox)),
             "shim": shims,
         }
-    print("\nmemory of its own, MB")
+    print("\nprivate memory, MB")
     for name, megabytes in rows.items():
         print(f"  {name:26} {megabytes:7.1f}")
 
 
-def shims_of(place: Place) -> list[int]:
-    home = place.environment["FORKJOIN_HOME"].encode()
+def find_shims(sandbox: Sandbox) -> list[int]:
+    home = sandbox.environment["FORKJOIN_HOME"].encode()
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                words = (entry / "cmdline").read_bytes()
+                command_line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"shim.py" in words and home in words:
+            if b"shim.py" in command_line and home in command_line:
                 found.append(int(entry.name))
     return found
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder:
-        place = Place(Path(folder))
+        sandbox = Sandbox(Path(folder))
         try:
-            measure_start(place)
-            measure_spawn(place)
-            measure_memory(place)
+            measure_start(sandbox)
+            measure_spawn(sandbox)
+            measure_memory(sandbox)
         finally:
-            place.stop_daemon()
+            sandbox.stop_daemon()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a user would write without forkjoin: a bare MCP server of one tool."""
+"""The smallest MCP server, with one tool, for comparison with forkjoin."""
 
 from mcp.server import MCPServer
 
@@ -7,7 +7,7 @@ server = MCPServer("bare")
 
 @server.tool()
 async def echo(text: str) -> str:
-    """Give the text back."""
+    """Return the text."""
     return text
 
 

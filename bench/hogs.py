@@ -1,7 +1,7 @@
-"""How long an agent's work takes beside one that takes too much, for each limit, by cgroups and under the watchdog.
+"""The slowdown of an agent next to a greedy agent, for each limit, with cgroups and with the watchdog.
 
-`python -m bench.hogs`. A hog that was ended by its limit is started anew until the work is done, so that it is always
-there. The limits are small, since the machine may be others' too.
+Run it with `python -m bench.hogs`. Whenever its limit ends the greedy agent, it is started again, so that it runs all
+the time. The limits are low, because others may use the machine, too.
 """
 
 import os
@@ -26,7 +26,7 @@ from forkjoin.process.local_executor import LocalExecutor
 ROUNDS = 3
 CORES = os.cpu_count() or 1
 
-#: Some seconds of what agents do: computing, allocating, and small files.
+#: Some seconds of typical work: computing, allocating memory, and writing small files.
 WORK = """
 import hashlib, os
 for turn in range(30):
@@ -39,6 +39,8 @@ for turn in range(30):
 
 @dataclass(frozen=True)
 class Hog:
+    """A greedy agent, and the limits that end it."""
+
     name: str
     script: str
     limits: TreeLimits
@@ -71,7 +73,7 @@ HOGS = (
 
 
 class Runs:
-    """Attempts in a folder of their own."""
+    """Attempts in one temporary folder."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "attempts").mkdir(mode=0o700)
@@ -88,7 +90,7 @@ class Runs:
         return AttemptSpec(f"a{self.count}-1", argv, str(cwd), environment, timeout_s=timeout_s, limits=limits)
 
     async def work(self) -> float:
-        """Seconds that the work takes."""
+        """Return the seconds that the work takes."""
         spec = self.spec(WORK, TreeLimits(memory=2_000_000_000, processes=200))
         began = time.perf_counter()
         await self.executor.submit(spec)
@@ -96,8 +98,11 @@ class Runs:
         assert outcome.ok, outcome
         return time.perf_counter() - began
 
-    async def beside(self, hog: Hog, ends: list[str]) -> float:
-        """The same, beside the hog, whose ends are noted."""
+    async def work_next_to(self, hog: Hog, ends: list[str]) -> float:
+        """Return the seconds that the work takes next to the hog.
+
+        The outcomes of the hog are appended to `ends`.
+        """
         running: list[str] = []
         took = 0.0
         async with anyio.create_task_group() as tasks:
@@ -123,19 +128,19 @@ async def measure(folder: Path, hogs: Sequence[Hog]) -> None:
         ends: list[str] = []
         for _ in range(ROUNDS):
             alone = await runs.work()
-            ratios.append(await runs.beside(hog, ends) / alone)
-        told = f"{len(ends)} times {ends[0]}" if ends else "not within that time"
+            ratios.append(await runs.work_next_to(hog, ends) / alone)
+        outcome = f"{len(ends)} times {ends[0]}" if ends else "not within that time"
         shown = " ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
-        print(f"  {hog.name:22} x {statistics.median(ratios):.2f}  ({shown}); ended: {told}", flush=True)
+        print(f"  {hog.name:22} x {statistics.median(ratios):.2f}  ({shown}); ended: {outcome}", flush=True)
 
 
 def main() -> None:
-    none: list[CgroupRoot] = []
-    for tier, bases in (("cgroups", attempt_cgroups.find_cgroup_roots()), ("the watchdog", none)):
-        print(f"{tier}: {'; '.join(map(str, bases)) or 'none'}")
+    no_roots: list[CgroupRoot] = []
+    for tier, roots in (("cgroups", attempt_cgroups.find_cgroup_roots()), ("the watchdog", no_roots)):
+        print(f"{tier}: {'; '.join(map(str, roots)) or 'none'}")
         with (
             tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder,
-            mock.patch.object(attempt_cgroups, "find_cgroup_roots", partial(list[CgroupRoot], bases)),
+            mock.patch.object(attempt_cgroups, "find_cgroup_roots", partial(list[CgroupRoot], roots)),
         ):
             held = file_lock.take(Path(folder) / "daemon.lock")  # no shim starts a daemon
             assert held is not None

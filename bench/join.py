@@ -1,12 +1,12 @@
-"""How long it takes to join a hundred branches, and in how many runs of verify, beside git's own ways.
+"""The time and the runs of verify for merging a hundred branches, by forkjoin and by git alone.
 
-`python -m bench.join`; a word after it chooses the cases with that in their names (`apart`). The same branches are
-joined three ways, in a repository of 500 files of 300 lines each:
+Run it with `python -m bench.join [WORD…]`. Words select the cases whose names contain them, e.g. `apart`. The same
+branches are merged in three ways, in a repository of 500 files of 300 lines each:
 
-- forkjoin: one landing, from the moment it is recorded until it is answered, its checkout moved.
-- one by one: `git merge` for each branch, in a checkout; after each, verify where there is one, and a reset where it
-  fails or conflicts, as a careful script does.
-- octopus: one `git merge` of all, then verify. It is all or nothing.
+- forkjoin: one merge job, from its record to its answer. The checkout is updated, too.
+- one by one: `git merge` for each branch, in a checkout, then verify. A conflict or a failed verify is reset, as a
+  careful script does.
+- octopus: one `git merge` of all branches, then verify. Either all branches are merged or none.
 """
 
 import subprocess
@@ -33,25 +33,27 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Case:
+    """A set of branches to merge."""
+
     name: str
     branches: int
-    change: Callable[[int], tuple[int, int]]  #: the file and the line that a branch changes
+    change: Callable[[int], tuple[int, int]]  #: returns the file and the line that a branch changes
     verify: bool = True
-    bad: frozenset[int] = frozenset()  #: those that break verify
+    bad: frozenset[int] = frozenset()  #: branches that fail verify
 
 
 def apart(branch: int) -> tuple[int, int]:
-    """A file of its own."""
+    """Change a different file in each branch."""
     return branch, 5
 
 
 def together(branch: int) -> tuple[int, int]:
-    """A line of its own, in one of five files."""
+    """Change a different line in each branch, in one of five files."""
     return branch % 5, branch // 5 * 3
 
 
 def ten_conflict(branch: int) -> tuple[int, int]:
-    """As `apart`, but the last ten change what the first ten have changed."""
+    """Change the same lines in the last ten branches as in the first ten."""
     return (branch - 90, 5) if branch >= 90 else (branch, 5)
 
 
@@ -64,8 +66,8 @@ CASES = (
 )
 
 
-class Place:
-    """A repository with these branches, and a home."""
+class MergeSetup:
+    """A repository with the branches of a case, and a forkjoin home."""
 
     def __init__(self, folder: Path, case: Case) -> None:
         self.folder, self.case = folder, case
@@ -90,22 +92,22 @@ class Place:
     def names(self) -> list[str]:
         return [f"b{branch}" for branch in range(self.case.branches)]
 
-    def verifies(self) -> bool:
+    def passes_verify(self) -> bool:
         return self.verify is None or not subprocess.run(["sh", "-c", self.verify], cwd=self.repository).returncode
 
-    def verified(self) -> int:
+    def verify_runs(self) -> int:
         return len(self.runs.read_text().split()) if self.runs.exists() else 0
 
 
 def _history(case: Case) -> Sequence[bytes]:
-    who = b"committer bench <bench@localhost> 1000000000 +0000\n"
+    committer = b"committer bench <bench@localhost> 1000000000 +0000\n"
     texts = [[f"file {number}, line {line}\n" for line in range(LINES)] for number in range(FILES)]
-    parts = [b"commit refs/heads/main\nmark :1\n", who, _data("base")]
+    parts = [b"commit refs/heads/main\nmark :1\n", committer, _data("base")]
     parts += [_file(f"d{number % 20}/f{number}", "".join(text)) for number, text in enumerate(texts)]
     for branch in range(case.branches):
         number, line = case.change(branch)
         text = [*texts[number][:line], f"changed by {branch}\n", *texts[number][line + 1 :]]
-        parts += [b"commit refs/heads/b%d\n" % branch, who, _data(f"work {branch}"), b"from :1\n"]
+        parts += [b"commit refs/heads/b%d\n" % branch, committer, _data(f"work {branch}"), b"from :1\n"]
         parts += [_file(f"d{number % 20}/f{number}", "".join(text)), _file(f"new/n{branch}", "x\n")]
         parts += [_file("bad", "x\n")] if branch in case.bad else []
     return parts
@@ -119,64 +121,64 @@ def _file(name: str, text: str) -> bytes:
     return b"M 100644 inline %s\n%s" % (name.encode(), _data(text))
 
 
-# -- three ways
+# -- the three ways
 
 
-def join_with_forkjoin(place: Place) -> tuple[float, int]:
-    """Seconds, and how many landed."""
-    return anyio.run(_join, place)
+def merge_with_forkjoin(setup: MergeSetup) -> tuple[float, int]:
+    """Return the seconds, and the number of merged branches."""
+    return anyio.run(_merge, setup)
 
 
-async def _join(place: Place) -> tuple[float, int]:
-    async with open_daemon(place.home) as reconciler:
-        base = place.git("rev-parse", "main")
-        agents = await record_branches(reconciler.store, place.repository, place.names(), base)
+async def _merge(setup: MergeSetup) -> tuple[float, int]:
+    async with open_daemon(setup.home) as reconciler:
+        base = setup.git("rev-parse", "main")
+        agents = await record_branches(reconciler.store, setup.repository, setup.names(), base)
         began = time.perf_counter()
-        new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", place.verify, False, "")
-        landing = await reconciler.store.merges.add(new, Call("", ""))
-        landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, landing.number)
-        return time.perf_counter() - began, len(landed.merged)
+        new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", setup.verify, False, "")
+        job = await reconciler.store.merges.add(new, Call("", ""))
+        ended = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, job.number)
+        return time.perf_counter() - began, len(ended.merged)
 
 
-def join_one_by_one(place: Place) -> tuple[float, int]:
-    began, landed = time.perf_counter(), 0
-    for name in place.names():
-        before = place.git("rev-parse", "HEAD")
-        place.git("merge", "-q", "--no-ff", "--no-edit", name, check=False)
-        if place.git("ls-files", "--unmerged") or not place.verifies():
-            place.git("reset", "-q", "--hard", before)
+def merge_one_by_one(setup: MergeSetup) -> tuple[float, int]:
+    began, merged = time.perf_counter(), 0
+    for name in setup.names():
+        before = setup.git("rev-parse", "HEAD")
+        setup.git("merge", "-q", "--no-ff", "--no-edit", name, check=False)
+        if setup.git("ls-files", "--unmerged") or not setup.passes_verify():
+            setup.git("reset", "-q", "--hard", before)
         else:
-            landed += 1
-    return time.perf_counter() - began, landed
+            merged += 1
+    return time.perf_counter() - began, merged
 
 
-def join_as_octopus(place: Place) -> tuple[float, int]:
-    before, began = place.git("rev-parse", "HEAD"), time.perf_counter()
-    place.git("merge", "-q", "--no-edit", *place.names(), check=False)
-    if place.git("rev-parse", "HEAD") == before or not place.verifies():
-        place.git("reset", "-q", "--hard", before)
+def merge_as_octopus(setup: MergeSetup) -> tuple[float, int]:
+    before, began = setup.git("rev-parse", "HEAD"), time.perf_counter()
+    setup.git("merge", "-q", "--no-edit", *setup.names(), check=False)
+    if setup.git("rev-parse", "HEAD") == before or not setup.passes_verify():
+        setup.git("reset", "-q", "--hard", before)
         return time.perf_counter() - began, 0
-    return time.perf_counter() - began, place.case.branches
+    return time.perf_counter() - began, setup.case.branches
 
 
-WAYS = {"forkjoin": join_with_forkjoin, "one by one": join_one_by_one, "octopus": join_as_octopus}
+WAYS = {"forkjoin": merge_with_forkjoin, "one by one": merge_one_by_one, "octopus": merge_as_octopus}
 
 
 def main() -> None:
     for case in (case for case in CASES if all(word in case.name for word in sys.argv[1:])):
         took: dict[str, list[float]] = {way: [] for way in WAYS}
-        told: dict[str, str] = {}
+        summaries: dict[str, str] = {}
         for _ in range(ROUNDS):
-            for way, join in WAYS.items():
+            for way, merge in WAYS.items():
                 with tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder:
-                    place = Place(Path(folder) / "place", case)
-                    seconds, landed = join(place)
+                    setup = MergeSetup(Path(folder) / "setup", case)
+                    seconds, merged = merge(setup)
                     took[way].append(seconds)
-                    told[way] = f"{landed} landed, {place.verified()} runs of verify"
+                    summaries[way] = f"{merged} merged, {setup.verify_runs()} runs of verify"
         base = sorted(took["one by one"])[ROUNDS // 2]
         for way in WAYS:
             median = sorted(took[way])[ROUNDS // 2]
-            print(f"{case.name:40}{way:12}{median:8.2f} s  {median / base:6.3f}  {told[way]}", flush=True)
+            print(f"{case.name:40}{way:12}{median:8.2f} s  {median / base:6.3f}  {summaries[way]}", flush=True)
 
 
 if __name__ == "__main__":

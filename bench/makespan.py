@@ -1,14 +1,14 @@
-"""How long recorded loads take: forkjoin's scheduler, on a fake clock, beside plain pools, and the least possible.
+"""The durations of recorded loads under forkjoin's scheduler, a thread pool and waves, on a fake clock.
 
-`python -m bench.makespan`. A load in `bench/loads/` says how it was recorded. Three ways to run it, so many at once:
+Run it with `python -m bench.makespan`. Each load in `bench/loads/` says how it was recorded. A load is run in three
+ways, with the same number of tasks at once:
 
-- forkjoin: all are spawned at once; nothing but the tasks themselves takes time.
-- a pool of as many threads takes tasks first in, first out; a task is submitted once those have ended that it comes
-  after, and waits in its thread for a lock where it wants something to itself.
-- waves: what a script does that starts, in such a pool, all whose predecessors are in earlier waves, and waits for all.
+- forkjoin: all agents are spawned at once. Only the tasks take time.
+- pool: threads take tasks first in, first out. A task is submitted once its dependencies have ended. A task with a key
+  waits for a lock in its thread.
+- waves: a wave has all tasks whose dependencies are in earlier waves. A pool runs each wave after the one before.
 
-No way can be faster than the longest chain of tasks, all tasks spread evenly, or all that want the same thing to
-themselves.
+The lower bound is the longest of: the longest chain of tasks, all work spread evenly, and all tasks with the same key.
 """
 
 import heapq
@@ -34,14 +34,14 @@ class Task:
     """A task of a load."""
 
     name: str
-    s: float  #: seconds that it takes
+    s: float  #: duration in seconds
     lead: str = "lead"
     after: Sequence[str] = ()
     exclusive: str | None = None
 
 
 def read_load(file: Path) -> list[Task]:
-    """The tasks, each behind those that it comes after."""
+    """Return the tasks of a load. Each task comes after its dependencies."""
     return [Task(**task) for task in json.loads(file.read_text())["tasks"]]
 
 
@@ -63,7 +63,7 @@ def run_forkjoin(tasks: Sequence[Task], width: int) -> float:
 def run_pool(tasks: Sequence[Task], width: int) -> float:
     awaited = {task.name: {*task.after} for task in tasks}
     submitted = deque(task for task in tasks if not task.after)
-    unlocked = defaultdict[str | None, float](float)  #: when each lock is free
+    unlocked = defaultdict[str | None, float](float)  #: by key: when its lock is free
     running: list[tuple[float, str]] = []
     now = 0.0
     while submitted or running:
@@ -83,11 +83,11 @@ def run_pool(tasks: Sequence[Task], width: int) -> float:
 
 
 def run_waves(tasks: Sequence[Task], width: int) -> float:
-    return sum(run_pool(wave, width) for wave in waves_of(tasks))
+    return sum(run_pool(wave, width) for wave in split_into_waves(tasks))
 
 
-def waves_of(tasks: Sequence[Task]) -> Iterator[list[Task]]:
-    """Tasks whose predecessors are all in earlier waves, as if those had none."""
+def split_into_waves(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """Yield each wave: the tasks whose dependencies are all in earlier waves."""
     wave: dict[str, int] = {}
     for task in tasks:
         wave[task.name] = max((wave[name] + 1 for name in task.after), default=0)
@@ -95,7 +95,7 @@ def waves_of(tasks: Sequence[Task]) -> Iterator[list[Task]]:
         yield [Task(task.name, task.s, exclusive=task.exclusive) for task in tasks if wave[task.name] == number]
 
 
-def least(tasks: Sequence[Task], width: int) -> float:
+def lower_bound(tasks: Sequence[Task], width: int) -> float:
     ends: dict[str, float] = {}
     alone = dict.fromkeys((task.exclusive for task in tasks if task.exclusive), 0.0)
     for task in tasks:
@@ -106,14 +106,14 @@ def least(tasks: Sequence[Task], width: int) -> float:
 
 
 def main() -> None:
-    print(f"{'load':10} tasks at once {'least, s':>10} {'forkjoin':>16} {'pool':>16} {'waves':>16}")
+    print(f"{'load':10} tasks at once {'bound, s':>10} {'forkjoin':>16} {'pool':>16} {'waves':>16}")
     for file in sorted(LOADS.glob("*.json")):
         tasks = read_load(file)
         for width in WIDTHS:
-            bound = least(tasks, width)
+            bound = lower_bound(tasks, width)
             took = (run(tasks, width) for run in (run_forkjoin, run_pool, run_waves))
-            told = " ".join(f"{s:9.1f} x {s / bound:.2f}" for s in took)
-            print(f"{file.stem:10} {len(tasks):5} {width:7} {bound:10.1f} {told}")
+            columns = " ".join(f"{s:9.1f} x {s / bound:.2f}" for s in took)
+            print(f"{file.stem:10} {len(tasks):5} {width:7} {bound:10.1f} {columns}")
 
 
 if __name__ == "__main__":

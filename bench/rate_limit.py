@@ -1,7 +1,7 @@
-"""Twelve real claudes on one account whose API refuses: through forkjoin, and from a plain thread pool beside it.
+"""Twelve real claudes on one account with a rate limit, run by forkjoin and by a thread pool.
 
-`python -m bench.rate_limit`. The API (scripted, on loopback) takes so many calls a second and answers the rest with 429
-and retry-after, is overloaded now and then, and in midst says that the limit of use is reached, with its reset.
+Run it with `python -m bench.rate_limit`. A scripted API on loopback accepts `CALLS_PER_SECOND` calls per second. It
+answers further calls with 429 and retry-after, is sometimes overloaded, and once reports a usage limit with its reset.
 """
 
 import collections
@@ -25,12 +25,12 @@ from support.fakes.script import ApiError, Asked, Block, Text, ToolUse
 from bench.stdio import Stdio
 
 AGENTS = 12
-CALLS = 5  #: of each, the last of which is its report
-A_SECOND = 2  #: calls that the API takes
+CALLS = 5  #: model calls of each agent, including its report
+CALLS_PER_SECOND = 2  #: accepted by the API
 WINDOW_S = 2.0
 THINKS_S = 1.0
 OVERLOADED_EVERY = 17
-LIMIT_AFTER = 40  #: calls, until the limit of use is reached
+LIMIT_AFTER = 40  #: answered calls before the usage limit is reached
 RESET_S = 20.0
 
 CONFIG = """
@@ -47,7 +47,7 @@ environment = { CLAUDE_CODE_OAUTH_TOKEN = "x", CLAUDE_CODE_DISABLE_NONESSENTIAL_
 
 @dataclass
 class Account:
-    """What the API takes, and what it has counted."""
+    """The rate limits of the scripted API, and its counts of calls."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     taken: collections.deque[float] = field(default_factory=collections.deque[float])
@@ -61,9 +61,9 @@ class Account:
             kind = self.judge(now)
             self.counted[kind] += 1
             self.times.append((now, kind))
-        if kind == "limit of use":
+        if kind == "usage limit":
             assert self.reset
-            raise ApiError(429, "rate_limit_error", "You have hit your limit", _limit_of_use(self.reset))
+            raise ApiError(429, "rate_limit_error", "You have hit your limit", _usage_limit(self.reset))
         if kind == "429":
             raise ApiError(429, "rate_limit_error", "Too many requests", {"retry-after": f"{WINDOW_S:.0f}"})
         if kind == "overloaded":
@@ -75,27 +75,31 @@ class Account:
         return [ToolUse("Bash", {"command": f"echo {done} >> work.txt", "description": "work"})]
 
     def judge(self, now: float) -> str:
+        """Return the kind of answer to a call at this time."""
         while self.taken and self.taken[0] < now - WINDOW_S:
             self.taken.popleft()
         if self.reset is None and self.counted["answered"] >= LIMIT_AFTER:
             self.reset = now + RESET_S
         if self.reset and now < self.reset:
-            return "limit of use"
-        if len(self.taken) >= A_SECOND * WINDOW_S:
+            return "usage limit"
+        if len(self.taken) >= CALLS_PER_SECOND * WINDOW_S:
             return "429"
         self.taken.append(now)
         return "answered" if sum(self.counted.values()) % OVERLOADED_EVERY else "overloaded"
 
     def rates(self) -> tuple[float, float]:
-        """Calls a second until the first refusal, and from two windows after it until the limit of use."""
+        """Return the calls per second before and after the first refusal.
+
+        The second rate is from two windows after the refusal until the usage limit.
+        """
         first = next(at for at, kind in self.times if kind == "429")
-        until = next((at for at, kind in self.times if kind == "limit of use"), self.times[-1][0])
+        until = next((at for at, kind in self.times if kind == "usage limit"), self.times[-1][0])
         before = [at for at, _ in self.times if first - WINDOW_S < at <= first]
         after = [at for at, _ in self.times if first + 2 * WINDOW_S < at < until]
         return len(before) / WINDOW_S, len(after) / max(WINDOW_S, until - first - 2 * WINDOW_S)
 
 
-def _limit_of_use(reset: float) -> dict[str, str]:
+def _usage_limit(reset: float) -> dict[str, str]:
     return {
         "anthropic-ratelimit-unified-status": "rejected",
         "anthropic-ratelimit-unified-reset": str(int(reset) + 1),
@@ -135,7 +139,7 @@ def make_repository(folder: Path, variables: dict[str, str]) -> Path:
     return repository
 
 
-def through_forkjoin(folder: Path, api: MessagesApi) -> collections.Counter[str]:
+def run_with_forkjoin(folder: Path, api: MessagesApi) -> collections.Counter[str]:
     variables = environment(folder, api)
     home = folder / "home"
     home.mkdir(mode=0o700)
@@ -152,7 +156,7 @@ def through_forkjoin(folder: Path, api: MessagesApi) -> collections.Counter[str]
         subprocess.run(stop, env=variables, cwd=repository, check=True, stdout=subprocess.DEVNULL)
 
 
-def from_a_pool(folder: Path, api: MessagesApi) -> collections.Counter[str]:
+def run_in_pool(folder: Path, api: MessagesApi) -> collections.Counter[str]:
     variables = environment(folder, api) | {"CLAUDE_CODE_OAUTH_TOKEN": "x"}
     repository = make_repository(folder, variables)
 
@@ -160,7 +164,7 @@ def from_a_pool(folder: Path, api: MessagesApi) -> collections.Counter[str]:
         worktree = str(folder / f"worktree-{number}")
         argv = ["git", "worktree", "add", "--detach", "-q", worktree]
         while subprocess.run(argv, cwd=repository, env=variables, check=False, capture_output=True).returncode:
-            time.sleep(0.1)  # it races with the others
+            time.sleep(0.1)  # parallel git worktree commands can fail
         claude = ["claude", "-p", f"Do the work number {number}.", "--permission-mode", "acceptEdits"]
         done = subprocess.run(
             [*claude, "--allowedTools", "Bash"],
@@ -177,8 +181,8 @@ def from_a_pool(folder: Path, api: MessagesApi) -> collections.Counter[str]:
 
 
 def main() -> None:
-    print(f"{AGENTS} claudes, {CALLS} calls each; the API takes {A_SECOND} calls a second")
-    for name, way in (("through forkjoin", through_forkjoin), ("from a thread pool", from_a_pool)):
+    print(f"{AGENTS} claudes, {CALLS} calls each; the API accepts {CALLS_PER_SECOND} calls a second")
+    for name, way in (("through forkjoin", run_with_forkjoin), ("from a thread pool", run_in_pool)):
         with tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder, serve() as api:
             account = Account()
             api.script = account.answer

@@ -1,4 +1,4 @@
-"""How long the command line takes with many agents recorded: `python -m bench.records [10 10000 …]`."""
+"""The duration of commands when many agents are recorded: `python -m bench.records [10 10000 …]`."""
 
 import statistics
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forkjoin.core.paths import Home
 
-from bench.__main__ import Place
+from bench.__main__ import Sandbox
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.records import multiply
@@ -26,28 +26,28 @@ COMMANDS = (
 )
 
 
-def run(place: Place, *command: str) -> float:
-    """Seconds that a command takes."""
+def run(sandbox: Sandbox, *command: str) -> float:
+    """Return the seconds that a command takes."""
     began = time.perf_counter()
     argv = [sys.executable, "-m", "forkjoin", *command]
-    subprocess.run(argv, env=place.environment, cwd=place.repository, check=False, capture_output=True)
+    subprocess.run(argv, env=sandbox.environment, cwd=sandbox.repository, check=False, capture_output=True)
     return time.perf_counter() - began
 
 
 def measure(count: int) -> None:
     with tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder:
-        place = Place(Path(folder))
+        sandbox = Sandbox(Path(folder))
         try:
-            run(place, "spawn", "true", "--name", "agent-1")
-            run(place, "wait")
-            place.stop_daemon()
-            multiply(Home(Path(place.environment["FORKJOIN_HOME"]), Path()).records, count)
-            run(place, "daemon", "start")
+            run(sandbox, "spawn", "true", "--name", "agent-1")
+            run(sandbox, "wait")
+            sandbox.stop_daemon()
+            multiply(Home(Path(sandbox.environment["FORKJOIN_HOME"]), Path()).records, count)
+            run(sandbox, "daemon", "start")
             for command in COMMANDS:
-                times = [run(place, *command) for _ in range(ROUNDS)]
+                times = [run(sandbox, *command) for _ in range(ROUNDS)]
                 print(f"{count:7} {' '.join(command):30} {statistics.median(times):7.2f} s")
         finally:
-            place.stop_daemon()
+            sandbox.stop_daemon()
 
 
 if __name__ == "__main__":

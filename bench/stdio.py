@@ -1,4 +1,4 @@
-"""An MCP client of a few lines, so that what is measured is the server alone."""
+"""A minimal MCP client, so that a measurement contains almost nothing but the server."""
 
 import json
 import subprocess
@@ -8,7 +8,11 @@ from typing import Any
 
 
 class Stdio:
-    """A server process and its pipes; `began` is when it was started."""
+    """A server process and its pipes.
+
+    Attributes:
+        began: When the process was started, by `time.perf_counter`.
+    """
 
     def __init__(self, argv: list[str], environment: dict[str, str], folder: Path) -> None:
         self.began = time.perf_counter()
@@ -18,8 +22,12 @@ class Stdio:
         self._number = 0
 
     def __enter__(self) -> "Stdio":
-        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}}
-        self.ask("initialize", hello)
+        parameters = {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "bench", "version": "0"},
+        }
+        self.ask("initialize", parameters)
         self._send({"method": "notifications/initialized"})
         return self
 
@@ -31,7 +39,7 @@ class Stdio:
         self.process.stdout.close()
 
     def ask(self, method: str, params: dict[str, Any]) -> Any:
-        """The result of a request."""
+        """Send a request. Return its result."""
         self._number += 1
         self._send({"id": self._number, "method": method, "params": params})
         assert self.process.stdout
@@ -39,7 +47,7 @@ class Stdio:
             answer = json.loads(line)
             if answer.get("id") == self._number:
                 return answer["result"]
-        raise RuntimeError("the server has left")
+        raise RuntimeError("the server closed its stdout before it answered")
 
     def call(self, tool: str, **arguments: Any) -> Any:
         result = self.ask("tools/call", {"name": tool, "arguments": arguments})
