@@ -1,4 +1,4 @@
-"""The reconciler: what could not be done is tried again, whether or not anything else happens."""
+"""The retries of the reconciler, which need no other event."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from forkjoin.services import Services
 from support.harness import open_lead_in_memory
 
 
-async def test_a_stop_that_failed_is_tried_again_though_nothing_else_happens(
+async def test_a_failed_stop_is_tried_again_without_another_event(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    troubles = [OSError("no process can be looked at now")]
+    errors = [OSError("processes can't be listed")]
 
     async def end(services: Services, agent: Agent) -> None:
-        if troubles:
-            raise troubles.pop()
+        if errors:
+            raise errors.pop()
         await end_processes(services, agent)
 
     monkeypatch.setattr(process_control, "end_processes", end)
@@ -26,4 +26,4 @@ async def test_a_stop_that_failed_is_tried_again_though_nothing_else_happens(
         (agent,) = await lead.spawn("sleep 1000")
         await lead.until(agent, state="running")
         stopped = await lead.call("stop_agents", ids=[agent])
-        assert [one["state"] for one in stopped["agents"]] == ["stopped"]
+        assert [row["state"] for row in stopped["agents"]] == ["stopped"]

@@ -67,10 +67,10 @@ def test_memory_that_becomes_free_is_reserved_for_the_first_agent_that_does_not_
 
 def test_agents_before_the_one_that_does_not_fit_start_and_so_do_frozen_agents_behind_it() -> None:
     urgent = make_agent(5, account="claude", agent="claude", priority=1)
-    thawing = make_agent(6, state=State.PAUSED, account="claude", agent="claude", kind=PauseKind.FROZEN, lead="other")
+    frozen = make_agent(6, state=State.PAUSED, account="claude", agent="claude", kind=PauseKind.FROZEN, lead="other")
     others = [replace(at_work(number), lead="other") for number in (7, 8, 9)]  # so that the turn of a6 is the last
     machine = replace(CROWD, used_bytes=dict.fromkeys((1, 6, 7, 8, 9), GB))
-    assert decide_on(machine, *CROWDED, urgent, thawing, *others).start == (5, 6)
+    assert decide_on(machine, *CROWDED, urgent, frozen, *others).start == (5, 6)
 
 
 def test_an_agent_that_waits_for_something_other_than_memory_reserves_none() -> None:
@@ -93,12 +93,12 @@ def test_the_youngest_agent_is_ended_when_memory_is_short_and_no_other_before_th
     short = replace(MACHINE, free_bytes=GB // 4)
     agents = [at_work(1), at_work(2), at_work(3)]
     pause = decide_on(short, *agents).pause
-    assert [(number, one.kind) for number, one in pause.items()] == [(3, PauseKind.ENDING)]
+    assert [(number, paused.kind) for number, paused in pause.items()] == [(3, PauseKind.ENDING)]
     paused = change(agents[2], state=State.PAUSED, reason=PauseReason.MEMORY, not_before=NOW + 5)
     assert decide_on(short, *agents[:2], paused).pause == {}
     assert decide_on(short, *agents[:2], change(paused, not_before=NOW)).pause.keys() == {2}
     slow = change(paused, not_before=NOW, kind=PauseKind.ENDING)
-    assert decide_on(short, *agents[:2], slow).pause == {}, "its memory may yet come free"
+    assert decide_on(short, *agents[:2], slow).pause == {}, "memory of the first agent may still become free"
 
 
 def test_an_agent_gives_way_before_the_memory_limit_for_all_agents_is_reached() -> None:
@@ -111,7 +111,7 @@ def test_an_agent_gives_way_before_the_memory_limit_for_all_agents_is_reached() 
 
 def test_an_agent_that_can_not_be_resumed_is_frozen_when_memory_is_short() -> None:
     pause = decide_on(replace(MACHINE, free_bytes=GB // 4), at_work(1), at_work(2, account="")).pause
-    assert [(number, one.kind) for number, one in pause.items()] == [(2, PauseKind.FROZEN)]
+    assert [(number, paused.kind) for number, paused in pause.items()] == [(2, PauseKind.FROZEN)]
 
 
 def test_a_frozen_agent_that_can_be_resumed_is_ended_first_even_if_only_one_agent_is_at_work() -> None:
@@ -119,7 +119,7 @@ def test_a_frozen_agent_that_can_be_resumed_is_ended_first_even_if_only_one_agen
     frozen = [change(at_work(number, state=State.PAUSED), kind=PauseKind.FROZEN) for number in (1, 2)]
     frozen.append(change(at_work(3, account="", state=State.PAUSED), kind=PauseKind.FROZEN))
     decision = decide_on(short, *frozen, at_work(4))
-    assert [(number, one.kind) for number, one in decision.pause.items()] == [(2, PauseKind.ENDING)]
+    assert [(number, paused.kind) for number, paused in decision.pause.items()] == [(2, PauseKind.ENDING)]
     assert decide_on(MACHINE, *frozen, at_work(4)).decide_again_at < NOW + 60
 
 

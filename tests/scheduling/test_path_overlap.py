@@ -1,11 +1,11 @@
-"""Declared paths that meet."""
+"""The overlaps between the paths that agents declare."""
 
 import pytest
 from forkjoin.scheduling.path_overlap import find_overlaps
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("a.py", "a.py"),
         ("src/", "src/a.py"),
@@ -17,18 +17,18 @@ from forkjoin.scheduling.path_overlap import find_overlaps
         ("**", "docs/*.md"),
     ],
 )
-def test_these_meet(one: str, other: str) -> None:
-    assert find_overlaps({"x": [one], "y": [other]}) == [("x", "y", one)]
-    assert find_overlaps({"x": [other], "y": [one]}) == [("x", "y", other)]
+def test_overlapping_paths_are_found(first: str, second: str) -> None:
+    assert find_overlaps({"x": [first], "y": [second]}) == [("x", "y", first)]
+    assert find_overlaps({"x": [second], "y": [first]}) == [("x", "y", second)]
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("a.py", "b.py"), ("src", "source"), ("src/*.py", "docs/*.md"), ("src/*.py", "src/a.c")]
+    ("first", "second"), [("a.py", "b.py"), ("src", "source"), ("src/*.py", "docs/*.md"), ("src/*.py", "src/a.c")]
 )
-def test_these_do_not(one: str, other: str) -> None:
-    assert find_overlaps({"x": [one], "y": [other]}) == []
+def test_separate_paths_do_not_overlap(first: str, second: str) -> None:
+    assert find_overlaps({"x": [first], "y": [second]}) == []
 
 
-def test_each_pair_is_told_once_and_who_declares_nothing_meets_nobody() -> None:
+def test_each_pair_is_reported_once_and_an_agent_without_paths_has_no_overlap() -> None:
     declared = {"x": ["a", "b"], "y": ["b", "a"], "z": ["b"], "quiet": []}
     assert find_overlaps(declared) == [("x", "y", "a"), ("x", "z", "b"), ("y", "z", "b")]
