@@ -1,7 +1,7 @@
-"""What tests share: a repository, a home of forkjoin's own, and leads that speak to it.
+"""Fixtures of all tests: a git repository, a home folder of forkjoin, and leads that call its tools.
 
-The scripted agent program is `sh`: its task is a shell script, so a test says in one line what its agent does. No test
-touches the user's home or an agent's real API.
+The scripted agent program is `sh`. An agent's task is a shell script, so each test shows what its agents do. No test
+uses the home folder of the person who runs the tests, or a vendor's real API.
 """
 
 import os
@@ -33,17 +33,17 @@ command = ["sh"]
 """
 
 
-#: Each run tries the same examples, however slow the machine is; tests/support/fuzzing.py tries others.
+#: Every run tries the same examples, even on a slow machine. tests/support/fuzzing.py can try others.
 settings.register_profile(
     "the same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("the same")
 
-# Under `nohup make test &` SIGINT is ignored, and programs that the tests start would inherit that.
+# Under `nohup make test &` SIGINT is ignored, and the programs that tests start would inherit the ignored signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: The tests that take longest, by the beginnings of their ids. They start first, so that all workers end together.
+#: Prefixes of the ids of the slowest tests. These tests start first, so that all workers end at about the same time.
 SLOWEST = (
     "tests/e2e/test_refusals.py",
     "tests/e2e/test_budget.py",
@@ -99,9 +99,12 @@ def repository(tmp_path: Path, user: Path) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A home with the agent `sh`. At the end its daemon and agents are stopped, and no process may be left."""
+    """A home of forkjoin that configures the agent `sh`.
+
+    At the end the fixture stops the daemon and its agents. The test fails if a process of this home still runs.
+    """
     folder = tmp_path / "forkjoin"
-    folder.mkdir(mode=0o700, exist_ok=True)  # a test may have a disk there
+    folder.mkdir(mode=0o700, exist_ok=True)  # a test may have mounted a file system there
     (folder / "config.toml").write_text(CONFIG)
     monkeypatch.setenv("FORKJOIN_HOME", str(folder))
     found = find_home()
@@ -110,7 +113,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.chdir(tmp_path)
     give_up = time.monotonic() + 10
     while left := processes_of(folder):
-        if file_lock.is_held(found.daemon_lock):  # a shim that just ended may have started a daemon
+        if file_lock.is_held(found.daemon_lock):  # a shim that has just ended may have started a daemon
             with suppress(ForkjoinError):
                 daemon.stop(agents=True)
         if time.monotonic() > give_up:
@@ -120,7 +123,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 def processes_of(folder: Path) -> dict[int, str]:
-    """Return the other processes that have this folder in their command line or environment."""
+    """Return the processes that have this folder in their command line or environment.
+
+    This process and zombies are not included. The keys are pids, the values the beginnings of command lines.
+    """
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -137,7 +143,7 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 @pytest.fixture(params=["memory", "stdio"])
 async def any_lead(request: pytest.FixtureRequest, repository: Path, home: Home) -> AsyncIterator[Lead]:
-    """A lead in the repository, once in this process and once through the real relay and daemon."""
+    """A lead in the repository. The test runs twice: with a reconciler in this process, and with relay and daemon."""
     opened = open_lead(repository) if request.param == "stdio" else open_lead_in_memory(home, repository)
     async with opened as found:
         yield found
@@ -145,7 +151,7 @@ async def any_lead(request: pytest.FixtureRequest, repository: Path, home: Home)
 
 @pytest.fixture
 async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
-    """A lead in the repository, through the real relay."""
+    """A lead in the repository, connected through a real relay and daemon."""
     async with open_lead(repository) as found:
         yield found
 
@@ -160,14 +166,16 @@ async def in_process_reconciler(home: Home) -> AsyncIterator[Reconciler]:
 
 @pytest.fixture
 async def near_lead(repository: Path, in_process_reconciler: Reconciler) -> AsyncIterator[Lead]:
-    """A lead of that reconciler, which is quicker than one with relay and daemon."""
+    """A lead of the reconciler in this process. It starts faster than `lead`, which needs a relay and a daemon."""
     async with lead_of(in_process_reconciler, repository) as found:
         yield found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures that tests have measured."""
+    """Print the measurements that tests recorded as the property `figures`."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    told = [dict(report.user_properties).get("figures") for report in reports if isinstance(report, pytest.TestReport)]
-    for line in dict.fromkeys(line for line in told if line):
+    figures = [
+        dict(report.user_properties).get("figures") for report in reports if isinstance(report, pytest.TestReport)
+    ]
+    for line in dict.fromkeys(line for line in figures if line):
         terminalreporter.write_line(str(line))

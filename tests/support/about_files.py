@@ -1,4 +1,4 @@
-"""What stands in about.json of an agent's attempt, as it is written where the attempt is submitted."""
+"""The file about.json of an attempt, from which a lost record is restored."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,10 @@ from support.harness import git
 
 
 def write_about(home: Home, repository: Path, agent: dict[str, Any]) -> None:
-    """Write it for an agent as list_agents tells of it."""
+    """Write the about.json of an agent's first attempt.
+
+    `agent` is the agent's entry in the result of list_agents.
+    """
     (folder,) = home.worktrees.iterdir()
     about = {
         "agent": int(agent["id"][1:]),

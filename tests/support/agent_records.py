@@ -1,4 +1,4 @@
-"""Records of agents for tests of pure code."""
+"""Agents' records for tests of pure code."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -38,9 +38,10 @@ def make_agent(
     above: tuple[str, ...] = (),
     **spec: object,
 ) -> Agent:
-    """Return an agent's record with the fields that the scheduler reads.
+    """Return an agent's record in which the fields that the scheduler reads can be chosen.
 
-    `spec` gives fields of its spec."""
+    `spec` holds fields of the agent's spec.
+    """
     parts = SpecParts.model_validate(spec)
     return Agent(
         number=number,
@@ -75,7 +76,7 @@ def make_agent(
     )
 
 
-#: The part of the record that has a field, where the agent itself doesn't have it.
+#: For each field of a part of the record, the name of that part in `Agent`.
 _PARTS = {
     field.name: part
     for part, kind in {
@@ -92,7 +93,7 @@ _PARTS = {
 
 
 def change(agent: Agent, **values: Any) -> Agent:
-    """Return a copy of the agent with other values of its fields or of its parts' fields."""
+    """Return a copy of the agent in which fields of the record, or of its parts, have these values."""
     for name, value in values.items():
         if name in Agent.__dataclass_fields__:
             agent = replace(agent, **{name: value})

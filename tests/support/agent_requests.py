@@ -1,4 +1,4 @@
-"""Requests of agents, as tests make them and as leads see them."""
+"""Requests of agents: examples, calls that wait for an answer, and the lead's view of them."""
 
 from functools import partial
 from typing import Any
@@ -10,10 +10,10 @@ QUESTION = {"question": "Tabs\nor \x1b[31m spaces?"}
 
 
 class Call:
-    """A tool call under way, and its answer."""
+    """A tool call that runs in a task of its own. `answer` is its result or its error's text, `None` until it ends."""
 
-    def __init__(self, whose: Lead, tool: str, given: dict[str, Any]) -> None:
-        self._act = partial(whose.call, tool, **given)
+    def __init__(self, caller: Lead, tool: str, arguments: dict[str, Any]) -> None:
+        self._act = partial(caller.call, tool, **arguments)
         self.answer: Any = None
 
     async def run(self) -> None:
@@ -24,11 +24,12 @@ class Call:
 
 
 async def news(lead: Lead) -> list[Any]:
-    """Return the requests that a wait reports."""
-    told = await lead.call("wait_agents", timeout_s=GIVE_UP_S)
-    assert not told["timed_out"]
-    return list(told["requests"])
+    """Return the requests that `wait_agents` reports, once there are any."""
+    answer = await lead.call("wait_agents", timeout_s=GIVE_UP_S)
+    assert not answer["timed_out"]
+    return list(answer["requests"])
 
 
 async def is_asked(lead: Lead, count: int) -> bool:
+    """Return whether exactly this number of requests waits for the lead's answer."""
     return bool((await lead.call("get_status"))["requests"] == count)

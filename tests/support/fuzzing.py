@@ -1,4 +1,4 @@
-"""How long a test is fed what nobody meant: the same each time, unless FORKJOIN_FUZZ asks for more."""
+"""The hypothesis settings of fuzz tests."""
 
 import os
 
@@ -6,7 +6,10 @@ from hypothesis import HealthCheck, settings
 
 
 def fuzzed(examples: int) -> settings:
-    """So many examples, always the same; FORKJOIN_FUZZ=20 makes it twenty times as many, and others each time."""
+    """Return settings that try this number of examples, the same ones in every run.
+
+    With FORKJOIN_FUZZ=20 the settings try twenty times as many, and different ones in every run.
+    """
     times = int(os.environ.get("FORKJOIN_FUZZ", "1"))
     return settings(
         derandomize=times == 1,

@@ -1,4 +1,4 @@
-"""Our tools over HTTP on loopback, for tests with programs that speak to a server in no other way."""
+"""forkjoin's tools over HTTP on loopback, for test programs that support no other transport."""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -15,9 +15,13 @@ from support.harness import make_hello, until
 
 @asynccontextmanager
 async def serve_http(reconciler: Reconciler, where: Path) -> AsyncGenerator[str]:
-    """The address at which a lead's tools are served, for as long as this lasts."""
+    """Serve a lead's tools over HTTP while the context is open.
+
+    Yields:
+        The URL of the MCP endpoint.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        session = Session(make_hello("http", cwd=str(where)))  # every connection's
+        session = Session(make_hello("http", cwd=str(where)))  # all connections share this session
         app = make_server(reconciler, session).streamable_http_app()
         web = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         async with anyio.create_task_group() as tasks:

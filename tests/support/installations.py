@@ -1,4 +1,4 @@
-"""Further installations of forkjoin, of other versions, side by side with the one that is tested."""
+"""Installations of forkjoin as other versions, in addition to the installation that is tested."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Install:
-    """A Python in which this tree is installed as another version."""
+    """A virtual environment in which this source tree is installed as another version."""
 
     def __init__(self, folder: Path, version: str, protocol: int = 1) -> None:
         self.python = folder / "bin" / "python"
@@ -28,16 +28,18 @@ class Install:
         self.set_version(version, protocol)
 
     def set_version(self, version: str, protocol: int = 1) -> None:
-        """Put another version in the place of this one, as an upgrade does."""
+        """Replace the installed version in place, as an upgrade does."""
         text = re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', self._version_file.read_text())
         self._version_file.write_text(re.sub(r"PROTOCOL = \d+", f"PROTOCOL = {protocol}", text))
-        # bytecode of the same second and size would be taken for the new file's
+        # Python would use the old bytecode: it compares only the source file's size and its time in whole seconds
         shutil.rmtree(self._version_file.with_name("__pycache__"), ignore_errors=True)
 
     @property
     def relay(self) -> tuple[str, ...]:
+        """The command that starts this installation's relay."""
         return (str(self.python), "-P", "-E", "-m", "forkjoin", "mcp")
 
     def forkjoin(self, where: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run this installation's command line in a folder."""
         argv = [str(self.python), "-P", "-E", "-m", "forkjoin", *arguments]
         return subprocess.run(argv, cwd=where, capture_output=True, text=True, check=False, timeout=2 * GIVE_UP_S)

@@ -1,4 +1,4 @@
-"""A client of MCP 2026-07-28 over a real relay, which says that it takes tasks, and reads line by line."""
+"""A client of MCP 2026-07-28 that speaks to a real relay line by line and supports tasks."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +12,8 @@ Json = dict[str, Any]
 
 
 class Modern(RawRelay):
+    """A relay with methods that send requests of MCP 2026-07-28. Without `tasks` the client does not support tasks."""
+
     def __init__(self, where: Path, *, tasks: bool = True) -> None:
         super().__init__(where, CLAUDE_PROJECT_DIR=str(where), CLAUDE_CODE_SESSION_ID="session-1")
         self.extensions: Json = {TASKS: {}} if tasks else {}
@@ -19,7 +21,7 @@ class Modern(RawRelay):
         self._kept: deque[Json] = deque()
 
     def ask(self, method: str, **params: Any) -> int:
-        """Send a request; its id."""
+        """Send a request and return its id."""
         self.number += 1
         meta = {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -30,18 +32,18 @@ class Modern(RawRelay):
         self.send({"jsonrpc": "2.0", "id": self.number, "method": method, "params": params})
         return self.number
 
-    def heard(self, is_it: Callable[[Json], bool]) -> Json:
-        """The first message that is it; the others stay to be heard."""
+    def heard(self, matches: Callable[[Json], bool]) -> Json:
+        """Return the first message that matches. Keep the other messages for later calls."""
         for message in self._kept:
-            if is_it(message):
+            if matches(message):
                 self._kept.remove(message)
                 return message
-        while not is_it(message := self.answer()):
+        while not matches(message := self.answer()):
             self._kept.append(message)
         return message
 
     def result(self, number: int) -> Json:
-        """The result of a request, or its error."""
+        """Return the result of the request with this id, or its error."""
         answer = self.heard(lambda message: message.get("id") == number)
         found: Json = answer.get("result") or answer["error"]
         return found
@@ -53,7 +55,7 @@ class Modern(RawRelay):
         return self.request("tools/call", name=name, arguments=arguments)
 
     async def answered(self, name: str, **arguments: Any) -> Json:
-        """What a tool answers in the end, be it by a task."""
+        """Call a tool and return its structured content. If the tool runs as a task, wait for the task."""
         answer = self.tool(name, **arguments)
         result = await self.completed(answer["taskId"]) if answer["resultType"] == "task" else answer
         found: Json = result["structuredContent"]
@@ -64,17 +66,17 @@ class Modern(RawRelay):
         return [agent["id"] for agent in answer["structuredContent"]["agents"]]
 
     def notification(self, method: str) -> Json:
-        """What the next notification of this kind says."""
+        """Return the parameters of the next notification of this method."""
         params: Json = self.heard(lambda message: message.get("method") == method)["params"]
         return params
 
     async def completed(self, task: str) -> Json:
-        """The result of a task, once it has one; asked for again and again."""
+        """Poll a task until it is completed, and return its result."""
 
         async def look() -> Json:
-            stands = self.request("tasks/get", taskId=task)
-            assert stands["status"] in ("working", "completed"), stands
-            found: Json = stands.get("result", {})
+            status = self.request("tasks/get", taskId=task)
+            assert status["status"] in ("working", "completed"), status
+            found: Json = status.get("result", {})
             return found
 
         return await first_answer(look)
