@@ -1,6 +1,7 @@
-"""The public contract: what version 0.1 offered is not renamed, removed or narrowed. More may be added.
+"""The public contract: nothing that version 0.1 offered is renamed, removed or narrowed. More may be added.
 
-`contract.py` finds what is offered; `contract.json` records what 0.1 did, and is never written from a later version.
+`support/public_contract.py` observes the installed version. `contract.json` records version 0.1, and is never written
+from a later version.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.public_contract import FILE, Contract, observe
 
-#: How a section's parts are called: what has names, and a name in it.
+#: The words for the two levels of each section, which error messages use.
 CALLED = {
     "tools": ("tool", "annotation"),
     "parameters": ("tool", "parameter"),
@@ -30,17 +31,17 @@ CALLED = {
     "variables": ("variables of", ""),
     "plugin": ("the plugin's", ""),
 }
-#: Sections of what is asked, where more may be taken; in the others nothing else may be told than was, but new values.
-ASKED = {"parameters", "an agent's parameters", "prompts", "commands", "settings"}
+#: Sections of inputs, which may accept more than before. The other sections are outputs, which may get only new values.
+INPUTS = {"parameters", "an agent's parameters", "prompts", "commands", "settings"}
 
 
 def broken(old: Contract, new: Contract) -> list[str]:
-    """What of the old contract the new one does not keep, a sentence each."""
+    """Return a sentence for each part of the old contract that the new one does not keep."""
     return [
-        said
+        sentence
         for section, owners in old.items()
         for owner, names in owners.items()
-        for said in _broken_of(section, owner, names, new.get(section, {}).get(owner))
+        for sentence in _broken_of(section, owner, names, new.get(section, {}).get(owner))
     ]
 
 
@@ -53,18 +54,18 @@ def _broken_of(section: str, owner: str, old: dict[str, str], new: dict[str, str
         label = f"{kind} {owner}: {part} {name}".replace(":  ", ": ")
         if name not in new:
             yield f"{label} is gone"
-        elif lost := _lost(set(words.split()), set(new[name].split()), asked=section in ASKED):
-            yield f"{label} is {', '.join(lost)}"
-    for name in new.keys() - old.keys() if section in ASKED else ():
-        within = name.rpartition(".")[0]
-        if "required" in new[name].split() and (not within or within in old):
+        elif differences := _differences(set(words.split()), set(new[name].split()), is_input=section in INPUTS):
+            yield f"{label} is {', '.join(differences)}"
+    for name in new.keys() - old.keys() if section in INPUTS else ():
+        parent = name.rpartition(".")[0]
+        if "required" in new[name].split() and (not parent or parent in old):
             yield f"{kind} {owner}: {part} {name} is new and required"
 
 
-def _lost(old: set[str], new: set[str], *, asked: bool) -> list[str]:
-    """How a part is not what it was, in words."""
+def _differences(old: set[str], new: set[str], *, is_input: bool) -> list[str]:
+    """Return the incompatible differences between the old and the new words of a part."""
     lost, fresh = old - new, new - old
-    if not asked:
+    if not is_input:
         return [
             *(f"no longer {word}" for word in sorted(lost)),
             *(f"now {word}" for word in sorted(fresh) if word[0] != "="),
@@ -75,18 +76,17 @@ def _lost(old: set[str], new: set[str], *, asked: bool) -> list[str]:
         lost -= {"integer"}
     if not any(word.startswith("=") for word in new):
         lost = {word for word in lost if not word.startswith("=")}
-    said = [f"no longer {word}" for word in sorted(lost - {"required"})]
     fresh_values = any(word.startswith("=") for word in new) and not any(word.startswith("=") for word in old)
     return [
-        *said,
+        *(f"no longer {word}" for word in sorted(lost - {"required"})),
         *(["now required"] if "required" in fresh else []),
         *(["now only some values"] if fresh_values else []),
     ]
 
 
-def test_what_version_0_1_offered_is_offered_still(tmp_path: Path) -> None:
-    told = broken(json.loads(FILE.read_text()), observe(tmp_path))
-    assert not told, "\n".join(told)
+def test_everything_that_version_0_1_offered_is_still_offered(tmp_path: Path) -> None:
+    sentences = broken(json.loads(FILE.read_text()), observe(tmp_path))
+    assert not sentences, "\n".join(sentences)
 
 
 OLD: Contract = {
@@ -96,7 +96,7 @@ OLD: Contract = {
 
 
 @pytest.mark.parametrize(
-    ("section", "changed", "said"),
+    ("section", "changed", "expected"),
     [
         ("parameters", {"ids": None}, "tool merge: parameter ids is gone"),
         (
@@ -112,13 +112,15 @@ OLD: Contract = {
         ("results", {"state": "always string null =done"}, "now null"),
     ],
 )
-def test_what_is_gone_or_narrowed_is_told(section: str, changed: dict[str, str | None], said: str) -> None:
+def test_a_removed_or_narrowed_part_breaks_the_contract(
+    section: str, changed: dict[str, str | None], expected: str
+) -> None:
     merge = {name: words for name, words in (OLD[section]["merge"] | changed).items() if words is not None}
-    (told,) = broken(OLD, OLD | {section: {"merge": merge}})
-    assert said in told
+    (sentence,) = broken(OLD, OLD | {section: {"merge": merge}})
+    assert expected in sentence
 
 
-def test_more_may_be_added() -> None:
+def test_added_tools_parameters_and_fields_keep_the_contract() -> None:
     parameters = {"ids": "array string", "how": "string =a =b =c", "of.x": "number", "of": "object", "new": "string"}
     results = {"state": "always string =done =begun", "note": "null string", "new": "string", "other": "always string"}
     assert broken(OLD, {"parameters": {"merge": parameters, "other": {}}, "results": {"merge": results}}) == []

@@ -1,7 +1,7 @@
-"""A process that has imported forkjoin, and forks command lines and daemons from itself.
+"""A server process that has imported forkjoin and forks command lines and daemons from itself.
 
-A daemon's imports take most of a second, a command's a fifth of one, and the tests start thousands of both. A forked
-process is a process like any other: it has its own pid, arguments, environment (in /proc, too) and working directory.
+A daemon's imports take most of a second and a command's imports 0.2 seconds; the tests start thousands of each. A
+forked process has its own pid, arguments, environment and working directory. /proc shows them, too.
 """
 
 import atexit
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _TESTS = Path(__file__).resolve().parents[1]
-#: As long as `-m forkjoin daemon run`, which a forked daemon writes over this path.
+#: The path is long enough that a forked daemon can overwrite its arguments with `-m forkjoin daemon run`.
 _SCRIPT = "support//forkserver.py"
 _DAEMON = ("-m", "forkjoin", "daemon", "run")
-#: Bytes for the environment of a forked process. One with a larger environment is started, not forked.
+#: Bytes reserved for the environment of a forked process. A process with a larger environment is started instead.
 _ROOM = 16000
 
 
@@ -47,13 +47,13 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 cwd=_TESTS,
                 env=environment,
-                start_new_session=True,  # no ^C that a test sends is for the server
+                start_new_session=True,  # so that the server does not receive the ^C that a test sends
             )
 
     def run(
         self, *arguments: str, cwd: Path, env: Mapping[str, str], stdin: str = ""
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command line of forkjoin.
+        """Run a command line of forkjoin in a forked process.
 
         Without arguments, start the home's daemon if it does not run.
         """
@@ -84,7 +84,7 @@ def has_room(env: Mapping[str, str]) -> bool:
 
 
 class _ForkedDaemon:
-    """The part of `Popen` that a command uses of a daemon, for a daemon that it forked."""
+    """A forked daemon with the methods of `Popen` that a command calls after it has started a daemon."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -98,7 +98,7 @@ class _ForkedDaemon:
 
 
 def _serve() -> None:
-    """Fork a command for each request on stdin, and write its exit code to the request's pipe."""
+    """Fork a command for each request on stdin, and write the exit code to the request's pipe."""
     requests = socket.socket(fileno=os.dup(0))
     children: dict[int, tuple[int, int]] = {}
     ready = select.poll()
@@ -118,11 +118,11 @@ def _serve() -> None:
                 children[child] = (pid, files[3])
                 ready.register(child, select.POLLIN)
             else:
-                pid, told = children.pop(fd)
+                pid, answer = children.pop(fd)
                 ready.unregister(fd)
                 os.close(fd)
-                os.write(told, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-                os.close(told)
+                os.write(answer, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                os.close(answer)
 
 
 def _become_command(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
@@ -136,7 +136,7 @@ def _become_command(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
 
 
 def _fork_daemon(popen: Callable[..., Any], argv: Sequence[str], **options: Any) -> Any:
-    """Fork a daemon in place of starting it. Start other programs with `popen`."""
+    """Fork if the command is a daemon's. Start any other program with `popen`."""
     if tuple(argv[-len(_DAEMON) :]) != _DAEMON or not has_room(options["env"]):
         return popen(argv, **options)
     pid = os.fork()
@@ -153,11 +153,11 @@ def _fork_daemon(popen: Callable[..., Any], argv: Sequence[str], **options: Any)
 
 
 def _start_processes_with(popen: Any) -> None:
-    setattr(subprocess, "Popen", popen)  # noqa: B010 (a plain assignment would be a wrong type's)
+    setattr(subprocess, "Popen", popen)  # noqa: B010 (mypy rejects an assignment to a class)
 
 
 def _become(arguments: Sequence[str], env: Mapping[str, str], cwd: str, files: Sequence[int]) -> None:
-    """Give this process its arguments, environment, folder and standard files.
+    """Give this process these arguments, environment, working directory and standard files.
 
     All other files are closed.
     """
@@ -175,7 +175,7 @@ def _become(arguments: Sequence[str], env: Mapping[str, str], cwd: str, files: S
 def _write_over(area: str, words: Sequence[str]) -> None:
     """Replace the arguments or the environment that /proc shows of this process.
 
-    Fields 48 to 51 of /proc/self/stat say where that is (proc(5)).
+    Fields 48 to 51 of /proc/self/stat hold their addresses (proc(5)).
     """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     first = {"arg": 45, "env": 47}[area]
@@ -193,7 +193,7 @@ def _block(words: Sequence[str]) -> bytes:
 def _exit_after(act: Callable[[], object]) -> NoReturn:
     """Call the function, then exit as Python does at the end of a program.
 
-    The frames above are not unwound: their cleanup is the parent process's.
+    The calling frames are not unwound, because their cleanup belongs to the parent process.
     """
     code = 1
     try:
@@ -201,7 +201,7 @@ def _exit_after(act: Callable[[], object]) -> NoReturn:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException as error:  # as the interpreter itself does at its end
+    except BaseException as error:  # the interpreter also reports every exception at its exit
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
         atexit._run_exitfuncs()

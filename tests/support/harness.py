@@ -1,4 +1,4 @@
-"""How tests drive forkjoin: git, the command line, and a lead over the real relay."""
+"""Helpers that drive forkjoin in tests: git, the command line, leads, agents' programs and raw relays."""
 
 import fcntl
 import json
@@ -30,24 +30,24 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse, TextContent
 from support.forkserver import forkserver, has_room
 
-#: How the relay is registered: with the Python that forkjoin is installed in, isolated from the folder it starts in.
+#: The relay's command as `forkjoin install` registers it: its Python is isolated from the working directory.
 RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 
-#: How long a test waits for what must come; generous, since no test is about time.
+#: Seconds until a test gives up waiting for an event. The limit is generous because no test measures time.
 GIVE_UP_S = 120
 
 T = TypeVar("T")
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Return as soon as the function returns a true value."""
+    """Poll the function until it returns a true value."""
     with anyio.fail_after(GIVE_UP_S):
         while not is_so():
             await anyio.sleep(0.01)
 
 
 async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
-    """Call the function until it returns a true value. Return that value."""
+    """Poll the async function until it returns a true value. Return that value."""
     with anyio.fail_after(GIVE_UP_S):
         while not (answer := await ask()):
             await anyio.sleep(0.01)
@@ -55,7 +55,7 @@ async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 def git(where: Path, *arguments: str, check: bool = True) -> str:
-    """Return what git prints, without the last newline."""
+    """Run git in a folder. Return its output without the last newline."""
     done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout.rstrip("\n")
@@ -64,7 +64,7 @@ def git(where: Path, *arguments: str, check: bool = True) -> str:
 def forkjoin(
     where: Path, *arguments: str, stdin: str = "", check: bool = True, env: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the command line in a folder, as a person would."""
+    """Run forkjoin's command line in a folder, as a person does."""
     variables = {**os.environ, **(env or {})}
     done: subprocess.CompletedProcess[str]
     if has_room(variables):
@@ -85,13 +85,13 @@ def forkjoin(
 
 
 def kill_daemon(where: Path, home: Home, signum: int = signal.SIGKILL) -> None:
-    """Kill the daemon, as a person in this folder finds it."""
+    """Kill the daemon that `forkjoin daemon status` reports in this folder. Return once it has ended."""
     pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
     kill_daemon_of(home, pid, signum)
 
 
 def kill_daemon_of(home: Home, pid: int, signum: int = signal.SIGKILL) -> None:
-    """Kill the home's daemon, and return once it is gone."""
+    """Send the home's daemon a signal. Return once the daemon has released its lock."""
     os.kill(pid, signum)
     while file_lock.is_held(home.daemon_lock):
         pass
@@ -99,7 +99,7 @@ def kill_daemon_of(home: Home, pid: int, signum: int = signal.SIGKILL) -> None:
 
 @contextmanager
 def running(where: Path, *arguments: str) -> Generator["subprocess.Popen[str]"]:
-    """Start a command, and kill it at the end if it still runs."""
+    """Start a command of forkjoin. Kill the command at the end if it still runs."""
     pipe = subprocess.PIPE
     argv = [sys.executable, "-m", "forkjoin", *arguments]
     with subprocess.Popen(argv, cwd=where, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -110,7 +110,7 @@ def running(where: Path, *arguments: str) -> Generator["subprocess.Popen[str]"]:
 
 
 class ToolRefusedError(Exception):
-    """A tool answered with an error; the message is its text."""
+    """A tool's result was an error. The exception's message is the text of the result."""
 
 
 class Lead:
@@ -120,10 +120,10 @@ class Lead:
         self.client = client
 
     async def call(self, tool: str, **arguments: Any) -> Any:
-        """Return the structured content of the tool's result, or else its text.
+        """Return the structured content of the tool's result, or its text if there is none.
 
         Raises:
-            ToolRefusedError: The tool answered with an error.
+            ToolRefusedError: The result is an error.
         """
         result = await self.client.call_tool(tool, arguments)
         text = "".join(part.text for part in result.content if isinstance(part, TextContent))
@@ -132,7 +132,7 @@ class Lead:
         return result.structured_content if result.structured_content is not None else text
 
     async def refusal(self, tool: str, **arguments: Any) -> str:
-        """Return the text of the error result, which the call must have."""
+        """Assert that the call fails, and return the text of the error."""
         try:
             answer = await self.call(tool, **arguments)
         except ToolRefusedError as error:
@@ -140,7 +140,7 @@ class Lead:
         raise AssertionError(f"{tool} was not refused: {answer}")
 
     async def spawn(self, *tasks: str, **defaults: Any) -> list[str]:
-        """Ids of agents with these tasks."""
+        """Spawn an agent for each task, and return the ids. `defaults` are fields of all their specs."""
         answer = await self.call("spawn_agents", agents=[{"task": task} for task in tasks], **defaults)
         return [agent["id"] for agent in answer["agents"]]
 
@@ -168,25 +168,25 @@ class Lead:
         return await first_answer(look)
 
     async def run(self, *tasks: str, **defaults: Any) -> list[str]:
-        """As `spawn`, once they have ended."""
+        """Spawn an agent for each task, wait until all have ended, and return the ids."""
         ids = await self.spawn(*tasks, **defaults)
         answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
         assert not answer["timed_out"], answer
         return ids
 
     async def results(self, *ids: str) -> list[Any]:
-        """Return the agents' results, after their ends."""
+        """Wait until the agents have ended, and return their results."""
         answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
         assert not answer["timed_out"], answer
-        return [await self.call("get_result", id=one) for one in ids]
+        return [await self.call("get_result", id=agent) for agent in ids]
 
 
 @asynccontextmanager
 async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncGenerator[Lead]:
-    """Connect a lead in a folder through its own relay, as Claude Code starts it."""
+    """Connect a lead in a folder through a relay of its own, as Claude Code does."""
     variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": session, **environment}
     if has_room(variables):
-        forkserver().run(cwd=where, env=variables)  # else the relay would start the daemon, which takes a second
+        forkserver().run(cwd=where, env=variables)  # starts the daemon; the relay would take a second to do so
     server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(where))
     async with Client(stdio_client(server)) as client:
         yield Lead(client)
@@ -201,9 +201,9 @@ async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1
 
 @asynccontextmanager
 async def open_reconciler_in_memory(home: Home) -> AsyncGenerator[Reconciler]:
-    """Run a reconciler in this process, in place of a daemon."""
+    """Run a reconciler in this process instead of a daemon."""
     lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # else an agent's shim would start a daemon at its end
+    fcntl.flock(lock, fcntl.LOCK_EX)  # without the lock, an agent's shim would start a daemon
     try:
         async with open_reconciler(home) as reconciler, anyio.create_task_group() as tasks:
             tasks.start_soon(reconciler.run)
@@ -214,14 +214,14 @@ async def open_reconciler_in_memory(home: Home) -> AsyncGenerator[Reconciler]:
 
 
 def let_pass(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Move the clock that decisions see forward by some seconds."""
+    """Move the clock that the scheduler reads forward by some seconds."""
     later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
     monkeypatch.setattr("forkjoin.agents.apply_schedule.time", later)
     reconciler.store.changes.announce()
 
 
 def limit(home: Home, **limits: float) -> None:
-    """Add these limits to the home's config.toml."""
+    """Add limits to the section [limits] of the home's config.toml."""
     lines = "".join(f"\n{name} = {value}" for name, value in limits.items())
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]{lines}"))
 
@@ -238,7 +238,8 @@ async def lead_of(
 ) -> AsyncGenerator[Lead]:
     """Connect a client to the tools of a reconciler in this process.
 
-    The client is a lead. With kind `cli` it is a person, with an agent's token that agent's program.
+    The client is a lead with kind `relay`, and a person with kind `cli`. With an agent's token the client is that
+    agent's program.
     """
     hello = make_hello(f"memory-{session}-{kind}", kind=kind, cwd=str(where), session_id=session, token=token)
     opened = Session(hello)
@@ -254,8 +255,8 @@ async def program_of(
 ) -> AsyncGenerator[Lead]:
     """Connect an agent's program to the tools of a reconciler in this process.
 
-    With kind `relay` it is the relay that the program was given, with `cli` a command that the program runs. If an
-    attempt is given, the client's process belongs to it.
+    With kind `relay` the client is the agent's relay, with kind `cli` a command that the agent's program runs. If an
+    attempt's handle is given, the client's process belongs to that attempt.
     """
     hello = make_hello(f"memory-{agent}-{kind}", kind=kind, token="its token")
     session = Session(hello, agent=await reconciler.store.agents.get(int(agent.removeprefix("a"))), attempt=attempt)
@@ -266,7 +267,7 @@ async def program_of(
 def make_hello(
     relay: str, *, kind: Literal["relay", "cli"] = "relay", cwd: str = "/", session_id: str = "", token: str = ""
 ) -> Hello:
-    """Return the first message of a connection, with the environment of this process."""
+    """Return the first message of a connection. Its environment is the one of this process."""
     return Hello(
         protocol=PROTOCOL,
         version=__version__,
@@ -283,7 +284,7 @@ def make_hello(
 async def _in_memory(reconciler: Reconciler, session: Session) -> AsyncGenerator[TransportStreams]:
     """Connect a client to the tools in this process.
 
-    Callbacks that wait for a reply to be written are called after it.
+    After each reply the callbacks that `session.written` holds for it are called.
     """
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)
@@ -315,7 +316,7 @@ INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
 class RawRelay:
-    """A relay whose pipes the test holds."""
+    """A relay process that the test writes to and reads from directly."""
 
     def __init__(self, where: Path, argv: Sequence[str] = RELAY, *, own_group: bool = False, **variables: str) -> None:
         self.process = subprocess.Popen(
@@ -337,7 +338,7 @@ class RawRelay:
             self.process.kill()
 
     def end(self) -> None:
-        """Have no more to ask, and see it end."""
+        """Close the relay's stdin, and wait for the relay to exit."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.close()

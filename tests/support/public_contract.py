@@ -1,8 +1,8 @@
-"""What forkjoin offers to those who use it, as they see it: what `contract.json` records of version 0.1.
+"""The public contract of the installed forkjoin, as its users see it. `contract.json` records the one of version 0.1.
 
-`python -m support.public_contract --write` writes it, in a checkout of the version that it describes. Of forkjoin's
-modules only the entry is named here: tools are asked over MCP, commands are run, and the settings are found by their
-keys.
+`python -m support.public_contract --write` writes that file, in a checkout of the version that the file describes. To
+work with every version, this module imports only forkjoin's entry point. It calls tools over MCP, runs commands, and
+finds the models of the settings by their keys.
 
 A contract has sections, a section has parts, and a part has names with words: types, `=value`, `required`, `always`.
 """
@@ -27,7 +27,7 @@ Contract = dict[str, dict[str, dict[str, str]]]
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "contract.json"
 
-#: How each is started; the relay, as `forkjoin install` registers it.
+#: The command that starts forkjoin, as `forkjoin install` registers it.
 FORKJOIN = (sys.executable, "-P", "-E", "-m", "forkjoin")
 
 CONFIG = """
@@ -43,7 +43,7 @@ kind = "claude"
 command = ["sh", "{model}"]
 """
 
-#: An agent that says what claude says, a line of each kind.
+#: An agent's program that prints one line of each kind that claude prints.
 MODEL = """
 read task
 echo '{"type": "system", "subtype": "init", "session_id": "x", "model": "claude-opus-4-8"}'
@@ -53,8 +53,8 @@ echo 'no json'
 echo '{"type": "result", "subtype": "success", "is_error": false, "result": "Done.", "total_cost_usd": 0.25}'
 """
 
-#: What an agent asks its own relay.
-ASKED: list[dict[str, Any]] = [
+#: Requests that an agent sends to its own relay.
+AGENT_REQUESTS: list[dict[str, Any]] = [
     {
         "id": 0,
         "method": "initialize",
@@ -65,7 +65,7 @@ ASKED: list[dict[str, Any]] = [
     {"id": 2, "method": "tools/call", "params": {"name": "report_progress", "arguments": {"text": "half"}}},
 ]
 
-#: Specs with all that may be said in one, and what is inside of it, which no schema tells.
+#: Specs that together use every field, including the fields inside `permissions` and others that no schema lists.
 SPECS: dict[str, dict[str, Any]] = {
     "all of it": {
         "task": "true",
@@ -95,8 +95,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "candidates by program": {"task": "true", "candidates": [{"agent": "model", "model": "opus"}, {"agent": "sh"}]},
 }
 
-#: A forkjoin.toml; each of its commands tells which variables it has.
-RECIPE = """
+#: A forkjoin.toml in which each command writes its environment to a file.
+FORKJOIN_TOML = """
 setup = "env > {seen}/setup"
 setup_minutes = 1
 teardown = "env > {seen}/teardown"
@@ -117,36 +117,37 @@ READERS = (
 )
 WRITERS = ("merge first", "undo", "stop fails", "rm fails", "spawn --name again true", "message first true")
 
-#: What depends on the machine, or on the moment.
-_BY_CHANCE = {"doctor": "exit code", "spawn --name again true": "agents[].queue_position"}
+#: For each command, the part of its outcome that varies between machines or runs.
+_VARYING = {"doctor": "exit code", "spawn --name again true": "agents[].queue_position"}
 
 
 def observe(folder: Path) -> Contract:
-    """The contract of the forkjoin that is installed, in an empty folder."""
-    ground = Ground(folder)
+    """Return the contract of the installed forkjoin. The folder must be empty."""
+    sandbox = Sandbox(folder)
     argv = [*FORKJOIN[:3], __file__, "--within"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=ground.variables) as within:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=sandbox.variables) as within:
         try:
-            ground.run("trust --yes")
-            found = anyio.run(ground.lead) | ground.command()
+            sandbox.run("trust --yes")
+            found = anyio.run(sandbox.lead) | sandbox.command()
         finally:
-            ground.run("daemon stop --agents")
+            sandbox.run("daemon stop --agents")
         found |= json.loads(within.communicate()[0])
     found["variables"]["the code"] = dict.fromkeys(_named_in_code(), "")
     found["plugin"] = {"files": dict.fromkeys(_plugin(), "")}
     return found
 
 
-class Ground:
-    """A user, a home and a repository of the contract's own."""
+class Sandbox:
+    """A user, a home of forkjoin and a repository in which the contract is observed."""
 
     def __init__(self, folder: Path) -> None:
-        theirs = ("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")
-        self.repository, self.seen = folder / "repo", folder / "seen"
+        removed = ("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")
+        self.repository = folder / "repo"
+        self.seen = folder / "seen"  #: the files that agents and commands of forkjoin.toml write
         for made in (self.repository / "shared", self.seen, folder / "home"):
             made.mkdir(parents=True, mode=0o700)
         self.variables = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(theirs)},
+            **{name: value for name, value in os.environ.items() if not name.startswith(removed)},
             "HOME": str(folder),
             "FORKJOIN_HOME": str(folder / "home"),
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -156,7 +157,7 @@ class Ground:
         )
         (folder / "model.sh").write_text(MODEL)
         (folder / "home" / "config.toml").write_text(CONFIG.format(model=folder / "model.sh"))
-        (self.repository / "forkjoin.toml").write_text(RECIPE.format(seen=self.seen))
+        (self.repository / "forkjoin.toml").write_text(FORKJOIN_TOML.format(seen=self.seen))
         (self.repository / ".gitignore").write_text("shared\n")
         for command in ("init -q", "add .", "commit -q -m first"):
             self.git(command)
@@ -179,7 +180,7 @@ class Ground:
         )
 
     async def lead(self) -> Contract:
-        """What a client is offered; three agents have ended then."""
+        """Return what an MCP client sees. Run three agents to their ends."""
         relay = StdioServerParameters(
             command=FORKJOIN[0], args=[*FORKJOIN[1:], "mcp"], env=self.variables, cwd=str(self.repository)
         )
@@ -199,18 +200,18 @@ class Ground:
         return found | {"specs": {"spawn_agents": accepted}, "log": {"model": dict.fromkeys(kinds, "")}}
 
     def command(self) -> Contract:
-        """What the command line tells of them, and what they had."""
+        """Return the outcomes of commands after `lead`, and the variables and tools that the agents had."""
         with ThreadPoolExecutor(3) as threads:
-            told = dict(zip(READERS, threads.map(self._tell, READERS), strict=True))
+            outcomes = dict(zip(READERS, threads.map(self._outcome, READERS), strict=True))
         names = dict[str, str]()
         for command in WRITERS:
-            told[command] = self._tell(command)
+            outcomes[command] = self._outcome(command)
             if command == "merge first":
                 names["trailer"] = self.git("log -1 --format=%(trailers:key=Forkjoin-Agent,separator=)")
                 names["branch"] = self.git("branch --list *first --format=%(refname:short)")
         return {
-            "exit codes": {command: {"code": code} for command, (code, _) in told.items() if code},
-            "json": {command: shape for command, (_, shape) in told.items() if shape},
+            "exit codes": {command: {"code": code} for command, (code, _) in outcomes.items() if code},
+            "json": {command: shape for command, (_, shape) in outcomes.items() if shape},
             "names": {"first": {name: f"={'_'.join(value.split())}" for name, value in names.items()}},
             "variables": {
                 of: dict.fromkeys(re.findall(r"^(FORKJOIN_\w+)=", self._seen(of), re.MULTILINE), "")
@@ -219,27 +220,29 @@ class Ground:
             **{f"an agent's {section}": found for section, found in _tools(self._agents_tools()).items()},
         }
 
-    def _tell(self, command: str) -> tuple[str, dict[str, str]]:
-        """The exit code of a command, and the fields of its JSON, less what is so by chance."""
+    def _outcome(self, command: str) -> tuple[str, dict[str, str]]:
+        """Run a command. Return its exit code and the fields of its JSON, without the part that varies."""
         done = self.run(f"{command} --json")
-        by_chance = _BY_CHANCE.get(command)
+        varying = _VARYING.get(command)
         shape = _shape(json.loads(done.stdout or "null"))
-        shape.pop(by_chance or "", None)
-        return "" if by_chance == "exit code" else f"={done.returncode}", shape
+        shape.pop(varying or "", None)
+        return "" if varying == "exit code" else f"={done.returncode}", shape
 
     def _seen(self, name: str) -> str:
-        """What was written in this name while agents were at work."""
+        """Return the content of a file that an agent or command wrote, or '' if there is none."""
         file = self.seen / name
         return file.read_text() if file.exists() else ""
 
     def _agents_tools(self) -> list[dict[str, Any]]:
-        """The tools that an agent was offered."""
+        """Return the definitions of the tools that an agent's relay offers."""
         answers = map(json.loads, self._seen("tools").splitlines())
         return [tool for answer in answers if answer.get("id") == 1 for tool in answer["result"]["tools"]]
 
     def _task(self) -> str:
-        """That of an agent that tells which variables and tools it has, and changes something."""
-        (self.seen.parent / "asked").write_text("".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in ASKED))
+        """Return the task of an agent that records its variables and tools, and changes a file."""
+        (self.seen.parent / "asked").write_text(
+            "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in AGENT_REQUESTS)
+        )
         relay = f"{' '.join(FORKJOIN)} mcp < {self.seen.parent}/asked > {self.seen}/tools"
         return f"env > {self.seen}/program; {relay}; echo more >> work.txt"
 
@@ -284,7 +287,7 @@ async def _find_unlisted_fields(client: Client, listed: dict[str, dict[str, str]
 
 
 def _tools(tools: Sequence[dict[str, Any]]) -> Contract:
-    """What each tool takes, answers with, and says of itself."""
+    """Return the annotations, parameters and result fields of each tool."""
     return {
         "tools": {
             tool["name"]: {
@@ -300,7 +303,11 @@ def _tools(tools: Sequence[dict[str, Any]]) -> Contract:
 
 
 def _fields(schema: dict[str, Any], needed: str) -> dict[str, str]:
-    """The fields that a JSON schema tells of, `a.b` within `a`, `a[]` each item of `a`, `a.*` each value of `a`."""
+    """Return the fields that a JSON schema describes.
+
+    `a.b` is a field of `a`, `a[]` is an item of the array `a`, and `a.*` is a value of the object `a`. `needed` is the
+    word for a field that the schema requires. With `default`, the word is `required` and defaults are included.
+    """
     found: dict[str, set[str]] = {}
 
     def walk(part: dict[str, Any], path: str) -> None:
@@ -339,7 +346,7 @@ _NAMES: dict[type[object], str] = {
 
 
 def _shape(value: object) -> dict[str, str]:
-    """The fields of an answer, as those of a schema."""
+    """Return the fields of a JSON value, named like the fields of a schema."""
     found: dict[str, set[str]] = {}
 
     def walk(part: Any, path: str) -> None:
@@ -356,7 +363,7 @@ def _shape(value: object) -> dict[str, str]:
 
 
 def _named_in_code() -> set[str]:
-    """The variables whose names stand in the code."""
+    """Return the names of the FORKJOIN_* variables that occur in the source code."""
     files = (file for folder in ("server", "tools") for file in (ROOT / folder).rglob("*.py"))
     return {name for file in files for name in re.findall(r"\bFORKJOIN_[A-Z_]*[A-Z]\b", file.read_text())}
 
@@ -366,7 +373,7 @@ def _plugin() -> Iterator[str]:
 
 
 def look_within() -> Contract:
-    """What is found by looking into the program: its command line, as its entry makes it, and its settings."""
+    """Return the sections that need forkjoin's code in this process: the command line and the settings."""
     import typer
     import typer.main
     from forkjoin.__main__ import main
@@ -402,7 +409,10 @@ def _commands(name: str, command: Any) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _settings() -> dict[str, dict[str, str]]:
-    """The keys of both files of settings, by the models that have such keys, wherever they are."""
+    """Return the keys of config.toml and forkjoin.toml.
+
+    Their pydantic models are found in any module by keys that each model must have.
+    """
     import importlib
     import pkgutil
 

@@ -1,4 +1,4 @@
-"""Random histories of a repository: files that are edited, added, moved, deleted, and branches that do so."""
+"""Random git histories for hypothesis: branches that edit, add, move and delete files."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-#: A file: its mode, and its lines (a symlink: where to; a submodule: which commit).
+#: A file's mode and lines. The only line of a symlink is its target, that of a submodule is a commit id.
 File = tuple[str, tuple[str, ...]]
 Files = Mapping[str, File]
 
@@ -17,7 +17,7 @@ _LINES = 9
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit: its parents, as places in the list of all, and its files."""
+    """A commit: the indices of its parents in the list of commits, and its files."""
 
     parents: tuple[int, ...]
     files: Files
@@ -30,18 +30,22 @@ def _edit(files: Files, path: str, number: int, line: int) -> Files:
 
 
 def _put(files: Files, path: str, file: File) -> Files:
-    """With this file, and whatever is in its way gone."""
-    kept = {one: it for one, it in files.items() if not one.startswith(f"{path}/") and not path.startswith(f"{one}/")}
+    """Return the files with this one added, and without files that a folder or the path itself would replace."""
+    kept = {
+        other: content
+        for other, content in files.items()
+        if not other.startswith(f"{path}/") and not path.startswith(f"{other}/")
+    }
     return {**kept, path: file}
 
 
 def _without(files: Files, path: str) -> Files:
-    return {one: it for one, it in files.items() if one != path}
+    return {other: content for other, content in files.items() if other != path}
 
 
 @st.composite
 def _changed(draw: st.DrawFn, files: Files, number: int) -> Files:
-    """These files with a change."""
+    """Draw one change, and return the files after it."""
     kind = draw(
         st.sampled_from(("edit", "edit", "edit", "add", "add", "move", "move folder", "delete", "mode", "link"))
     )
@@ -54,8 +58,8 @@ def _changed(draw: st.DrawFn, files: Files, number: int) -> Files:
         case "move":
             return _put(_without(files, path), draw(st.sampled_from((*_PATHS, f"moved{number}"))), files[path])
         case "move folder":
-            moved = {one: f"g{one[1:]}" if one.startswith("d/") else one for one in files}
-            return {moved[one]: it for one, it in files.items()}
+            moved = {old: f"g{old[1:]}" if old.startswith("d/") else old for old in files}
+            return {moved[old]: content for old, content in files.items()}
         case "mode":
             return {**files, path: ("100755", files[path][1])}
         case "link":
@@ -70,7 +74,10 @@ def _new(number: int) -> File:
 
 @st.composite
 def histories(draw: st.DrawFn, most: int = 5, *, criss_cross: bool = False) -> list[Commit]:
-    """A base, and branches off it, or off each other; the last of the commits is the target's."""
+    """Draw a list of commits: a base, then commits on top of it or of each other.
+
+    The last commit is the merge target. With `criss_cross`, a commit may be a merge of two earlier ones.
+    """
     base: Files = {path: ("100644", tuple(f"{path} {n}" for n in range(_LINES))) for path in _PATHS[:6]}
     commits = [Commit((), base)]
     for number in range(1, draw(st.integers(2, most + 1)) + 1):
@@ -84,7 +91,7 @@ def histories(draw: st.DrawFn, most: int = 5, *, criss_cross: bool = False) -> l
 
 
 def write(repository: Path, commits: Sequence[Commit]) -> None:
-    """Make these commits, branch `b<place>` at each."""
+    """Write the commits into a repository, with a branch `b<index>` at each."""
     stream: list[bytes] = []
     for place, commit in enumerate(commits):
         stream.append(

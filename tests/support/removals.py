@@ -1,4 +1,4 @@
-"""Removals that are refused, and the worktrees of agents."""
+"""Helpers for tests of remove_worktrees."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ def worktree_path_of(home: Home, id_: str) -> Path:
 
 
 async def refused(near: Lead, repository: Path, says: str, *ids: str, discard: bool = True) -> None:
-    """Assert that a removal is refused with these words, and that nothing has changed."""
+    """Assert that a removal fails with an error that contains these words, and changes nothing."""
     before = everything(repository)
-    told = await near.refusal("remove_worktrees", ids=list(ids), discard_unmerged=discard)
-    assert says in told
-    assert "othing was removed" in told
+    error = await near.refusal("remove_worktrees", ids=list(ids), discard_unmerged=discard)
+    assert says in error
+    assert "othing was removed" in error
     assert everything(repository) == before

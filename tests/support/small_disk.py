@@ -1,4 +1,4 @@
-"""A small disk to be filled, by a tmpfs; it takes root to mount one, and a run that may not says so."""
+"""A small tmpfs for tests of a full disk. Mounting it requires root; without root these tests are skipped."""
 
 import subprocess
 from collections.abc import Generator
@@ -10,12 +10,15 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Generator[Path]:
-    """A disk of this size where the folder is; it goes even while something holds it."""
+    """Create the folder and mount a tmpfs of this size there.
+
+    At the end it is unmounted lazily, so that processes which still use it don't matter.
+    """
     folder.mkdir()
     argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(folder)]
     mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
     if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted, which takes root: {mounted.stderr.strip()}")
+        pytest.skip(f"can't mount a tmpfs, which requires root: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -23,7 +26,7 @@ def small_disk(folder: Path, megabytes: int) -> Generator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Fill a disk to its last byte; the file that does."""
+    """Fill the folder's disk to its last byte. Return the file that fills the disk."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (4096, 1):

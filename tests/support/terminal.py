@@ -1,7 +1,8 @@
-"""A program on a terminal of its own, and a person who types there."""
+"""A pseudo-terminal in which a program runs and a test types."""
 
 import fcntl
 import os
+import signal
 import struct
 import subprocess
 import termios
@@ -12,13 +13,13 @@ from pathlib import Path
 
 from support.harness import GIVE_UP_S, until
 
-#: What claude prints before the place where a person types.
+#: The prompt of claude.
 CLAUDE = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 _ROWS, _COLUMNS = 40, 120
 
 
 class Terminal:
-    """What a program prints on it is kept, whole; `prompt` stands where the program waits for a line."""
+    """A terminal with a program. `printed` is the whole output; the program prints `prompt` to ask for a line."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", ours: int, prompt: str) -> None:
         self.process = process
@@ -27,7 +28,10 @@ class Terminal:
         self._prompt = prompt.encode()
 
     async def type(self, line: str) -> None:
-        """Type a line, once the program is ready; its return comes apart, else it would be part of a paste."""
+        """Type a line once the program has printed its prompt.
+
+        The return key is sent separately, because a program may take a line that arrives at once for a paste.
+        """
         await until(lambda: self._prompt in self.printed)
         before = len(self.printed)
         os.write(self._ours, line.encode())
@@ -39,7 +43,7 @@ class Terminal:
         os.write(self._ours, b"\x03")
 
     def read(self) -> None:
-        """Read until nobody has the terminal open."""
+        """Read the output until no process has the terminal open."""
         with suppress(OSError):
             while data := os.read(self._ours, 65536):
                 self.printed += data
@@ -47,20 +51,23 @@ class Terminal:
 
 @contextmanager
 def open_terminal(where: Path, *argv: str, prompt: str = CLAUDE) -> Generator[Terminal]:
-    """Run a program on a terminal; it is hung up on at the end, as when a person closes the window."""
-    ours, its = os.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+    """Run a program in a terminal.
+
+    At the end the program receives SIGHUP, as when a person closes the window.
+    """
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
     process = subprocess.Popen(
         argv,
         cwd=where,
-        stdin=its,
-        stdout=its,
-        stderr=its,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
         env={**os.environ, "TERM": "xterm-256color"},
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
-    os.close(its)
+    os.close(theirs)
     terminal = Terminal(process, ours, prompt)
     reader = threading.Thread(target=terminal.read)
     reader.start()
@@ -73,8 +80,8 @@ def open_terminal(where: Path, *argv: str, prompt: str = CLAUDE) -> Generator[Te
 
 
 def _hang_up(process: "subprocess.Popen[bytes]") -> None:
-    """End a program, if it is there."""
-    process.send_signal(1)
+    """Send the program SIGHUP, and kill it if it doesn't exit in time."""
+    process.send_signal(signal.SIGHUP)
     try:
         process.wait(GIVE_UP_S)
     finally:

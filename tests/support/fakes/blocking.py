@@ -1,6 +1,6 @@
-"""What a lead would have without forkjoin: an MCP server whose one tool waits for an agent, and returns its whole log.
+"""An MCP server with one tool that waits for an agent and returns its whole transcript, for comparison with forkjoin.
 
-Its argument is a folder of logs that agents have left, by the names of their tasks.
+The server's argument is a folder with a finished transcript for each task, named after the task.
 """
 
 import sys

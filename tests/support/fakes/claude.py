@@ -1,8 +1,8 @@
-"""A program that speaks as claude does, and does what its task says: Python, run in each attempt.
+"""A program that prints the same JSON lines as claude. Its task is Python code, which it runs in each attempt.
 
-The task finds `run`, which counts the attempts from 1, `resumed`, `told`, which is what this attempt was told, and the
-functions below. What its conversation is, a file in the user's home folder remembers. At a terminal it does what a
-person types.
+The code can use the functions below and three variables: `run`, the attempt's number from 1, `resumed`, and `told`, the
+first message of this attempt. A file in the user's home folder holds the conversation's task and number of runs. At a
+terminal, the program runs the Python code that a person types.
 """
 
 import json
@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import NoReturn
 
-#: What claude-opus-4-8 takes for a token that it writes.
+#: The price of an output token of claude-opus-4-8.
 USD_PER_TOKEN = 25e-6
 
 
@@ -20,33 +20,33 @@ def say(**line: object) -> None:
 
 
 def answer(text: str) -> None:
-    """A model has answered."""
+    """Report an answer of the model."""
     say(type="assistant", message={"content": [{"type": "text", "text": text}]})
 
 
 def spend(usd: float, model: str = "claude-opus-4-8") -> None:
-    """A call has cost so much, for what it wrote."""
+    """Report a call of the model with as many output tokens as cost this amount."""
     call = str(uuid.uuid4())
     message: dict[str, object] = {"id": call, "model": model, "content": [], "usage": {"input_tokens": 0}}
     say(type="stream_event", event={"type": "message_start", "message": message})
-    told = {"type": "message_delta", "usage": {"output_tokens": round(usd / USD_PER_TOKEN)}}
-    say(type="stream_event", uuid=f"{call} end", event=told)
+    delta = {"type": "message_delta", "usage": {"output_tokens": round(usd / USD_PER_TOKEN)}}
+    say(type="stream_event", uuid=f"{call} end", event=delta)
 
 
 def hear() -> str:
-    """The next message that it is sent."""
+    """Wait for the next message to this program, and return its text."""
     text: str = json.loads(sys.stdin.readline())["message"]["content"][0]["text"]
     return text
 
 
 def refused(wait_s: float, status: int = 429) -> None:
-    """The API has taken no more; claude says so, and would try again after so long."""
+    """Report that the API refused a call, and that the program will retry after `wait_s` seconds."""
     retry = {"attempt": 1, "max_retries": 10, "retry_delay_ms": wait_s * 1000, "error_status": status, "error": "limit"}
     say(type="system", subtype="api_retry", **retry)
 
 
 def reach_limit(resets_at: float) -> None:
-    """The limit of use of a subscription is reached."""
+    """Report that the subscription's usage limit is reached until this time."""
     info = {"status": "rejected", "resetsAt": resets_at, "rateLimitType": "five_hour"}
     say(type="rate_limit_event", rate_limit_info=info)
 
@@ -56,7 +56,7 @@ def succeed(text: str, cost_usd: float = 0.25) -> None:
 
 
 def end_spent() -> NoReturn:
-    """It has spent what it may, and ends by itself."""
+    """Exit as claude does when its own budget is used up."""
     why = ["Reached maximum budget ($0.25)"]
     say(type="result", subtype="error_max_budget_usd", is_error=True, errors=why, total_cost_usd=0.25)
     sys.exit(1)
@@ -68,7 +68,7 @@ def fail(text: str, status: int | None = None) -> NoReturn:
 
 
 def converse(conversation: str) -> None:
-    """Speak with a person at a terminal, who types Python."""
+    """Print a prompt, and run each line of Python that a person types."""
     print(f"{conversation} person>", flush=True)
     for line in iter(sys.stdin.readline, ""):
         exec(line)

@@ -1,4 +1,4 @@
-"""A daemon that says what a test wants, and goes when the test is through with a connection."""
+"""A fake daemon whose replies are chosen by the test."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from support.harness import GIVE_UP_S
 
 
 class FakeDaemon:
-    """A daemon that says what the test wants, and goes when it is told to."""
+    """A process that holds the daemon's lock and listens at its socket, in place of a daemon."""
 
     def __init__(self, home: Home) -> None:
         home.make()
@@ -32,7 +32,7 @@ class FakeDaemon:
 
     @contextmanager
     def connection(self) -> Generator["FakeConnection"]:
-        """The next connection, to which hello was said; gone at the end."""
+        """Accept the next connection and complete its handshake. Close the connection at the end."""
         accepted = self.accept()
         with accepted, accepted.makefile("rb") as file:
             found = FakeConnection(accepted, file)
@@ -41,13 +41,13 @@ class FakeDaemon:
             yield found
 
     def accept(self) -> socket.socket:
-        """The next connection, from which nothing was read yet."""
+        """Accept the next connection. Nothing has been read from it yet."""
         accepted, _ = self._listener.accept()
         accepted.settimeout(GIVE_UP_S)
         return accepted
 
     def asked(self) -> int:
-        """How many connections there were that nobody has accepted; they are gone then."""
+        """Accept and close all pending connections, and return their number."""
         self._listener.setblocking(False)
         number = 0
         with contextlib.suppress(BlockingIOError):
@@ -63,6 +63,8 @@ class FakeDaemon:
 
 
 class FakeConnection:
+    """The fake daemon's side of a connection. `hello` is the client's first message."""
+
     def __init__(self, accepted: socket.socket, file: Any) -> None:
         self._socket = accepted
         self._file = file
@@ -79,7 +81,9 @@ class FakeConnection:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def hear_no_more(self) -> None:
+        """Stop reading, but keep the connection open for writing."""
         self._socket.shutdown(socket.SHUT_RD)
 
     def say_half(self, message: Any) -> None:
+        """Send only the first 20 bytes of a message."""
         self._socket.sendall(json.dumps(message).encode()[:20])

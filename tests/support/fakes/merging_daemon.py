@@ -1,4 +1,4 @@
-"""What a process does that carries out a landing, as a daemon does, and may fall on the way."""
+"""A process that carries out a merge as a daemon does, and may kill itself at a chosen step."""
 
 import itertools
 import os
@@ -15,12 +15,12 @@ from forkjoin.core.paths import find_home
 from forkjoin.merge_queue.run_merge import MergeRunner
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-#: Events of what changes something; so does an `open` that may write.
+#: Audit events of changes to files. An `open` for writing is a change, too.
 _CHANGES = ("os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate", "shutil.copyfile")
 
 
 def fall_at_change(number: int, folder: str) -> None:
-    """Let this process fall at its change of this number below a folder (PEP 578)."""
+    """Make this process kill itself just before its Nth change below a folder (PEP 578)."""
     changes = itertools.count(1)
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
@@ -32,15 +32,17 @@ def fall_at_change(number: int, folder: str) -> None:
 
 
 def carry_out(number: int, environment: Mapping[str, str], falls: tuple[str, ...]) -> None:
-    """Carry out a landing, all of it or until this process falls.
+    """Carry out a merge, completely or until this process kills itself.
 
-    That is `before`, `within` or `after` the Nth record of a step (`falls` is WHEN, N, STEP, FELL, as in the crash
-    test); or `at` the Nth change that it makes itself below a folder, just before that (`at`, N, FOLDER).
+    `falls` says when that happens, and is empty for never:
+
+    - (WHEN, N, STEP, FELL): `before`, `within` or `after` the Nth record of a step, as in crash/with_fail_points.py.
+    - ("at", N, FOLDER): just before the Nth change that this process itself makes below a folder.
     """
     os.environ.clear()
     os.environ.update(environment)
-    # A shim that outlives this process starts no daemon: what one would do the test does.
-    setattr(app, "daemon_command", lambda: ["true"])  # noqa: B010 (it is not main's own)
+    # A shim that outlives this process must not start a daemon, because the test does a daemon's work itself.
+    setattr(app, "daemon_command", lambda: ["true"])  # noqa: B010 (mypy rejects assignment: app only imports the name)
     anyio.run(_carry_out, number, falls)
 
 

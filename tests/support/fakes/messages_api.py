@@ -1,7 +1,7 @@
-"""A scripted Anthropic Messages API on loopback, for vendors' real programs to speak to.
+"""A scripted Anthropic Messages API on loopback, for vendors' real programs.
 
-The script is asked only by requests that offer tools: what a program asks on the side (titles, topics, a quota) gets a
-dull answer. Every request is kept, to be measured.
+Only requests that offer tools reach the script. Every other request for a message (titles, topics, a quota) gets the
+answer "ok". All requests are recorded, so that tests can measure them.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from support.fakes.script import ApiError, Asked, Block, JsonObject, Script, Text, ToolUse, in_turn
 
-#: What every answer is said to have used.
+#: The usage that every answer reports.
 USAGE = {
     "input_tokens": 100,
     "output_tokens": 10,
@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 @contextmanager
 def serve() -> Generator["MessagesApi"]:
-    """Serve the API on a port of loopback."""
+    """Serve the API on a free port of loopback while the context is open."""
     with MessagesApi() as api:
         thread = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -38,20 +38,22 @@ def serve() -> Generator["MessagesApi"]:
 
 
 class MessagesApi(ThreadingHTTPServer):
-    """The API, at `url`."""
+    """The API's HTTP server. Its address is `url`; `script` determines its answers."""
 
     daemon_threads = True
-    block_on_close = False  # a script may hold an answer back
+    block_on_close = False  # a script may block until the test releases it
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.script: Script = in_turn()
-        self.asked: list[Asked] = []  #: what the script was asked
-        self.others: list[str] = []  #: all else: method and path, or the beginning of what is not the script's
+        self.asked: list[Asked] = []  #: the requests that the script has answered
+        self.others: list[
+            str
+        ] = []  #: other requests: method and path, or the first 100 characters of the system prompt
 
     def answer(self, asked: Asked) -> JsonObject:
-        """The message that the script answers with."""
+        """Return the script's answer, or "ok" if the request offers no tools."""
         if asked.tools:
             self.asked.append(asked)
             return _message(asked.model, self.script(asked))
@@ -77,10 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(404, ApiError(404, "not_found_error", self.path).body)
 
     do_GET = do_HEAD = _not_found  # noqa: N815
-    do_CONNECT = _not_found  # noqa: N815 - of somebody who takes us for a proxy, and wants to go beyond loopback
+    do_CONNECT = _not_found  # noqa: N815 - a client that uses this server as a proxy, to reach another host
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Log nothing."""
+        """Suppress the request log."""
 
     @property
     def _api(self) -> MessagesApi:
@@ -92,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             message = self._api.answer(asked)
         except ApiError as error:
             self._send(error.status, error.body, error.headers)
-        except Exception as error:  # so that the program, and whoever reads its log, learns of a script's fault
+        except Exception as error:  # an error in a script must show up in the program's output and log
             self._send(400, ApiError(400, "invalid_request_error", f"the script failed: {error!r}").body)
         else:
             if asked.body.get("stream"):
@@ -114,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.wfile.write(content)
         except ConnectionError:
-            self.close_connection = True  # whoever asked was stopped
+            self.close_connection = True  # the client was stopped
 
 
 def _message(model: str, blocks: Sequence[Block]) -> JsonObject:
@@ -140,7 +142,7 @@ def _block(block: Block) -> JsonObject:
 
 
 def _stream(message: JsonObject) -> Iterator[JsonObject]:
-    """The message as the events that the API streams."""
+    """Yield the events that the API streams for a message."""
     begun: JsonObject = {"content": [], "stop_reason": None, "usage": USAGE | {"output_tokens": 1}}
     yield {"type": "message_start", "message": message | begun}
     blocks: list[JsonObject] = message["content"]

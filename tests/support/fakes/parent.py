@@ -1,6 +1,7 @@
-"""An agent's program that calls tools of forkjoin, as a model would: its task is JSON, a list of [tool, arguments].
+"""An agent's program that calls forkjoin's tools through its relay, as a model does.
 
-It prints each answer, a line of JSON. In a list of its own ["sh", "a command"] is run in the worktree.
+The task is a JSON list of steps. For a step [tool, arguments] the program calls the tool and prints the reply, one line
+of JSON. For a step ["sh", command] it runs the command in the worktree.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a process does that removes agents, as a daemon does, and falls on the way."""
+"""A process that removes agents as a daemon does, and kills itself at a chosen step."""
 
 import itertools
 import os
@@ -16,17 +16,17 @@ from forkjoin.core.paths import find_home
 from forkjoin.store.store import Store
 from support.merges import PROCESSES
 
-#: Events (PEP 578) of what changes something, and of a call of git.
+#: Audit events (PEP 578) of changes to files, and of calls of git.
 _STEPS = ("os.remove", "os.rmdir", "os.rename", "shutil.rmtree", "subprocess.Popen")
-#: Of the files and folders that are removed in a folder which goes, one of so many counts.
+#: While a folder is removed, only every tenth removal of a file or folder in it counts as a step.
 _ONE_OF = 10
 
 
 def remove_elsewhere(discard: bool, falls_at: int) -> bool:
-    """Let another process remove all agents, and fall at its step of this number after that was recorded.
+    """Remove all agents in another process, which kills itself at the Nth step after it has recorded the removal.
 
     Returns:
-        Whether it fell; else it came to its end before.
+        Whether the process killed itself. Otherwise it completed the removal in fewer than N steps.
     """
     process = PROCESSES.Process(target=_carry_out, args=(dict(os.environ), discard, falls_at))
     process.start()
@@ -38,7 +38,7 @@ def remove_elsewhere(discard: bool, falls_at: int) -> bool:
 def _carry_out(environment: Mapping[str, str], discard: bool, falls_at: int) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    setattr(app, "daemon_command", lambda: ["true"])  # noqa: B010 (it is not main's own)
+    setattr(app, "daemon_command", lambda: ["true"])  # noqa: B010 (mypy rejects assignment: app only imports the name)
     anyio.run(_remove, discard, falls_at)
 
 
@@ -49,7 +49,7 @@ async def _remove(discard: bool, falls_at: int) -> None:
         await remove_agents(
             reconciler.services, agents, discard_unmerged=discard, environment={"PATH": os.environ["PATH"]}
         )
-        os._exit(0)  # what follows is no step of it
+        os._exit(0)  # closing the reconciler is not part of the removal
 
 
 def _fall_once_recorded(store: Store, falls_at: int) -> None:
@@ -66,4 +66,4 @@ def _fall_once_recorded(store: Store, falls_at: int) -> None:
         sys.addaudithook(look)
         return busy
 
-    setattr(store.lifecycle, "begin_removal", record_and_look)  # noqa: B010 (it has another type)
+    setattr(store.lifecycle, "begin_removal", record_and_look)  # noqa: B010 (mypy rejects assignment to a method)

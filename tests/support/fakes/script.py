@@ -1,4 +1,4 @@
-"""What a scripted model is asked, and what it answers: blocks of text, and uses of tools."""
+"""Scripts for a fake model: the requests that a script receives, and its answers of texts and tool uses."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ class ToolResult:
 
 
 class ApiError(Exception):
-    """A script raises it for the API to answer with an error."""
+    """An error that the API answers with if the script raises it."""
 
     def __init__(self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -50,21 +50,21 @@ class Asked:
 
     @property
     def prompt(self) -> list[str]:
-        """The texts that the model was given before its first answer: the user's own is one of them.
+        """The texts before the model's first answer. One of them is the user's own prompt.
 
-        Where that answer was an error, claude has put its own words after it, and a line end between.
+        The texts are stripped: after an error claude appends a line end and a text of its own.
         """
         first = itertools.takewhile(lambda message: message.get("role") != "assistant", self._messages)
         return [text.strip() for message in first for text in _texts(message.get("content"))]
 
     @property
     def answers(self) -> int:
-        """How many times the model has answered so far."""
+        """The number of the model's answers so far."""
         return sum(message.get("role") == "assistant" for message in self._messages)
 
     @property
     def results(self) -> list[ToolResult]:
-        """What the tools answered so far, in order."""
+        """The results of all tool uses so far, in order."""
         blocks = (block for message in self._messages for block in _objects(message.get("content")))
         return [
             ToolResult("\n".join(_texts(block.get("content"))), bool(block.get("is_error")))
@@ -75,11 +75,11 @@ class Asked:
 
 def _objects(value: object) -> list[JsonObject]:
     found = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("JsonObject", one) for one in found if isinstance(one, dict)]
+    return [cast("JsonObject", item) for item in found if isinstance(item, dict)]
 
 
 def _texts(content: object) -> list[str]:
-    """The texts in content, which is a string or blocks."""
+    """Return the texts in a message's content, which is a string or a list of blocks."""
     return [content] if isinstance(content, str) else [str(block.get("text", "")) for block in _objects(content)]
 
 
@@ -87,12 +87,12 @@ Script = Callable[[Asked], Sequence[Block]]
 
 
 def in_turn(*answers: Sequence[Block]) -> Script:
-    """Give these answers, one after another, in every conversation."""
+    """Return a script that gives these answers in order, from the first one in every conversation."""
     return lambda asked: answers[asked.answers]
 
 
 def by_prompt(scripts: Mapping[str, Script]) -> Script:
-    """Follow the script of the prompt that a conversation began with."""
+    """Return a script that follows, in each conversation, the script of the conversation's first prompt."""
 
     def script(asked: Asked) -> Sequence[Block]:
         return next(scripts[text] for text in asked.prompt if text in scripts)(asked)
