@@ -1,5 +1,6 @@
-"""The crash test: random operations of several leads, while all that can be killed is; then what must hold is checked.
+"""The crash test: several leads call tools at random while the daemon, relays, shims and programs are killed at random.
 
-`python -m crash --rounds N --seed S`, in `tests/`. A `World` is a home, two repositories, leads and a person; a round
-is some 25 operations at random moments, with kills among them, then rest, then the invariants (`check.py`).
+Run `python -m crash --rounds N --seed S` in `tests/`. A `World` is a home, leads, and two repositories with a person in
+each. A round draws about 25 operations, kills among them. The round then waits until the world is at rest, and checks
+the invariants (`check.py`).
 """

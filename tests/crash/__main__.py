@@ -1,4 +1,4 @@
-"""`python -m crash --rounds N --seed S`, in `tests/`: the crash test for as long as you like."""
+"""The command line of the crash test: `python -m crash --rounds N --seed S`, in `tests/`."""
 
 import argparse
 import random
@@ -10,11 +10,12 @@ from crash.run import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m crash", description="Kill at random, and see that nothing is lost."
+        prog="python -m crash", description="Kill processes of forkjoin at random, and check that nothing is lost."
     )
-    parser.add_argument("--rounds", type=int, default=40, help="how many rounds (40)")
-    parser.add_argument("--seed", default=str(random.randrange(10**6)), help="what a failure names: drawn if not given")
-    parser.add_argument("--folder", type=Path, help="where worlds are made: the system's own for temporary files")
+    parser.add_argument("--rounds", type=int, default=40, help="the number of rounds (40)")
+    seed = str(random.randrange(10**6))
+    parser.add_argument("--seed", default=seed, help="the seed, as a failure prints it (random)")
+    parser.add_argument("--folder", type=Path, help="the folder for worlds (a temporary folder)")
     given = parser.parse_args()
     print(f"crash test, seed {given.seed}", flush=True)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="forkjoin-crash-"))

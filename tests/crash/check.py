@@ -1,6 +1,6 @@
-"""What must hold once all is at rest: what was answered, records, git, files and the process table tell the same.
+"""The invariants of a world at rest: answers, records, git and files must agree.
 
-Each question yields what is wrong, in words; nothing is what must come.
+Each private function checks one invariant and yields a sentence for each violation.
 """
 
 import json
@@ -16,16 +16,16 @@ from crash.rest import agents
 from crash.work import blob_id
 from crash.world import World
 
-#: What git and forkjoin leave in a git folder while something is under way.
+#: Files that are in a git folder only while an operation of git or forkjoin is in progress.
 _UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "forkjoin-index", "forkjoin-index-2")
 
-#: Branches that no agent has made.
+#: The branches that the person created.
 _OF_PERSON = {"main", "release", "theirs"}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A world at rest: what its records say, and what its agents' scripts did."""
+    """A world at rest: its records, and the words that its agents' scripts logged."""
 
     world: World
     agents: list[dict[str, Any]]
@@ -37,23 +37,24 @@ class Seen:
         return {agent["number"]: agent["state"] for agent in self.agents}
 
     def started_from(self, agent: dict[str, Any]) -> set[str]:
-        """Ids of those that start from an agent's work, or from the work of such."""
-        after = [one for one in self.agents if agent["number"] in json.loads(one["after"])]
-        return {one["id"] for one in after}.union(*(self.started_from(one) for one in after))
+        """Return the ids of all agents that depend on this agent, directly or indirectly."""
+        after = [other for other in self.agents if agent["number"] in json.loads(other["after"])]
+        return {other["id"] for other in after}.union(*(self.started_from(other) for other in after))
 
     def of(self, person: Person) -> list[dict[str, Any]]:
+        """Return the agents in a person's repository."""
         return [agent for agent in self.agents if agent["common_dir"] == str(person.common_dir)]
 
 
 def check(world: World) -> list[str]:
-    """All that does not hold."""
+    """Return a sentence for each violation of an invariant."""
     results = {row["agent"]: json.loads(row["result"]) for row in world.rows("SELECT * FROM result")}
     seen = Seen(world, agents(world), results, world.said())
     found = [*_records(world), *_answers(seen), *_repeats(seen), *_spawns(seen), *_ends(seen), *_messages(seen)]
     for person in world.people:
         for question in (_work, _targets, _worktrees, _tidiness):
             found += [f"{person.folder.name}: {wrong}" for wrong in question(seen, person)]
-        found += [f"{person.folder.name}: lost of the person's: {lost}" for lost in person.losses()]
+        found += [f"{person.folder.name}: the person's work has changed: {loss}" for loss in person.losses()]
     return found
 
 
@@ -62,111 +63,114 @@ def check(world: World) -> list[str]:
 
 def _records(world: World) -> Iterator[str]:
     for pragma, well in (("integrity_check", [{"integrity_check": "ok"}]), ("foreign_key_check", [])):
-        if (told := world.rows(f"PRAGMA {pragma}")) != well:
-            yield f"records: {pragma} tells {told}"
+        if (rows := world.rows(f"PRAGMA {pragma}")) != well:
+            yield f"records: {pragma} reports {rows}"
     if twice := world.rows("SELECT * FROM scratch WHERE NOT retired GROUP BY project, target HAVING count(*) > 1"):
-        yield f"targets have several scratch worktrees: {twice}"
+        yield f"some targets have several scratch worktrees: {twice}"
     if verdicts := world.rows("SELECT * FROM verdict"):
-        yield f"verdicts of landings that are done: {verdicts}"
+        yield f"verdicts of finished merges are left: {verdicts}"
 
 
 def _answers(seen: Seen) -> Iterator[str]:
-    """Every call was answered in JSON-RPC, by its result, and by no fault of ours."""
+    """Every call has a reply, and no reply is a JSON-RPC error or reports an internal error."""
     for lead, call in seen.world.every_call():
         if call in lead.unanswered and not lead.killed:
-            yield f"{lead.name} {call}: never answered"
+            yield f"{lead.name} {call}: no answer"
         for answer in call.answers:
             if "error" in answer:
                 yield f"{lead.name} {call}: {answer['error']}"
         if "not your fault" in call.refusal:
             yield f"{lead.name} {call}: {call.refusal}"
     for lead in (*seen.world.leads, *seen.world.gone):
-        yield from (f"{lead.name} was sent what it had not asked for: {line}" for line in lead.strange)
+        yield from (f"{lead.name} received a line that answers no call: {line}" for line in lead.strange)
 
 
 def _repeats(seen: Seen) -> Iterator[str]:
-    """What was answered once is answered the same ever after."""
-    told_more = {token for token, _ in seen.world.messages.values()}
-    states = {agent["id"]: agent["state"] for agent in seen.agents if agent["token"] not in told_more}
+    """A repeated call gets the same answer, and the final state that a wait has reported stays."""
+    messaged = {token for token, _ in seen.world.messages.values()}
+    states = {agent["id"]: agent["state"] for agent in seen.agents if agent["token"] not in messaged}
     for lead, call in seen.world.every_call():
         results = [answer["result"].get("structuredContent") for answer in call.answers if "result" in answer]
-        if call.tool in ("spawn_agents", "merge_worktree") and any(_gist(one) != _gist(results[0]) for one in results):
-            yield f"{lead.name} {call} was answered {results}"
+        if call.tool in ("spawn_agents", "merge_worktree") and any(
+            _stable_part(result) != _stable_part(results[0]) for result in results
+        ):
+            yield f"{lead.name} {call} has different answers: {results}"
         if call.tool == "wait_agents" and call.content:
             for one in call.content["finished"]:
                 if (state := states.get(one["id"], one["state"])) != one["state"]:
-                    yield f"{lead.name} was told that {one['id']} {one['state']}, and it is {state}"
+                    yield f"{lead.name} received {one['state']} for {one['id']}, which is {state}"
 
 
-def _gist(content: Any) -> Any:
-    """Of an answer what may not change: a spawn tells places in the queue, too."""
-    return [one["id"] for one in content["agents"]] if content and "agents" in content else content
+def _stable_part(content: Any) -> Any:
+    """Return the part of an answer that may not change. The places in the queue that a spawn reports may."""
+    return [agent["id"] for agent in content["agents"]] if content and "agents" in content else content
 
 
 def _spawns(seen: Seen) -> Iterator[str]:
-    """Each spawn is one spawn: all of its agents are there, in the order asked for, and once; or none, unanswered."""
+    """Each spawn takes effect once: all of its agents exist in order, or none exist and the call has no answer."""
     by_token = {agent["token"]: agent["id"] for agent in seen.agents}
     if len(by_token) != len(seen.agents):
-        yield f"agents that were asked for once, or never: {Counter(agent['token'] for agent in seen.agents)}"
+        yield f"several agents have one token: {Counter(agent['token'] for agent in seen.agents)}"
     for lead, call in seen.world.every_call():
-        there = [by_token[token] for token in call.tokens if token in by_token]
+        recorded = [by_token[token] for token in call.tokens if token in by_token]
         if call.tokens and call.answers and not call.content:
             yield f"{lead.name} {call} was refused: {call.refusal}"
-        elif call.tokens and call.content and [one["id"] for one in call.content["agents"]] != there:
-            yield f"{lead.name} {call} was answered {call.content}, and there are {there}"
-        elif there and len(there) != len(call.tokens):
-            yield f"{lead.name} {call}: only {there} are there"
+        elif call.tokens and call.content and [agent["id"] for agent in call.content["agents"]] != recorded:
+            yield f"{lead.name} {call} was answered {call.content}, but the records have {recorded}"
+        elif recorded and len(recorded) != len(call.tokens):
+            yield f"{lead.name} {call}: the records have only {recorded}"
 
 
 # -- agents
 
 
 def _ends(seen: Seen) -> Iterator[str]:
-    """Each agent is in a state that its work can end in, with a result that says so, and has run as often as it may."""
+    """Each agent's state is possible for its work and equals its result's, and the agent did not run too often."""
     for agent in seen.agents:
         name = f"{agent['id']} {agent['token']} ({seen.world.works[agent['token']].kind})"
         said, state, result = seen.said[agent["token"]], agent["state"], seen.results.get(agent["number"])
         if "start" in said and _is_skipped(seen, agent):
-            yield f"{name} comes after {agent['after']}, not all of which have succeeded, and has run"
+            yield f"{name} has run although not all of its dependencies {agent['after']} have succeeded"
         if state not in _possible(seen, agent):
             error = (result or {}).get("error")
-            yield f"{name} is {state}, its processes killed: {seen.world.hurt.get(agent['id'])}; {error}"
+            yield f"{name} is {state}; killed processes: {seen.world.hurt.get(agent['id'])}; error: {error}"
         if result is None or result["state"] != state:
-            yield f"{name} is {state}, its result says {result}"
+            yield f"{name} is {state}, but its result is {result}"
         runs = seen.world.works[agent["token"]].expected.runs
         more = sum(token == agent["token"] for token, _ in seen.world.messages.values())
         if said.count("start") > runs + more or said.count("end") > 1 + more:
             yield f"{name} ran too often: {said}"
         if state == "succeeded" and "end" not in said:
-            yield f"{name} is said to have succeeded, and did {said}"
+            yield f"{name} is succeeded, but its script logged only {said}"
         if agent["merge"] == "queued":
-            yield f"{name} waits for no landing"
+            yield f"{name} is queued for a merge that does not exist"
 
 
 def _messages(seen: Seen) -> Iterator[str]:
-    """Who was told something has heard it, in the order in which it was recorded; a killed or stopped one may not."""
+    """Agents receive their messages in the order of the records. Killed and stopped agents may miss some."""
     mail = seen.world.rows("SELECT agent, text FROM mail ORDER BY number")
     for agent in seen.agents:
         recorded = [row["text"].removeprefix("say ") for row in mail if row["agent"] == agent["number"]]
         heard = list(dict.fromkeys(word for word in seen.said[agent["token"]] if word in seen.world.messages))
         if heard != [word for word in recorded if word in heard]:
-            yield f"{agent['id']} was told {recorded}, and heard {heard}"
+            yield f"{agent['id']} was sent {recorded}, but received {heard}"
         hindered = {agent["id"]} & (seen.world.stopped | seen.world.hurt.keys()) or _is_skipped(seen, agent)
         for word in recorded if not hindered else ():
             if word not in heard:
-                yield f"{agent['id']} was told {word}, and has not heard it"
-    told = {row["text"].removeprefix("say ") for row in mail}
+                yield f"{agent['id']} was sent {word}, but has not received it"
+    sent = {row["text"].removeprefix("say ") for row in mail}
     for word, (token, call) in seen.world.messages.items():
-        if call.answers and (word in told) != bool(call.content):
-            yield f"{call} to {token} was answered {call.content or call.refusal}, and {word} is told: {word in told}"
+        if call.answers and (word in sent) != bool(call.content):
+            yield f"{call} to {token} was answered {call.content or call.refusal}; {word} is recorded: {word in sent}"
 
 
 def _is_skipped(seen: Seen, agent: dict[str, Any]) -> bool:
-    """Whether it comes after one that has not succeeded."""
+    """Return whether a dependency of the agent has not succeeded."""
     return any(seen.states[number] != "succeeded" for number in json.loads(agent["after"]))
 
 
 def _possible(seen: Seen, agent: dict[str, Any]) -> set[str]:
+    """Return the states that the agent may be in."""
     world = seen.world
     states = {"failed" if _is_skipped(seen, agent) else world.works[agent["token"]].expected.ends}
     if agent["id"] in world.stopped:
@@ -177,18 +181,18 @@ def _possible(seen: Seen, agent: dict[str, Any]) -> set[str]:
 
 
 def _work(seen: Seen, person: Person) -> Iterator[str]:
-    """All that agents have left is reachable, byte for byte, whatever became of them."""
+    """All files that agents have written are reachable in git, in whichever state the agents ended."""
     reachable = {line.split(" ")[0] for line in person.git("rev-list", "--objects", "--all").splitlines()}
     for agent in seen.of(person):
         for word, blob in seen.world.works[agent["token"]].blobs(set(seen.said[agent["token"]])).items():
             if blob not in reachable:
-                yield f"{agent['id']} {agent['token']} is {agent['state']}, {agent['merge']}; gone: what it {word}"
+                yield f"{agent['id']} {agent['token']} is {agent['state']}, {agent['merge']}; the file {word!r} is lost"
         if "nested" in seen.said[agent["token"]] and not _has_nested(seen, person, agent):
-            yield f"{agent['id']} {agent['token']} is {agent['state']}, {agent['merge']}; gone: its nested repository"
+            yield f"{agent['id']} {agent['token']} is {agent['state']}, {agent['merge']}; its nested repository is lost"
 
 
 def _has_nested(seen: Seen, person: Person, agent: dict[str, Any]) -> bool:
-    """Whether its nested repository stands, is kept as a folder of files, or is a submodule's that has its commit."""
+    """Return whether the agent's nested repository exists, is kept as an archive, or is a submodule with its file."""
     text, token = seen.world.works[agent["token"]].nested, agent["token"]
     if Path(agent["worktree"], f"{token}.in", "file").exists():
         return True
@@ -205,8 +209,8 @@ def _has_nested(seen: Seen, person: Person, agent: dict[str, Any]) -> bool:
 
 
 def _targets(seen: Seen, person: Person) -> Iterator[str]:
-    """Targets hold what landings say they do, each agent once, and a person's commits: nothing else, nothing less."""
-    landed: Counter[tuple[str, str]] = Counter()
+    """Targets have one merge for each merged agent that the records name, and the person's commits, and no others."""
+    merged: Counter[tuple[str, str]] = Counter()
     for target in ("main", "release"):
         commits: list[str] = []
         form = "--format=%s%x00%P%x00%(trailers:key=Forkjoin-Agent,valueonly,separator=%x2C)"
@@ -215,19 +219,19 @@ def _targets(seen: Seen, person: Person) -> Iterator[str]:
             if subject.startswith("person "):
                 commits.append(subject)
             elif agent and len(parents.split()) == 2:
-                landed[target, agent] += 1
+                merged[target, agent] += 1
             else:
-                yield f"{target} has {subject!r} of {agent}"
+                yield f"{target} has the unexpected commit {subject!r} of agent {agent!r}"
         if target == "main" and commits != person.commits:
-            yield f"main has the person's {commits}, not {person.commits}"
-    told = Counter(_told(seen, person))
-    if landed != told or any(count > 1 for count in told.values()):
-        yield f"landed, and not told: {landed - told}; told, and not landed: {told - landed}; of {told}"
-    yield from _contents(seen, person, landed)
+            yield f"main has the person's commits {commits}, not {person.commits}"
+    recorded = Counter(_recorded_merges(seen, person))
+    if merged != recorded or any(count > 1 for count in recorded.values()):
+        yield f"merged but not recorded: {merged - recorded}; recorded but not merged: {recorded - merged}"
+    yield from _contents(seen, person, merged)
 
 
-def _told(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
-    """Which agents have landed where, as the records' landings say, and as the leads were told."""
+def _recorded_merges(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
+    """Yield the target and the agent of each merge that an answer in the records reports."""
     query = "SELECT landing.* FROM landing JOIN project ON project.number = landing.project WHERE common_dir = ?"
     for landing in seen.world.rows(query, str(person.common_dir)):
         answer = json.loads(landing["answer"])
@@ -235,69 +239,70 @@ def _told(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
             yield landing["target"].removeprefix("refs/heads/"), one["id"]
 
 
-def _contents(seen: Seen, person: Person, landed: Collection[tuple[str, str]]) -> Iterator[str]:
-    """The files of those that have landed are in their target; in main, which agents start from, no others'."""
+def _contents(seen: Seen, person: Person, merged: Collection[tuple[str, str]]) -> Iterator[str]:
+    """The files of merged agents are in their targets. Main, which agents start from, has no other agents' files."""
     names = {target: set(person.git("ls-tree", "--name-only", target).splitlines()) for target in ("main", "release")}
     for agent in seen.of(person):
         file, left = f"{agent['token']}.txt", "left" in seen.said[agent["token"]]
-        where = {target for target, one in landed if one == agent["id"]}
+        into = {target for target, id_ in merged if id_ == agent["id"]}
         for target in ("main", "release"):
-            if target in where and left and file not in names[target]:
-                yield f"{agent['id']} has landed on {target}, and {file} is not there"
-        if "main" not in where and file in names["main"] and not _is_brought(seen, agent, landed, "main"):
-            yield f"{agent['id']} has not landed on main, and {file} is there"
-        if where and agent["merge"] != "merged":
-            yield f"{agent['id']} has landed on {where}, and is {agent['merge']}"
-        if agent["merge"] == "merged" and not where and not _is_brought(seen, agent, landed):
-            yield f"{agent['id']} is merged, and has landed nowhere"
+            if target in into and left and file not in names[target]:
+                yield f"{agent['id']} was merged into {target}, which does not have {file}"
+        if "main" not in into and file in names["main"] and not _is_in_dependents(seen, agent, merged, "main"):
+            yield f"{agent['id']} was not merged into main, which has {file}"
+        if into and agent["merge"] != "merged":
+            yield f"{agent['id']} was merged into {into}, but is {agent['merge']}"
+        if agent["merge"] == "merged" and not into and not _is_in_dependents(seen, agent, merged):
+            yield f"{agent['id']} is recorded as merged, but no target has its merge"
 
 
-def _is_brought(seen: Seen, agent: dict[str, Any], landed: Collection[tuple[str, str]], *targets: str) -> bool:
-    """Whether an agent that starts from its work has landed, on one of these targets or on any."""
-    brought = {target for target, one in landed if one in seen.started_from(agent)}
-    return bool(brought & {*targets} if targets else brought)
+def _is_in_dependents(seen: Seen, agent: dict[str, Any], merged: Collection[tuple[str, str]], *targets: str) -> bool:
+    """Return whether a dependent of the agent was merged into one of these targets, or into any if none are given."""
+    into = {target for target, id_ in merged if id_ in seen.started_from(agent)}
+    return bool(into & {*targets} if targets else into)
 
 
 def _worktrees(seen: Seen, person: Person) -> Iterator[str]:
-    """Worktrees and branches are those of the records, and what was removed with work in it is kept."""
+    """The repository's worktrees, branches and refs are exactly those of the records."""
     standing = {agent["id"]: agent for agent in seen.of(person) if agent["prepared"] and agent["removed"] is None}
     listing = person.git("worktree", "list", "--porcelain").splitlines()
     listed = {line.removeprefix("worktree ") for line in listing if line.startswith("worktree ")}
     recorded = {str(person.folder), *(agent["worktree"] for agent in standing.values())}
     if not recorded <= listed <= recorded | set(_scratch(seen, person)):
-        yield f"worktrees listed and not recorded: {listed - recorded}; recorded and not listed: {recorded - listed}"
-    there = {path for path in listed if Path(path, ".git").exists()}
-    if there != listed:
-        yield f"worktrees that are not there: {listed - there}"
+        yield f"worktrees only git knows: {listed - recorded}; worktrees only the records know: {recorded - listed}"
+    existing = {path for path in listed if Path(path, ".git").exists()}
+    if existing != listed:
+        yield f"worktrees that do not exist: {listed - existing}"
     refs = dict(
         line.split(" ") for line in person.git("for-each-ref", "--format=%(refname) %(objectname)").splitlines()
     )
     branches = {ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")} - _OF_PERSON
     if branches != {agent["branch"] for agent in standing.values()}:
-        yield f"branches that are not as recorded: {branches ^ {agent['branch'] for agent in standing.values()}}"
+        yield f"branches that differ from the records: {branches ^ {agent['branch'] for agent in standing.values()}}"
     for agent in standing.values():
         tip, commit = refs.get(f"refs/heads/{agent['branch']}"), seen.results.get(agent["number"], {}).get("commit")
         if commit is not None and tip != commit:
-            yield f"{agent['id']}: its branch is at {tip}, and its result says {commit}"
+            yield f"{agent['id']}: the branch is at {tip}, but the result names {commit}"
     kept = {ref for ref in refs if ref.startswith("refs/forkjoin/kept/")}
     if others := {ref for ref in refs.keys() - kept if not ref.startswith("refs/heads/")} - {"refs/tags/v1"}:
-        yield f"refs that nobody made: {others}"
+        yield f"unknown refs: {others}"
     yield from _kept(seen, person, kept)
 
 
 def _scratch(seen: Seen, person: Person) -> Iterator[str]:
-    """Where scratch worktrees of a repository stand."""
+    """Yield the paths of a repository's scratch worktrees."""
     query = "SELECT scratch.number FROM scratch JOIN project ON project.number = scratch.project WHERE common_dir = ?"
-    for one in seen.world.rows(query, str(person.common_dir)):
-        yield f"{seen.world.home}/worktrees/target-{one['number']}"
+    for row in seen.world.rows(query, str(person.common_dir)):
+        yield f"{seen.world.home}/worktrees/target-{row['number']}"
 
 
 def _kept(seen: Seen, person: Person, refs: set[str]) -> Iterator[str]:
+    """Each ref of kept work belongs to an agent, and the answers of removals are true."""
     slugs = {f"{agent['id']}-{agent['name']}" for agent in seen.of(person)}
     for ref in refs:
         name = ref.removeprefix("refs/forkjoin/kept/").removeprefix("nested/")
         if name not in slugs and name.rpartition("-")[0] not in slugs:
-            yield f"{ref} is of no agent"
+            yield f"{ref} belongs to no agent"
     for lead, call in seen.world.every_call():
         if lead.where == person.folder and call.tool == "remove_worktrees" and call.content:
             yield from _removed(seen, call, refs)
@@ -307,13 +312,13 @@ def _removed(seen: Seen, call: Call, refs: set[str]) -> Iterator[str]:
     removed = {agent["id"]: agent["removed"] for agent in seen.agents}
     for one in call.content["removed"]:
         if one.get("kept_as") and one["kept_as"] not in refs:
-            yield f"{one['id']} was said to be kept as {one['kept_as']}"
+            yield f"{one['id']} should be kept as {one['kept_as']}, which does not exist"
         if removed[one["id"]] is None:
-            yield f"{one['id']} was said to be removed"
+            yield f"{one['id']} was reported as removed, but its record is not"
 
 
 def _tidiness(seen: Seen, person: Person) -> Iterator[str]:
-    """No lock, nothing under way, nothing broken, and no folder that no record knows."""
+    """There are no locks, unfinished operations, corrupt objects, or folders without a record."""
     locks = [str(path) for path in person.common_dir.rglob("*.lock") if path.name != "forkjoin.lock"]
     if left := locks + [name for name in _UNDER_WAY if (person.common_dir / name).exists()]:
         yield f"left behind: {left}"
@@ -324,8 +329,8 @@ def _tidiness(seen: Seen, person: Person) -> Iterator[str]:
     worktrees = seen.world.home / "worktrees"
     scratch = {str(path) for path in worktrees.glob("target-*")}
     folders = {str(path) for path in worktrees.glob("*/*") if str(path.parent) not in scratch}
-    known = {path for one in seen.world.people for path in _scratch(seen, one)}
+    known = {path for other in seen.world.people for path in _scratch(seen, other)}
     if stray := (folders | scratch) - recorded - known:
         yield f"folders without a record: {stray}"
     if runs := [path.name for path in (seen.world.home / "attempts").glob("t*")]:
-        yield f"runs of landings' verify that are over and not forgotten: {runs}"
+        yield f"finished runs of merges' verify commands are left: {runs}"

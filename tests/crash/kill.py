@@ -1,6 +1,6 @@
-"""What is killed, by SIGKILL all of it: the daemon, relays, shims and agents' programs.
+"""Killing the daemon, relays, shims and agents' programs with SIGKILL.
 
-What is looked for by its command line and environment is killed by a handle of that very process.
+Processes are found by their command lines and environments, and killed by identity, so a reused pid is never hit.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from forkjoin.process import attempt_processes, process_signals, process_table
 from crash.world import World
 
 _FAIL_POINTS = Path(__file__).with_name("with_fail_points.py")
-#: The steps that a daemon falls at, by the store's names for them, and at most so many of each later.
+#: The recorded steps at which a daemon kills itself, and the largest N for its Nth step of that name.
 _STEPS = {
     "any": 8,
     "Lifecycle.spawn": 1,
@@ -35,7 +35,7 @@ _STEPS = {
     "set_removed": 2,
     "Messages.add": 1,
 }
-#: How long something to be killed is waited for.
+#: Seconds to wait until a process exists that can be killed.
 _PATIENCE_S = 1.0
 
 
@@ -57,7 +57,7 @@ class Running:
 
     @property
     def handle(self) -> str:
-        """Of the attempt that it is the shim of, or belongs to; '' where it is of none."""
+        """The handle of the attempt that this process belongs to, or '' if there is none."""
         folder = self.argv[-2] if self.is_shim else self.environment.get(attempt_processes.MARK, "")
         return Path(folder).name
 
@@ -69,9 +69,9 @@ class Running:
 
 
 def running(world: World) -> list[Running]:
-    """Whatever runs with the world's home in its command line or environment, the leads' relays apart."""
+    """Return all processes with the world's home in their command line or environment, except the leads' relays."""
     relays = {lead.process.pid for lead in world.leads}
-    return [one for one in _find(str(world.home)) if one.entry.identity.pid not in relays]
+    return [process for process in _find(str(world.home)) if process.entry.identity.pid not in relays]
 
 
 def _find(home: str) -> Iterator[Running]:
@@ -91,21 +91,22 @@ def _words(file: Path) -> list[str]:
 
 
 def kill_daemon(world: World) -> None:
-    daemons = [one for one in running(world) if one.is_daemon]
-    pids = {one.entry.identity.pid for one in daemons}
-    for one in daemons:
-        if one.entry.parent not in pids:  # else it is about to become a shim, or a git
-            _kill(world, "daemon", one)
-            world.until(lambda: not process_table.is_alive(one.entry.identity), "a killed daemon was gone")  # noqa: B023
+    daemons = [process for process in running(world) if process.is_daemon]
+    pids = {daemon.entry.identity.pid for daemon in daemons}
+    for daemon in daemons:
+        if daemon.entry.parent in pids:
+            continue  # a fork of the daemon that has not executed its shim or git yet
+        _kill(world, "daemon", daemon)
+        world.until(lambda: not process_table.is_alive(daemon.entry.identity), "the killed daemon to end")  # noqa: B023
 
 
 def let_daemon_fall(world: World) -> str:
-    """Kill the daemon, and start one in its place that will kill itself at a step; the step's name."""
+    """Kill the daemon, and start one that will kill itself at a random step. Return the step's name."""
     when, step = world.random.choice(("before", "within", "after")), world.random.choice(list(_STEPS))
     number = world.random.randint(1, _STEPS[step])
     lock = os.open(world.home / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # no relay starts one meanwhile
+        fcntl.flock(lock, fcntl.LOCK_EX)  # keeps relays from starting a daemon
         kill_daemon(world)
         argv = [sys.executable, "-P", "-E", str(_FAIL_POINTS), when, str(number), step, str(world.fell)]
         environment = {**world.environment, attempt_processes.SUPERVISOR: "1"}
@@ -114,8 +115,8 @@ def let_daemon_fall(world: World) -> str:
                 argv, cwd=world.home, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        world.note(f"a daemon that falls {when} step {number} of {step}: pid {daemon.pid}")
-        world.until(lambda: daemon.poll() is not None or world.answers(), "a daemon answered")
+        world.note(f"a daemon that kills itself {when} step {number} of {step}: pid {daemon.pid}")
+        world.until(lambda: daemon.poll() is not None or world.answers(), "a daemon to answer")
     finally:
         os.close(lock)
     world.daemons.append(daemon)
@@ -131,33 +132,36 @@ def kill_relay(world: World) -> None:
 
 
 def kill_shim(world: World) -> None:
-    _kill_one(world, "shim", lambda one: one.is_shim)
+    _kill_one(world, "shim", lambda process: process.is_shim)
 
 
 def kill_program(world: World) -> None:
-    _kill_one(world, "program", lambda one: bool(one.handle) and not one.is_shim)
+    _kill_one(world, "program", lambda process: bool(process.handle) and not process.is_shim)
 
 
-def _kill_one(world: World, what: str, is_one: Callable[[Running], bool]) -> None:
-    """Kill one of these, as soon as there is one: after a daemon was killed that takes its time."""
+def _kill_one(world: World, kind: str, matches: Callable[[Running], bool]) -> None:
+    """Kill one of the matching processes. Wait briefly for one: a daemon that has just started may start it soon."""
     give_up = time.monotonic() + _PATIENCE_S
-    while not (found := [one for one in running(world) if is_one(one)]):
+    while not (found := [process for process in running(world) if matches(process)]):
         if time.monotonic() > give_up:
             return
         time.sleep(0.01)
-    one = world.random.choice(sorted(found, key=lambda one: one.entry.identity.pid))
-    _note_hurt(world, what, one.handle)
-    _kill(world, what, one)
+    chosen = world.random.choice(sorted(found, key=lambda process: process.entry.identity.pid))
+    _note_hurt(world, kind, chosen.handle)
+    _kill(world, kind, chosen)
 
 
-def _kill(world: World, what: str, one: Running) -> None:
-    world.note(f"kill the {what}: {one}")
-    one.kill()
-    world.counts[f"{what}s"] += 1
+def _kill(world: World, kind: str, process: Running) -> None:
+    world.note(f"kill the {kind}: {process}")
+    process.kill()
+    world.counts[f"{kind}s"] += 1
 
 
-def _note_hurt(world: World, what: str, handle: str) -> None:
-    """Remember whose process it was: it may end as it would not have else. A landing's verify may fail for it, too."""
+def _note_hurt(world: World, kind: str, handle: str) -> None:
+    """Record that a process of this agent was killed, so that its end may differ from what its work expects.
+
+    A handle that names no agent belongs to the verify of a merge, and is not recorded.
+    """
     agent, _, rest = handle.partition("-")
     if number_of(agent):
-        world.hurt.setdefault(agent, set()).add(f"{what} {rest}")
+        world.hurt.setdefault(agent, set()).add(f"{kind} {rest}")

@@ -1,4 +1,4 @@
-"""A lead whose pipes the test holds: a real relay, JSON-RPC by the line, many calls under way at once."""
+"""A lead that sends JSON-RPC lines to a real relay and can have many calls in progress at once."""
 
 import contextlib
 import json
@@ -14,13 +14,13 @@ from support.harness import INITIALIZE, INITIALIZED, RELAY, tool_call
 
 @dataclass(slots=True)
 class Call:
-    """A call that was sent, and its answers: a repeat has one of its own."""
+    """A tool call and its answers, one for each time that the call was sent."""
 
     number: int
     tool: str
     arguments: dict[str, Any]
-    tokens: tuple[str, ...] = ()  #: of what it spawns
-    expected: int = 1
+    tokens: tuple[str, ...] = ()  #: the tokens of the agents that the call spawns
+    expected: int = 1  #: the number of answers to expect
     answers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def __str__(self) -> str:
@@ -32,12 +32,12 @@ class Call:
 
     @property
     def content(self) -> Any:
-        """What the tool answered; none where it refused."""
+        """The structured content of the first answer, or `None` if it is an error."""
         return None if self._result.get("isError") else self._result.get("structuredContent")
 
     @property
     def refusal(self) -> str:
-        """Why the tool refused; '' where it did not."""
+        """The text of the tool's error, or '' if there is none."""
         content: list[dict[str, str]] = self._result["content"] if self._result.get("isError") else []
         return "".join(part["text"] for part in content)
 
@@ -48,18 +48,18 @@ class Call:
 
 
 class Lead:
-    """A relay in a folder, in the name of a session."""
+    """A relay in a folder, with the lead's name as session id. `errors` is the file for the relay's stderr."""
 
-    def __init__(self, name: str, where: Path, environment: Mapping[str, str], complaints: Path) -> None:
+    def __init__(self, name: str, where: Path, environment: Mapping[str, str], errors: Path) -> None:
         self.name = name
         self.where = where
         self.calls: dict[int, Call] = {}
         self.killed = False
-        self.strange: list[str] = []  #: lines that are answers to nothing
+        self.strange: list[str] = []  #: lines that answer no call
         variables = {**environment, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": name}
-        with complaints.open("ab") as errors:
+        with errors.open("ab") as stderr:
             self.process = subprocess.Popen(
-                RELAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=where, env=variables, bufsize=0
+                RELAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=where, env=variables, bufsize=0
             )
         self._ended = False
         self._changed = threading.Condition()
@@ -68,7 +68,7 @@ class Lead:
         self._write(INITIALIZE, INITIALIZED)
 
     @property
-    def is_there(self) -> bool:
+    def is_running(self) -> bool:
         return not self._ended
 
     @property
@@ -82,14 +82,14 @@ class Lead:
         return call
 
     def send_again(self, call: Call) -> None:
-        """The very same request once more: another answer comes, and must be as the first."""
+        """Send an identical request again. The call then expects one more answer."""
         call.expected += 1
         self._write(tool_call(call.number, call.tool, **call.arguments))
 
     def wait(self, call: Call, give_up_s: float) -> None:
-        """Return once it is answered, or this relay is gone, or that took too long."""
+        """Wait until the call is answered, the relay has ended, or the time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: call.is_answered or not self.is_there, give_up_s)
+            self._changed.wait_for(lambda: call.is_answered or not self.is_running, give_up_s)
 
     def kill(self) -> None:
         self.killed = True
@@ -106,7 +106,7 @@ class Lead:
 
     def _write(self, *messages: dict[str, Any]) -> None:
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it is gone, which is seen by its answers
+        with contextlib.suppress(BrokenPipeError):  # the relay has ended, which missing answers show
             self.process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
 
     def _read(self) -> None:

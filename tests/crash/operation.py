@@ -1,4 +1,4 @@
-"""What leads and people do: each operation is one function, drawn at random, and waits for no answer."""
+"""The random operations of leads and people. Each is a function that does not wait for answers."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from crash.world import World
 
 
 def some_ids(world: World, lead: Lead, most: int) -> list[str]:
-    """Ids of this lead's project, the newest rather than old ones."""
+    """Return random ids among the 20 newest agents of the lead's project."""
     known = sorted(set(world.known(lead.where)), key=lambda agent: int(agent[1:]))[-20:]
     return world.random.sample(known, min(len(known), world.random.randint(1, most)))
 
@@ -25,7 +25,7 @@ def ask(world: World, lead: Lead, tool: str, arguments: dict[str, Any], tokens: 
     return call
 
 
-# -- what a lead does
+# -- operations of a lead
 
 
 def spawn(world: World) -> None:
@@ -65,9 +65,9 @@ def merge(world: World) -> None:
     lead = world.a_lead()
     into = world.random.choice((None, None, "release"))
     verify = world.random.choice((None, None, None, "test -f README.md", 'test "$FORKJOIN_AGENT" != a1', "false"))
-    said = {"into": into, "verify": verify, "dry_run": True if world.random.random() < 0.1 else None}
+    options = {"into": into, "verify": verify, "dry_run": True if world.random.random() < 0.1 else None}
     if ids := some_ids(world, lead, 4):
-        ask(world, lead, "merge_worktree", {"ids": ids, **{name: value for name, value in said.items() if value}})
+        ask(world, lead, "merge_worktree", {"ids": ids, **{name: value for name, value in options.items() if value}})
 
 
 def tell(world: World) -> None:
@@ -93,9 +93,9 @@ def remove(world: World) -> None:
 
 
 def ask_again(world: World) -> None:
-    """Send a request once more, as a client does that lost its connection before the answer came."""
+    """Send a request again, like a client that lost its connection before it received the answer."""
     lead = world.a_lead()
-    calls = (call for call in lead.calls.values() if call.is_answered)  # two of one id at once no client may have
+    calls = (call for call in lead.calls.values() if call.is_answered)  # JSON-RPC forbids two open requests with one id
     again = [call for call in calls if call.tool in ("spawn_agents", "merge_worktree") and call.content]
     if again:
         call = world.random.choice(again)
@@ -103,7 +103,7 @@ def ask_again(world: World) -> None:
         lead.send_again(call)
 
 
-# -- what a person does
+# -- operations of a person
 
 
 def commit(world: World) -> None:
@@ -118,7 +118,7 @@ def collect_garbage(world: World) -> None:
 
 
 def type_command(world: World) -> None:
-    """A second terminal."""
+    """Run a command of forkjoin in a terminal of its own."""
     lead = world.a_lead()
     ids = some_ids(world, lead, 2)
     commands = [["ps", "--json"], ["status"], ["wait", "--timeout", "0"]]
@@ -139,17 +139,17 @@ def type_command(world: World) -> None:
 
 
 def let_pass(world: World) -> None:
-    """Let others go on for a moment, so that kills meet all their steps."""
+    """Wait a moment, so that kills happen at every stage of the other operations."""
     time.sleep(world.random.random() * 0.3)
 
 
 def let_daemon_fall(world: World) -> None:
-    """Let the daemon fall at a step, and do what leads there."""
-    leads_there = {"set_landing": merge, "Lifecycle.begin_removal": remove, "set_removed": remove, "Messages.add": tell}
-    leads_there.get(kill.let_daemon_fall(world), spawn)(world)
+    """Start a daemon that kills itself at a step, and run an operation that has this step."""
+    operations = {"set_landing": merge, "Lifecycle.begin_removal": remove, "set_removed": remove, "Messages.add": tell}
+    operations.get(kill.let_daemon_fall(world), spawn)(world)
 
 
-#: What may be done next, and how often beside the others.
+#: All operations, with the relative frequency of each.
 OPERATIONS: dict[Callable[[World], None], int] = {
     spawn: 6,
     wait: 3,
@@ -169,11 +169,11 @@ OPERATIONS: dict[Callable[[World], None], int] = {
     kill.kill_shim: 1,
     kill.kill_program: 1,
 }
-#: How many a round has.
+#: The number of operations in a round.
 COUNT = 25
 
 
 def operate(world: World) -> None:
-    """A round's operations."""
+    """Run the operations of a round."""
     for chosen in world.random.choices(list(OPERATIONS), list(OPERATIONS.values()), k=COUNT):
         chosen(world)

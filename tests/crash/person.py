@@ -1,4 +1,4 @@
-"""A person's repository, and what they have in their checkout: whatever forkjoin does beside it, every byte stays."""
+"""A person's repository, in whose checkout no byte of the person's files may change."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crash.work import IN_THE_WAY, SHARED
 
-#: What the first commit has.
+#: The files of the first commit.
 _COMMITTED = {
     "README.md": "a repository\n",
     SHARED: "one line\n",
@@ -25,7 +25,7 @@ _UNSTAGED = {
     IN_THE_WAY: "untracked\n",
     "x.log": "ignored\n",
 }
-#: `git status --porcelain --ignored`, as it must be whenever all is at rest.
+#: The output of `git status --porcelain --ignored` in a world at rest.
 _STATUS = {
     " D deleted.txt",
     " M unstaged.txt",
@@ -38,13 +38,13 @@ _STATUS = {
 
 
 class Person:
-    """A repository with a checkout of main, in which somebody works."""
+    """A repository with a checkout of main in which a person has staged, unstaged and untracked changes."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.environment = environment
         self.commits: list[str] = []
-        self.owes_commit = False  #: their last `git commit` was refused: something else had the index
+        self.owes_commit = False  #: whether the last `git commit` failed, because another process had locked the index
         folder.mkdir()
         self.git("init", "-q")
         self._write(_COMMITTED)
@@ -75,7 +75,7 @@ class Person:
         )
 
     def commit(self) -> bool:
-        """Commit a file of theirs, and leave alone what is staged; whether git could."""
+        """Commit one file, and leave the staged changes staged. Return whether git succeeded."""
         number = len(self.commits) + 1
         self._write({"person.txt": f"{number}\n"})
         done = self.run("git", "commit", "-qm", f"person {number}", "--only", "--", "person.txt")
@@ -94,7 +94,7 @@ class Person:
         return self.git("diff-index", "--cached", "--raw", "--no-abbrev", "HEAD")
 
     def losses(self) -> list[str]:
-        """What of theirs is not as they had it."""
+        """Return a sentence for each change to the person's files, index, refs or stash."""
         found = [
             f"{name} is {text!r}, not {wanted!r}"
             for name, wanted in {**_STAGED, **_UNSTAGED}.items()
@@ -102,11 +102,11 @@ class Person:
         ]
         status = set(self.git("status", "--porcelain", "--ignored", "--untracked-files=all").splitlines())
         if status != _STATUS:
-            found.append(f"git status tells {sorted(status ^ _STATUS)}")
+            found.append(f"git status differs in {sorted(status ^ _STATUS)}")
         if (staged := self._read_staged()) != self._staged:
-            found.append(f"staged is {staged}, not {self._staged}")
+            found.append(f"the staged changes are {staged}, not {self._staged}")
         if any(self.git("rev-parse", ref) != self.first for ref in ("refs/heads/theirs", "refs/tags/v1")):
-            found.append("their branch or their tag has moved")
+            found.append("the branch theirs or the tag v1 has moved")
         if self.git("stash", "list"):
             found.append("there is a stash")
         return found
@@ -119,7 +119,7 @@ class Person:
 
 
 def environment(folder: Path, home: Path) -> dict[str, str]:
-    """All that any process of a world is started with: a user of its own."""
+    """Return the environment of all processes of a world, with a user of its own."""
     user = folder / "owner"
     user.mkdir()
     (user / ".gitconfig").write_text("[user]\nname = Test\nemail = test@example.com\n[init]\ndefaultBranch = main\n")

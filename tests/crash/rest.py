@@ -1,4 +1,4 @@
-"""Bringing a world to rest: everything that was asked is answered or its relay dead, and nothing is under way."""
+"""Bringing a world to rest: all calls are answered or their relays dead, and no agent, merge or command runs."""
 
 from typing import Any
 
@@ -9,43 +9,43 @@ from crash.world import GIVE_UP_S, World, WrongError
 
 
 def bring_to_rest(world: World) -> None:
-    """Stop what never ends by itself, and wait for all else.
+    """Stop the agents that never end by themselves, and wait for everything else.
 
     Raises:
-        WrongError: Something never came to its end.
+        WrongError: Something did not end in time.
     """
     for lead in world.leads:
         if lead.killed:
             world.reopen(lead)
-    world.until(lambda: _is_quiet(world), "all were at rest:", lambda: _unrest(world))
+    world.until(lambda: _is_quiet(world), "rest:", lambda: _activity(world))
     for command in world.commands:
         command.wait(GIVE_UP_S)
     world.commands.clear()
     _remove_again(world)
     for person in world.people:
-        world.until(lambda: not person.owes_commit or person.commit(), "a person could commit")  # noqa: B023
-    world.until(lambda: _strays(world) == [], "no process was left:", lambda: _strays(world))
+        world.until(lambda: not person.owes_commit or person.commit(), "a person's commit to succeed")  # noqa: B023
+    world.until(lambda: _strays(world) == [], "all processes to end:", lambda: _strays(world))
 
 
 def _is_quiet(world: World) -> bool:
     for lead in world.leads:
-        if not lead.is_there:
-            raise WrongError(f"the relay of {lead.name} left by itself, with exit code {lead.process.wait()}")
+        if not lead.is_running:
+            raise WrongError(f"the relay of {lead.name} ended by itself with exit code {lead.process.wait()}")
     live = _live(world)
     _stop_endless(world, live)
-    waiting = any(lead.unanswered for lead in world.leads) or any(one.poll() is None for one in world.commands)
-    return not (live or waiting or _open_landings(world))
+    waiting = any(lead.unanswered for lead in world.leads) or any(command.poll() is None for command in world.commands)
+    return not (live or waiting or _open_merges(world))
 
 
-def _unrest(world: World) -> str:
-    """What is still under way, in words."""
+def _activity(world: World) -> str:
+    """Return a description of what still runs."""
     calls = [f"{lead.name} {call}" for lead in world.leads for call in lead.unanswered]
     agents = [f"{agent['id']} {agent['state']}" for agent in _live(world)]
-    return f"{calls}, {agents}, {len(_open_landings(world))} landings"
+    return f"{calls}, {agents}, {len(_open_merges(world))} merges"
 
 
 def agents(world: World) -> list[dict[str, Any]]:
-    """The records' agents, each with its id, and its token, or '' where nobody here has spawned it."""
+    """Return the agents' records, each with an id, and a token that is '' if this world did not spawn the agent."""
     tokens = {work.task: token for token, work in world.works.items()}
     found = world.rows(
         "SELECT agent.*, common_dir, task FROM agent "
@@ -61,12 +61,12 @@ def _live(world: World) -> list[dict[str, Any]]:
     return [agent for agent in agents(world) if agent["state"] not in _FINAL]
 
 
-def _open_landings(world: World) -> list[dict[str, Any]]:
+def _open_merges(world: World) -> list[dict[str, Any]]:
     return world.rows("SELECT * FROM landing WHERE state <> 'done'")
 
 
 def _stop_endless(world: World, live: list[dict[str, Any]]) -> None:
-    for lead in _one_in_each(world):
+    for lead in _one_lead_for_each_repository(world):
         ids = [
             agent["id"]
             for agent in live
@@ -80,23 +80,24 @@ def _stop_endless(world: World, live: list[dict[str, Any]]) -> None:
             ask(world, lead, "stop_agents", {"ids": ids})
 
 
-def _one_in_each(world: World) -> list[Lead]:
+def _one_lead_for_each_repository(world: World) -> list[Lead]:
     return [next(lead for lead in world.leads if lead.where == person.folder) for person in world.people]
 
 
 def _remove_again(world: World) -> None:
-    """Ask again for removals that had no answer when their relay was killed: cut off, they must be able to go on."""
-    asked = [(lead, call) for lead, call in world.every_call() if call.tool == "remove_worktrees" and not call.answers]
-    for lead, call in asked:
-        again = next(one for one in world.leads if one.where == lead.where)
-        for one in call.arguments["ids"]:
-            again.wait(ask(world, again, "remove_worktrees", {**call.arguments, "ids": [one]}), GIVE_UP_S)
-        call.answers.append({})  # it will not be asked once more
+    """Repeat removals whose relays were killed before an answer came: they must be able to continue."""
+    interrupted = [
+        (lead, call) for lead, call in world.every_call() if call.tool == "remove_worktrees" and not call.answers
+    ]
+    for lead, call in interrupted:
+        current = next(other for other in world.leads if other.where == lead.where)
+        for agent in call.arguments["ids"]:
+            current.wait(ask(world, current, "remove_worktrees", {**call.arguments, "ids": [agent]}), GIVE_UP_S)
+        call.answers.append({})  # so that the next round does not repeat the call
 
 
 def _strays(world: World) -> list[str]:
-    """What runs beside one daemon."""
+    """Return all running processes except one daemon."""
     found = running(world)
-    return [str(one) for one in found if not one.is_daemon] + ["two daemons"] * (
-        sum(one.is_daemon for one in found) > 1
-    )
+    daemons = sum(process.is_daemon for process in found)
+    return [str(process) for process in found if not process.is_daemon] + ["two daemons"] * (daemons > 1)

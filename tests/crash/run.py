@@ -1,4 +1,4 @@
-"""Running rounds, world after world, and telling how it went."""
+"""The crash test's rounds, in one world after another, and the report about them."""
 
 import tempfile
 import time
@@ -10,7 +10,7 @@ from crash.operation import operate
 from crash.rest import bring_to_rest
 from crash.world import World, WrongError
 
-#: A long run begins another world after this number of rounds: rounds take longer the more agents a world has.
+#: The number of rounds in a world. The more agents a world has, the longer a round takes.
 ROUNDS_A_WORLD = 25
 
 
@@ -18,7 +18,7 @@ def run(seed: str, rounds: int, folder: Path) -> str:
     """Run this number of rounds, in worlds under the folder. Return the figures as one line.
 
     Raises:
-        WrongError: An invariant does not hold; its world's folder stays.
+        WrongError: An invariant does not hold. The folder of the world is kept.
     """
     counts: Counter[str] = Counter()
     began = time.monotonic()
@@ -30,8 +30,8 @@ def run(seed: str, rounds: int, folder: Path) -> str:
         finally:
             world.end()
         world.remove()
-        print(told(seed, counts, time.monotonic() - began), flush=True)
-    return told(seed, counts, time.monotonic() - began)
+        print(_figures(seed, counts, time.monotonic() - began), flush=True)
+    return _figures(seed, counts, time.monotonic() - began)
 
 
 def _run_world(world: World, counts: Counter[str], rounds: int) -> None:
@@ -42,10 +42,10 @@ def _run_world(world: World, counts: Counter[str], rounds: int) -> None:
 
 
 def run_round(world: World, number: int) -> None:
-    """Operations, rest, and the invariants.
+    """Run operations, wait until the world is at rest, and check the invariants.
 
     Raises:
-        WrongError: One does not hold.
+        WrongError: An invariant does not hold.
     """
     world.note(f"-- round {number}")
     try:
@@ -64,12 +64,12 @@ def _report(world: World, number: int, wrong: list[str]) -> str:
     return f"seed {world.seed}, round {number}; see {world.folder}/trace and home/daemon.log there:\n  {lines}"
 
 
-def told(seed: str, counts: Counter[str], seconds: float) -> str:
-    """The figures in a line."""
-    killed = ", ".join(f"{counts[what]} {what}" for what in ("daemons", "relays", "shims", "programs"))
+def _figures(seed: str, counts: Counter[str], seconds: float) -> str:
+    """Return the figures of a run as one line."""
+    killed = ", ".join(f"{counts[kind]} {kind}" for kind in ("daemons", "relays", "shims", "programs"))
     return (
         f"crash test, seed {seed}: {counts['rounds']} rounds in {seconds:.0f} s, {counts['agents']} agents, "
-        f"{counts['calls']} calls, {counts['messages']} messages heard, {counts['merged']} branches merged; "
+        f"{counts['calls']} calls, {counts['messages']} messages received, {counts['merged']} branches merged; "
         f"killed: {killed}, "
         f"{counts['fallen']} daemons at fail points"
     )

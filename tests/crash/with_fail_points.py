@@ -1,8 +1,9 @@
-"""A daemon that kills itself: `with_fail_points.py WHEN N STEP FELL` is `forkjoin daemon run` until it records a step.
+"""A daemon that kills itself when it records a chosen step.
 
-It is the Nth of the steps called STEP, or of all where that is `any`. The one place where a step is recorded is the
-database's `write`; it is wrapped here, and nowhere in forkjoin itself. The daemon falls `before` it, `within` its
-transaction, or `after` it, and leaves a line in the file FELL just before that.
+`with_fail_points.py WHEN N STEP FELL` behaves like `forkjoin daemon run` until the Nth step called STEP, or the Nth of
+all steps if STEP is `any`. The daemon kills itself before the step, within the step's transaction, or after it: WHEN is
+`before`, `within` or `after`. Just before that, the daemon appends a line to the file FELL. forkjoin records every step
+with `Database.write`, which this module wraps; forkjoin itself has no fail points.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from forkjoin.store.database import Database
 
 
 def arm(when: str, number: int, wanted: str, fell: str) -> None:
-    """Let this process fall at the step of this number."""
+    """Make this process kill itself at its Nth record of the wanted step."""
     write: Callable[..., Any] = Database.write
     steps = itertools.count(1)
 

@@ -1,7 +1,7 @@
-"""What scripted agents do, and what must come of it: each kind of work is a shell script, and says how it ends.
+"""The work of scripted agents: each kind is a shell script with an expected outcome.
 
-A script writes to a log outside its worktree when it starts, once a file of its is on disk (`left`), and at its end; so
-whatever happens to it, the log tells what must be found again.
+A script appends a word to a log outside its worktree when it starts, when a file of its work is on disk (`left`), and
+when it ends. Even if the script is killed, the log shows which files must be found again.
 """
 
 import hashlib
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 #: A file that several agents change: their branches conflict.
 SHARED = "shared.txt"
-#: A file that agents add where the person has an untracked one: merging it must be refused.
+#: A file that agents add although the person has an untracked one with this path. Merging the file must fail.
 IN_THE_WAY = "notes/untracked.txt"
 
 _BEGIN = "say() { echo \"$1 @TOKEN@ $$\" >> '@LOG@'; }\nsay start\n"
 _LEAVE = "printf 'the work of @TOKEN@\\n' > @TOKEN@.txt\nsay left\n"
 _MORE = "mkdir -p @TOKEN@.d; printf 'more of @TOKEN@\\n' > @TOKEN@.d/more; chmod +x @TOKEN@.d/more; say more\n"
-#: Both commands are repeated: a person's gc may hold a ref's lock for a moment, and any git process may be killed.
+#: The commands are repeated, because a person's gc may lock a ref for a moment and any git process may be killed.
 _COMMIT = 'until git add -A && git commit -qm @TOKEN@ || test -z "$(git status --porcelain)"; do sleep 0.05; done\n'
-#: A repository of its own within the worktree; where it is committed in, it is a submodule.
+#: Creates a repository inside the worktree. If the worktree commits it, it becomes a submodule.
 _NEST = (
     "git init -q @TOKEN@.in; printf 'nested in @TOKEN@\\n' > @TOKEN@.in/file; git -C @TOKEN@.in add file\n"
     "until git -C @TOKEN@.in commit -qm nested || git -C @TOKEN@.in rev-parse -q --verify HEAD; do\n"
@@ -28,17 +28,15 @@ _END = "say end\necho did @TOKEN@\n"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of work: the middle of its script, the state it ends in if nobody hurts it, and what its spec says."""
+    """A kind of work: the middle part of a script, the state in which it ends if no process is killed, and a spec."""
 
     script: str
     ends: str = "succeeded"
     verify: str | None = None
     timeout_minutes: float | None = None
-    endless: bool = False  #: somebody has to stop it
-    runs: int = 1  #: how often its script is started at most
-    listens: bool = (
-        False  #: it is told more: each message is a line of script, and it is started again with all of them
-    )
+    endless: bool = False  #: whether the agent runs until it is stopped
+    runs: int = 1  #: the maximum number of times that the script is started
+    listens: bool = False  #: whether it is sent messages: lines of script, with which the agent is started again
 
 
 KINDS = {
@@ -71,7 +69,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one agent is asked to do."""
+    """One agent's task. The token identifies the agent in the log and in its files."""
 
     token: str
     kind: str
@@ -84,17 +82,17 @@ class Work:
     def spec(self, name: str | None) -> dict[str, object]:
         kind = self.expected
         verify = kind.verify and kind.verify.replace("@TOKEN@", self.token)
-        said = {"task": self.task, "name": name, "verify": verify, "timeout_minutes": kind.timeout_minutes}
-        return {key: value for key, value in said.items() if value is not None}
+        fields = {"task": self.task, "name": name, "verify": verify, "timeout_minutes": kind.timeout_minutes}
+        return {key: value for key, value in fields.items() if value is not None}
 
-    def blobs(self, told: set[str]) -> dict[str, str]:
-        """Object ids of the files that it has said are there, by what they are."""
+    def blobs(self, logged: set[str]) -> dict[str, str]:
+        """Return the git object ids of the files that the script has written, by the words it logged for them."""
         texts = {"left": f"the work of {self.token}\n", "more": f"more of {self.token}\n"}
-        return {word: blob_id(text) for word, text in texts.items() if word in told}
+        return {word: blob_id(text) for word, text in texts.items() if word in logged}
 
     @property
     def nested(self) -> str:
-        """The text of the file in its nested repository, once it has said `nested`."""
+        """The content of the file in the nested repository. The file exists once the script has logged `nested`."""
         return f"nested in {self.token}\n"
 
 
@@ -104,6 +102,6 @@ def make_work(token: str, kind: str, log: str) -> Work:
 
 
 def blob_id(text: str) -> str:
-    """The id under which git knows a file with this text."""
+    """Return git's object id (SHA-1) of a file with this text."""
     data = text.encode()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -1,4 +1,4 @@
-"""A world: a home of forkjoin's own, two repositories with a person in each, leads, and all that was asked of it."""
+"""A world of the crash test: a home of forkjoin, two repositories with a person in each, leads, and their calls."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from crash.lead import Call, Lead
 from crash.person import Person, environment
 from crash.work import KINDS, Work, make_work
 
-#: How long what must come may take; a machine may be busy.
+#: Seconds until the test gives up waiting for an event. The limit is generous, because the machine may be busy.
 GIVE_UP_S = 120.0
 
 _CONFIG = """
@@ -39,7 +39,7 @@ class WrongError(AssertionError):
 
 
 class World:
-    """What there is, and what was done; `random` decides what is done next."""
+    """The participants and the history of a world. `random` decides which operation is next."""
 
     def __init__(self, folder: Path, seed: str) -> None:
         self.folder = folder
@@ -50,28 +50,28 @@ class World:
         (self.home / "config.toml").write_text(_CONFIG)
         self.environment = environment(folder, self.home)
         self.people = [Person(folder / name, self.environment) for name in ("left", "right")]
-        self.told = folder / "told"  #: what agents' scripts said
-        self.told.touch()
-        self.fell = folder / "fell"  #: daemons that killed themselves at a fail point
+        self.log = folder / "told"  #: the words that agents' scripts log
+        self.log.touch()
+        self.fell = folder / "fell"  #: a line for each daemon that killed itself at a fail point
         self.fell.touch()
         self.works: dict[str, Work] = {}
         self.leads = [self._open(f"lead-{n}", self.people[n % 2]) for n in range(3)]
-        self.gone: list[Lead] = []  #: relays that were killed
-        self.commands: list[subprocess.Popen[bytes]] = []  #: what a person has typed, and has not ended
-        self.daemons: list[subprocess.Popen[bytes]] = []  #: those that were started to fall
-        self.hurt: dict[str, set[str]] = {}  #: which processes of an agent were killed, by its id
-        self.stopped: set[str] = set()  #: ids of agents that somebody has asked to stop
-        self.messages: dict[str, tuple[str, Call]] = {}  #: whom each was sent to, by its token, and the call
-        self.let_go: set[str] = set()  #: those of them that never end by themselves
+        self.gone: list[Lead] = []  #: leads whose relays were killed
+        self.commands: list[subprocess.Popen[bytes]] = []  #: a person's commands
+        self.daemons: list[subprocess.Popen[bytes]] = []  #: daemons with fail points
+        self.hurt: dict[str, set[str]] = {}  #: by an agent's id, its processes that were killed
+        self.stopped: set[str] = set()  #: ids of agents that a lead or a person tried to stop
+        self.messages: dict[str, tuple[str, Call]] = {}  #: by a message's word, the receiver's token and the call
+        self.let_go: set[str] = set()  #: ids of endless agents that were stopped at a round's end
         self.counts: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()
         self._trace = (folder / "trace").open("a", buffering=1)
         self.note(f"seed {seed}")
-        self.until(self.answers, "a daemon answered")
+        self.until(self.answers, "a daemon to answer")
 
-    def note(self, what: str) -> None:
-        """Write down what is done, for whoever has to find out why something went wrong."""
-        self._trace.write(f"{time.time() % 10000:9.3f} {what}\n")
+    def note(self, line: str) -> None:
+        """Write a line into the trace, which explains failures."""
+        self._trace.write(f"{time.time() % 10000:9.3f} {line}\n")
 
     # -- leads and their agents
 
@@ -79,14 +79,14 @@ class World:
         return Lead(name, person.folder, self.environment, self.folder / "relays")
 
     def reopen(self, lead: Lead) -> Lead:
-        """Another relay in the name of a lead whose own was killed."""
+        """Start another relay for a lead whose relay was killed. Return the lead that takes its place."""
         again = self._open(lead.name, self.person_at(lead.where))
         self.gone.append(lead)
         self.leads[self.leads.index(lead)] = again
         return again
 
     def a_lead(self) -> Lead:
-        """One of the leads, with a relay that was not killed."""
+        """Return a random lead. If its relay was killed, start another one first."""
         lead = self.random.choice(self.leads)
         return self.reopen(lead) if lead.killed else lead
 
@@ -95,7 +95,7 @@ class World:
 
     def new_work(self) -> Work:
         kind = self.random.choice(list(KINDS))
-        work = make_work(f"t{len(self.works) + 1}", kind, str(self.told))
+        work = make_work(f"t{len(self.works) + 1}", kind, str(self.log))
         self.works[work.token] = work
         return work
 
@@ -105,7 +105,7 @@ class World:
                 yield lead, call
 
     def known(self, where: Path) -> list[str]:
-        """Ids that leads in this repository have been told."""
+        """Return the ids of agents that leads in this repository have received."""
         found: list[str] = []
         for lead, call in self.every_call():
             if lead.where == where and call.tool == "spawn_agents" and call.content:
@@ -113,31 +113,35 @@ class World:
         return found
 
     def listening(self, where: Path) -> list[tuple[str, str]]:
-        """Ids and tokens of those that are told more."""
+        """Return the ids and tokens of this repository's agents that may be sent messages."""
         calls = [call for lead, call in self.every_call() if lead.where == where and call.tokens and call.content]
         spawned = [
-            (one["id"], token) for call in calls for one, token in zip(call.content["agents"], call.tokens, strict=True)
+            (agent["id"], token)
+            for call in calls
+            for agent, token in zip(call.content["agents"], call.tokens, strict=True)
         ]
         return [(agent, token) for agent, token in spawned if self.works[token].expected.listens]
 
-    # -- what is
+    # -- the state of the world
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        """What the records say, read beside the daemon."""
+        """Return the rows of a query on the daemon's database."""
         with closing(sqlite3.connect(f"file:{self.home}/records.sqlite?mode=ro", uri=True, timeout=GIVE_UP_S)) as found:
             found.row_factory = sqlite3.Row
             return [dict(row) for row in found.execute(query, values)]
 
     def said(self) -> dict[str, list[str]]:
-        """What scripts have said, by their tokens."""
+        """Return the words that each script has logged, by token."""
         found: dict[str, list[str]] = {token: [] for token in self.works}
-        for line in self.told.read_text().splitlines():
+        for line in self.log.read_text().splitlines():
             word, token, _ = line.split()
             found[token].append(word)
         return found
 
-    def until(self, is_so: Callable[[], object], what: str, tell: Callable[[], object] = str) -> None:
-        """Return once it is so; `tell` says what there is instead.
+    def until(self, is_so: Callable[[], object], event: str, describe: Callable[[], object] = str) -> None:
+        """Poll the function until it returns a true value.
+
+        `event` names what is awaited, and `describe` returns the state of the world for the error.
 
         Raises:
             WrongError: That took too long.
@@ -145,12 +149,12 @@ class World:
         give_up = time.monotonic() + GIVE_UP_S
         while not is_so():
             if time.monotonic() > give_up:
-                raise WrongError(f"it never came that {what} {tell()}")
+                raise WrongError(f"waited {GIVE_UP_S:.0f} s for {event} {describe()}")
             time.sleep(0.02)
 
     def answers(self) -> bool:
-        """Whether a daemon answers."""
-        folder = os.open(self.home, os.O_RDONLY)  # a socket's path may have 108 bytes
+        """Return whether a daemon accepts connections."""
+        folder = os.open(self.home, os.O_RDONLY)  # a socket's path may have at most 108 bytes
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 return connection.connect_ex(f"/proc/self/fd/{folder}/daemon.sock") == 0
@@ -158,22 +162,22 @@ class World:
             os.close(folder)
 
     def take_counts(self) -> Counter[str]:
-        """What was counted since this was last asked."""
-        there = {
+        """Return the counts since the last call."""
+        totals = {
             "agents": len(self.works),
             "messages": len({word for words in self.said().values() for word in words} & self.messages.keys()),
             "merged": self.rows("SELECT count(*) AS n FROM agent WHERE merge = 'merged'")[0]["n"],
             "fallen": len(self.fell.read_text().splitlines()),
         }
-        counts = self.counts + Counter(there) - self._taken
-        self._taken = Counter(there)
+        counts = self.counts + Counter(totals) - self._taken
+        self._taken = Counter(totals)
         self.counts.clear()
         return counts
 
-    # -- its end
+    # -- the end of the world
 
     def end(self) -> None:
-        """Leave nothing running; the folder stays."""
+        """End all processes of the world. Its folder is kept."""
         for lead in self.leads:
             lead.kill()
         argv = [sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents"]
