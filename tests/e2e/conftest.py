@@ -1,4 +1,4 @@
-"""What the tests with vendors' real programs share: the program, and a scripted API that it is pointed at."""
+"""Fixtures of tests with the real claude: the program, and a scripted API that it connects to."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from forkjoin.core.paths import Home
 from support import vendor_programs
 from support.fakes.messages_api import MessagesApi, serve
 
-# Variables named CLAUDE_CODE_… do not come from the lead to its agents: the settings have to give them.
+# A lead's variables named CLAUDE_CODE_… do not reach its agents, so the configuration must set these.
 CONFIG = """
 default_agent = "claude"
 [limits]
@@ -22,8 +22,8 @@ command = ["claude"]
 environment = { CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1", CLAUDE_CODE_MAX_RETRIES = "1" }
 """
 
-#: What keeps claude to loopback and lets root use it; with the last two, its first turn waits for its MCP servers, and
-#: longer than the five seconds that are usual.
+#: Variables that restrict claude to loopback and let root use it. With the last two, claude's first turn waits for its
+#: MCP servers, and for longer than the default of five seconds.
 VARIABLES = {
     "ANTHROPIC_API_KEY": "x",
     "IS_SANDBOX": "1",
@@ -38,7 +38,7 @@ VARIABLES = {
 
 @pytest.fixture(scope="session")
 def claude(request: pytest.FixtureRequest) -> Path:
-    """The real claude: the older one, where a test is not `vendors.for_each_claude`."""
+    """The real claude, in its older version unless the test is marked `for_each_claude`."""
     if reason := vendor_programs.skip_reason():
         pytest.skip(reason)
     try:
@@ -50,9 +50,9 @@ def claude(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def api(claude: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesApi]:
-    """The API of every claude that is started here, by the test or as an agent, which is what agents are by default.
+    """The API of every claude that the test or forkjoin starts. In this home, agents are claude by default.
 
-    It stands in as their proxy too, so that none reaches beyond loopback, or tries to unnoticed.
+    The API's server is also the proxy of these programs, so a connection beyond loopback fails the test.
     """
     home.config_file.write_text(CONFIG)
     monkeypatch.setenv("PATH", f"{claude.parent}{os.pathsep}{os.environ['PATH']}")

@@ -1,4 +1,4 @@
-"""The real claude, as lead and as agents, against a scripted API."""
+"""The real claude as lead and as agent, with a scripted API."""
 
 import json
 import os
@@ -35,13 +35,13 @@ NAMES = ("one", "two", "three")
 
 
 async def ask_claude(repository: Path, prompt: str, *options: str) -> str:
-    """What a lead's claude says at its end, in the repository and with forkjoin's tools allowed."""
+    """Run claude as a lead in the repository, with forkjoin's tools allowed. Return its final text."""
     command = ["claude", "-p", prompt, "--allowedTools", "mcp__forkjoin", *options]
     with anyio.fail_after(GIVE_UP_S):
         done = await anyio.run_process(command, cwd=repository, stderr=subprocess.STDOUT, check=False)
-    said = done.stdout.decode().strip()
-    assert done.returncode == 0, said
-    return said
+    output = done.stdout.decode().strip()
+    assert done.returncode == 0, output
+    return output
 
 
 def of_forkjoin(tool: str, **given: Any) -> ToolUse:
@@ -72,7 +72,7 @@ def does_task(name: str) -> Script:
 
 
 @vendor_programs.for_each_claude
-async def test_claude_forks_work_out_to_claudes_and_joins_it(api: MessagesApi, repository: Path) -> None:
+async def test_claude_spawns_agents_that_run_claude_and_merges_their_work(api: MessagesApi, repository: Path) -> None:
     lead = in_turn(
         [of_forkjoin("spawn_agents", agents=[{"name": name, "task": task(name)} for name in NAMES])],
         [of_forkjoin("wait_agents")],
@@ -90,12 +90,12 @@ async def test_claude_forks_work_out_to_claudes_and_joins_it(api: MessagesApi, r
     assert merged == ["forkjoin/a1-one", "forkjoin/a2-two", "forkjoin/a3-three", "main"]
     async with open_lead(repository, "a later session") as later:
         listed = await later.call("list_agents")
-    assert [(one["name"], one["state"], one["merge"]) for one in listed["agents"]] == [
+    assert [(agent["name"], agent["state"], agent["merge"]) for agent in listed["agents"]] == [
         (name, "succeeded", "merged") for name in reversed(NAMES)
     ]
 
 
-async def test_claude_reads_which_file_conflicts_and_who_breaks_verify_and_takes_a_merge_back(
+async def test_claude_reads_which_files_conflict_and_which_agent_fails_verify_and_undoes_the_merge(
     api: MessagesApi, repository: Path, home: Home
 ) -> None:
     home.config_file.write_text(home.config_file.read_text() + '[agents.sh]\nkind = "command"\ncommand = ["sh"]\n')
@@ -126,7 +126,7 @@ async def test_claude_reads_which_file_conflicts_and_who_breaks_verify_and_takes
     assert git(repository, "status", "--porcelain") == ""
 
 
-async def test_a_lead_whose_tools_hide_behind_a_search_has_those_it_begins_with(
+async def test_a_lead_with_tool_search_sees_the_tools_that_it_needs_first(
     api: MessagesApi, repository: Path, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (user / ".claude.json").write_text(json.dumps(REGISTERED))
@@ -139,10 +139,10 @@ async def test_a_lead_whose_tools_hide_behind_a_search_has_those_it_begins_with(
     }
 
 
-# -- what is told of an agent
+# -- results and logs
 
 
-async def test_the_result_of_an_agent_has_what_it_said_used_and_cost(api: MessagesApi, repository: Path) -> None:
+async def test_an_agents_result_has_its_output_usage_and_cost(api: MessagesApi, repository: Path) -> None:
     api.script = does_task("one")
     async with open_lead(repository) as lead:
         [id_] = await lead.run(task("one"))
@@ -159,14 +159,14 @@ async def test_the_result_of_an_agent_has_what_it_said_used_and_cost(api: Messag
     assert result["cost_usd"] > 0
 
 
-async def test_the_log_of_an_agent_has_what_it_said_and_the_tools_it_used(api: MessagesApi, repository: Path) -> None:
+async def test_an_agents_log_has_its_texts_and_the_tools_it_used(api: MessagesApi, repository: Path) -> None:
     api.script = does_task("one")
     async with open_lead(repository) as lead:
         [id_] = await lead.run(task("one"))
         log = await lead.call("read_log", id=id_)
     events = [line.partition(" ")[2] for line in log.splitlines()]
-    told = [event for event in events if event.startswith(("said", "used", "turn_ended"))]
-    assert told == [
+    relevant = [event for event in events if event.startswith(("said", "used", "turn_ended"))]
+    assert relevant == [
         "said: I will write one.txt.",
         "used: Write one.txt",
         "used: Bash git add one.txt && git commit -qm 'Add one'",
@@ -175,10 +175,12 @@ async def test_the_log_of_an_agent_has_what_it_said_and_the_tools_it_used(api: M
     ]
 
 
-# -- what an agent is given
+# -- an agent's prompt, model and tools
 
 
-async def test_an_agent_is_told_its_place_and_uses_the_model_of_its_spec(api: MessagesApi, repository: Path) -> None:
+async def test_an_agent_knows_its_id_and_branch_and_uses_the_model_of_its_spec(
+    api: MessagesApi, repository: Path
+) -> None:
     api.script = in_turn([Text("I did nothing.")])
     async with open_lead(repository) as lead:
         await lead.call("spawn_agent", name="idle", task="Do nothing.", model="claude-haiku-4-5")
@@ -190,13 +192,13 @@ async def test_an_agent_is_told_its_place_and_uses_the_model_of_its_spec(api: Me
 
 
 @pytest.mark.parametrize("registered", [{}, REGISTERED])
-async def test_an_agent_has_its_own_tools_alone_and_once_also_where_its_user_has_registered_forkjoin(
+async def test_an_agent_has_only_an_agents_tools_and_each_once_even_if_the_user_has_registered_forkjoin(
     api: MessagesApi, repository: Path, user: Path, monkeypatch: pytest.MonkeyPatch, registered: dict[str, Any]
 ) -> None:
     (user / ".claude.json").write_text(json.dumps(registered))
     reports = in_turn([of_forkjoin("report_progress", text="I have begun.")], [Text("Done.")])
     api.script = by_prompt({"What have you?": in_turn([Text("Tools.")]), task("one"): reports})
-    async with open_lead(repository):  # so that the daemon is up: claude waits 5 s at most
+    async with open_lead(repository):  # starts the daemon first, because claude waits at most 5 s
         await ask_claude(repository, "What have you?")
     monkeypatch.delenv("MCP_CONNECTION_NONBLOCKING")
     async with open_lead(repository) as lead:
@@ -204,7 +206,9 @@ async def test_an_agent_has_its_own_tools_alone_and_once_also_where_its_user_has
         assert "reported: I have begun." in await lead.call("read_log", id=id_)
     of_lead, *of_agent = api.asked
     assert ("mcp__forkjoin__spawn_agents" in of_lead.tools) == bool(registered)
-    ours = sorted(f"mcp__forkjoin__{name}" for name in AGENT_TOOLS.keys() - {"approve"})  # it asks for nothing
+    ours = sorted(
+        f"mcp__forkjoin__{name}" for name in AGENT_TOOLS.keys() - {"approve"}
+    )  # this agent needs no permissions
     assert [sorted(tool for tool in asked.tools if tool.startswith("mcp__")) for asked in of_agent] == [ours, ours]
     assert [result.is_error for result in of_agent[-1].results] == [False]
 
@@ -216,20 +220,20 @@ async def test_a_relay_that_an_agent_starts_reaches_the_daemon_that_started_the_
     api.script = does_task("one")
     async with open_lead(repository) as lead:
         await lead.run(task("one"))
-    assert not (user / ".local" / "state" / "forkjoin").exists(), "it started a second daemon, in another home"
+    assert not (user / ".local" / "state" / "forkjoin").exists(), "the relay started a daemon in another home"
 
 
-# -- what an agent may not do
+# -- writes outside the agent's worktree
 
 
 def contents(checkout: Path) -> dict[str, bytes]:
-    """Every file of a checkout, and those of git that say what is checked out, staged and stashed."""
+    """Return all files of a checkout, and git's files that record HEAD, the index and the stash."""
     files = [path for path in checkout.rglob("*") if ".git" not in path.parts]
     files += [checkout / ".git" / name for name in ("HEAD", "index", "refs/heads/main", "refs/stash")]
     return {str(path): path.read_bytes() for path in files if path.is_file()}
 
 
-async def test_an_agent_writes_neither_in_the_users_checkout_nor_in_the_stash(
+async def test_an_agent_can_write_neither_to_the_users_checkout_nor_to_the_stash(
     api: MessagesApi, repository: Path
 ) -> None:
     (repository / "shared.txt").write_text("the user is at work\n")
@@ -246,24 +250,24 @@ async def test_an_agent_writes_neither_in_the_users_checkout_nor_in_the_stash(
         [id_] = await lead.run("Trespass.")
         result = await lead.call("get_result", id=id_)
     assert contents(repository) == before
-    assert [denied.is_error for denied in api.asked[-1].results] == [False, True, True, True]
-    told = [warning.removeprefix("Permission denied: ") for warning in result["warnings"]]
-    assert {f"Bash echo trespass > {old}", "Bash git stash"} < set(told)
-    assert [what for what in told if what.startswith(("Write", "File is in a directory that is denied"))]
+    assert [use.is_error for use in api.asked[-1].results] == [False, True, True, True]
+    denied = [warning.removeprefix("Permission denied: ") for warning in result["warnings"]]
+    assert {f"Bash echo trespass > {old}", "Bash git stash"} < set(denied)
+    assert [use for use in denied if use.startswith(("Write", "File is in a directory that is denied"))]
     assert result["files_changed"] == 1
 
 
-#: Names that a pattern would be read in; each alone, for one that makes the rule void would hide the others.
+#: Names that could be read as patterns. Each has a test of its own: one that disabled the rule would hide the others.
 ODD_NAMES = ["a[bc]d", "x*y?z", "!first", "#hash", "(round)", "back\\slash", "{a,b}", "space ", "\\[x]", "a)b(c"]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-async def test_a_checkout_whose_path_reads_as_a_pattern_is_kept_from_an_agent_too(
+async def test_a_checkout_with_a_path_like_a_pattern_is_protected_from_agents(
     api: MessagesApi, repository: Path, home: Home, tmp_path: Path, name: str
 ) -> None:
     home.config_file.write_text(
         f"{home.config_file.read_text()}skip_permissions = true\n"
-    )  # the rule is all that holds
+    )  # so that only the rule protects the checkout
     odd = repository.rename(tmp_path / name)
     before = contents(odd)
     api.script = in_turn(
@@ -277,21 +281,21 @@ async def test_a_checkout_whose_path_reads_as_a_pattern_is_kept_from_an_agent_to
         [id_] = await lead.run("Trespass.")
         assert (await lead.call("get_result", id=id_))["files_changed"] == 1
     assert contents(odd) == before
-    assert [denied.is_error for denied in api.asked[-1].results] == [False, True, True, False]
+    assert [use.is_error for use in api.asked[-1].results] == [False, True, True, False]
 
 
-# -- how an agent ends
+# -- an agent's end
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "message", "told"),
+    ("status", "kind", "message", "expected"),
     [
         (400, "invalid_request_error", "prompt is too odd", "API Error: 400 prompt is too odd"),
         (401, "authentication_error", "invalid x-api-key", "Invalid API key"),
     ],
 )
-async def test_an_agent_whose_api_answers_an_error_failed_with_it(
-    api: MessagesApi, repository: Path, status: int, kind: str, message: str, told: str
+async def test_an_agent_fails_with_the_error_of_its_api(
+    api: MessagesApi, repository: Path, status: int, kind: str, message: str, expected: str
 ) -> None:
     def refuses(asked: Asked) -> Sequence[Block]:
         raise ApiError(status, kind, message)
@@ -301,12 +305,12 @@ async def test_an_agent_whose_api_answers_an_error_failed_with_it(
         [id_] = await lead.run("Do anything.")
         result = await lead.call("get_result", id=id_)
     assert result["state"] == "failed"
-    assert result["error"].startswith(told)
+    assert result["error"].startswith(expected)
     assert result["summary"] == result["error"]
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Processes whose working directory is in the folder."""
+    """Return the command lines of the processes with a working directory in the folder."""
     found: list[str] = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -317,7 +321,7 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-async def test_an_agent_that_is_stopped_in_the_middle_of_a_turn_keeps_its_work(
+async def test_an_agent_that_is_stopped_during_a_turn_keeps_its_work(
     api: MessagesApi, repository: Path, home: Home
 ) -> None:
     begins = in_turn([write("half.txt", "half\n")], [bash("setsid sleep 1000 > /dev/null 2>&1 &")])
@@ -339,7 +343,7 @@ async def test_an_agent_that_is_stopped_in_the_middle_of_a_turn_keeps_its_work(
         after = processes_in(home.worktrees)
         released.set()
         result = await lead.call("get_result", id=id_)
-    assert in_time, "it did not come to its last answer"
+    assert in_time, "the agent did not ask for its last answer"
     assert any("sleep 1000" in process for process in before)
     assert after == []
     assert [agent["state"] for agent in stopped["agents"]] == [result["state"]] == ["stopped"]
@@ -350,23 +354,23 @@ async def test_an_agent_that_is_stopped_in_the_middle_of_a_turn_keeps_its_work(
 
 
 def does_demo_task(name: str) -> Script:
-    """What the demo's scripted agent does, by the tools of claude."""
+    """Return a script that does the work of the demo's scripted agent with claude's tools."""
     files = [bash(f"cat > {file} <<'END'\n{content}END") for file, content in FILES_BY_NAME[name].items()]
     return in_turn(files, [bash(f"git add --all && git commit -qm {name}")], [Text(f"Did {name}.")])
 
 
-def test_the_demo_does_the_same_with_the_real_program(api: MessagesApi, claude: Path, tmp_path: Path) -> None:
+def test_the_demo_has_the_same_outcome_with_the_real_claude(api: MessagesApi, claude: Path, tmp_path: Path) -> None:
     api.script = by_prompt({one.text: does_demo_task(one.name) for one in TASKS})
     wrapper = tmp_path / "bin" / "claude"
     wrapper.parent.mkdir()
     wrapper.write_text(f'#!/bin/sh\nCLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 exec {claude} "$@"\n')
     wrapper.chmod(0o755)
     path = f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}"
-    said = forkjoin(tmp_path, "demo", "--agent", "claude", env={"COLUMNS": "120", "PATH": path}).stdout
-    folder = Path(re.findall(r"cd (\S+)/calc &&", said)[0])
+    output = forkjoin(tmp_path, "demo", "--agent", "claude", env={"COLUMNS": "120", "PATH": path}).stdout
+    folder = Path(re.findall(r"cd (\S+)/calc &&", output)[0])
     try:
-        fates = re.findall(r"^a\d +\w+ +\w+ +(\w+) ", said, re.MULTILINE)[-5:]
-        assert fates == ["merged", "merged", "merged", "conflicted", "skipped"], said
+        outcomes = re.findall(r"^a\d +\w+ +\w+ +(\w+) ", output, re.MULTILINE)[-5:]
+        assert outcomes == ["merged", "merged", "merged", "conflicted", "skipped"], output
         assert (folder / "calc" / "calc" / "multiply.py").exists()
     finally:
         forkjoin(tmp_path, "daemon", "stop", env={"FORKJOIN_HOME": str(folder / "home")})

@@ -1,4 +1,4 @@
-"""What ten agents cost the lead: turns, and bytes of what the API receives for it. Counted, not timed."""
+"""The cost of ten agents for the lead, in turns and in bytes of tool definitions and results that the API receives."""
 
 import json
 import sys
@@ -16,12 +16,12 @@ from support.harness import git
 pytestmark = pytest.mark.vendor
 
 NAMES = [f"part-{number}" for number in range(10)]
-#: A file as an agent reads it first, of some 4 KB.
+#: A source file of about 4 KB, which each agent reads first.
 SOURCE = "".join(f"def function_{number}(given: int) -> int:\n    return given + {number}\n" for number in range(64))
 
 
 def does_task(name: str) -> Script:
-    """It reads, writes and commits, and reports in two lines."""
+    """Return a script that reads a file, commits another one, and reports in two lines."""
     return in_turn(
         [Text(f"I will look at source.py, then write {name}.py."), bash("cat source.py")],
         [bash(f"sed s/function/{name.replace('-', '_')}/ source.py > {name}.py && git add . && git commit -qm {name}")],
@@ -29,7 +29,7 @@ def does_task(name: str) -> Script:
     )
 
 
-async def test_ten_agents_are_forked_read_and_merged_in_five_turns_and_under_half_the_bytes_of_their_transcripts(
+async def test_ten_agents_are_spawned_read_and_merged_in_five_turns_and_half_the_bytes_of_their_transcripts(
     api: MessagesApi,
     repository: Path,
     home: Home,
@@ -67,8 +67,9 @@ async def test_ten_agents_are_forked_read_and_merged_in_five_turns_and_under_hal
     assert sum(ours) < sum(theirs) / 2
     record_property(
         "figures",
-        f"ten agents forked, read and merged: {len(ours)} turns, {ours[-1]} bytes of definitions and results in the "
-        f"last, {sum(ours)} in all; by ten calls that return transcripts: {len(theirs)}, {theirs[-1]}, {sum(theirs)}",
+        f"ten agents spawned, read and merged: {len(ours)} turns, {ours[-1]} bytes of definitions and results in the "
+        f"last turn, {sum(ours)} in all turns; with calls that return transcripts: {len(theirs)} turns, "
+        f"{theirs[-1]} bytes, {sum(theirs)} bytes",
     )
 
 
@@ -77,14 +78,14 @@ def task_of(name: str) -> str:
 
 
 async def _measure(api: MessagesApi, repository: Path, prompt: str, servers: object) -> list[int]:
-    """Bytes of the server's definitions, and of all tools' results, in each request of a lead that is told this."""
+    """Run a lead with this prompt. Return the bytes of tool definitions and results in each of its requests."""
     api.asked.clear()
     registered = ("--mcp-config", json.dumps(servers), "--strict-mcp-config")
     allowed = ("--allowedTools", "mcp__forkjoin,mcp__blocking,Bash")
     assert await ask_claude(repository, prompt, *registered, *allowed) == "All ten are merged."
-    asked = [one for one in api.asked if any(prompt in text for text in one.prompt)]
-    assert not any(result.is_error for result in asked[-1].results)
-    return [_bytes_of(one) for one in asked]
+    of_lead = [asked for asked in api.asked if any(prompt in text for text in asked.prompt)]
+    assert not any(result.is_error for result in of_lead[-1].results)
+    return [_bytes_of(asked) for asked in of_lead]
 
 
 def _bytes_of(asked: Asked) -> int:

@@ -1,11 +1,11 @@
-"""The whole road once: spawned, run in worktrees, told, merged, removed, through the real relay and daemon."""
+"""One complete use of forkjoin through a real relay and daemon: spawn, wait, merge and remove."""
 
 from pathlib import Path
 
 from support.harness import Lead, git
 
 
-async def test_a_lead_forks_work_out_and_joins_it(lead: Lead, repository: Path) -> None:
+async def test_a_lead_spawns_agents_merges_their_work_and_removes_their_worktrees(lead: Lead, repository: Path) -> None:
     answer = await lead.call(
         "spawn_agents",
         agents=[
@@ -19,8 +19,8 @@ async def test_a_lead_forks_work_out_and_joins_it(lead: Lead, repository: Path) 
         ("left", "succeeded", "did left"),
         ("right", "succeeded", "did right"),
     ]
-    landed = await lead.call("merge_worktree", ids=["left", "right"], verify="test -f left.txt")
-    assert [one["id"] for one in landed["merged"]] == ["a1", "a2"]
+    merge = await lead.call("merge_worktree", ids=["left", "right"], verify="test -f left.txt")
+    assert [one["id"] for one in merge["merged"]] == ["a1", "a2"]
     assert (repository / "right.txt").read_text() == "right\n"
     assert git(repository, "status", "--porcelain") == ""
     removed = await lead.call("remove_worktrees", ids=["a1", "a2"])

@@ -1,4 +1,4 @@
-"""Many agents spawned in one call, of which five run at a time."""
+"""Many agents spawned in one call, with a limit of five running agents."""
 
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from support.harness import GIVE_UP_S, git, limit, open_lead
 
 
 @pytest.mark.parametrize("agents", [25, pytest.param(100, marks=pytest.mark.soak)])
-async def test_many_agents_run_five_at_once_and_leave_nothing_behind(agents: int, repository: Path, home: Home) -> None:
+async def test_many_agents_run_at_most_five_at_a_time_and_removing_them_leaves_no_refs_locks_or_processes(
+    agents: int, repository: Path, home: Home
+) -> None:
     limit(home, max_running=5)
     log = home.state / "log"
     # Each "+" and "-" is one atomic append, so their running sum is the number of agents that run at a time.
@@ -21,8 +23,8 @@ async def test_many_agents_run_five_at_once_and_leave_nothing_behind(agents: int
         ended = await lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S * 3)
         assert {one["state"] for one in ended["finished"]} == {"succeeded"}
         assert len(ended["finished"]) == agents
-        landed = await lead.call("merge_worktree", ids=ids)
-        assert len(landed["merged"]) == agents
+        merge = await lead.call("merge_worktree", ids=ids)
+        assert len(merge["merged"]) == agents
         await lead.call("remove_worktrees", ids=ids)
     lines = [line.split() for line in log.read_text().splitlines()]
     running = most = 0

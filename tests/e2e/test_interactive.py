@@ -1,6 +1,7 @@
-"""The real claude on a terminal, as a person has it: idle, it is woken when what it waits for has ended.
+"""The real claude in a terminal: attached to an agent, and as an idle lead that the end of a wait wakes.
 
-The newest has a wait as a task (SEP-2663); with any, `forkjoin wait` in a background shell does the same.
+The newest version runs `wait_agents` as a task (SEP-2663). With any version, `forkjoin wait` in a background shell has
+the same effect.
 """
 
 import json
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.vendor
 
 
 _CONNECTING = "No such tool available: mcp__forkjoin__"
-#: Its own default asks the API what is allowed.
+#: A lead in a terminal. The mode is given because claude's default mode asks the API which actions are allowed.
 LEAD = (
     *("claude", "--permission-mode", "default", "--allowedTools", "mcp__forkjoin,Bash"),
     *("--mcp-config", json.dumps(REGISTERED), "--strict-mcp-config"),
@@ -31,7 +32,7 @@ LEAD = (
 
 @pytest.fixture
 def person(api: MessagesApi, home: Home, user: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person who has claude set up, forkjoin in their PATH, and shell scripts for agents."""
+    """A person with a configured claude and forkjoin in the PATH. The default agent is `sh`."""
     (user / ".claude.json").write_text(
         json.dumps(
             {
@@ -49,9 +50,9 @@ def person(api: MessagesApi, home: Home, user: Path, repository: Path, monkeypat
 
 
 def _once_connected(*answers: Sequence[Block]) -> Script:
-    """Give these in turn, and one again that came before the server was connected: only `-p` waits for that.
+    """Return a script that gives these answers in order, and the last one to all further requests.
 
-    The last is given to whatever comes after it.
+    An answer is repeated if claude was not yet connected to forkjoin: in a terminal, claude does not wait for that.
     """
 
     def script(asked: Asked) -> Sequence[Block]:
@@ -63,14 +64,14 @@ def _once_connected(*answers: Sequence[Block]) -> Script:
 
 @vendor_programs.for_each_claude
 @pytest.mark.usefixtures("person")
-async def test_a_person_is_in_the_conversation_of_an_agent_and_it_goes_on_when_they_close_the_window(
+async def test_attach_lets_a_person_continue_an_agents_conversation_and_closing_the_window_resumes_the_agent(
     api: MessagesApi, home: Home, user: Path, repository: Path
 ) -> None:
     def script(asked: Asked) -> Sequence[Block]:
-        said = json.dumps(asked.body["messages"])
-        if "A person may have continued your work" in said:
-            return [Text(f"You said it {said.count('Make it two.')} time.")]
-        return [Text("I will.")] if "Make it two." in said else [bash("echo up; sleep 100")]
+        messages = json.dumps(asked.body["messages"])
+        if "A person may have continued your work" in messages:
+            return [Text(f"You said it {messages.count('Make it two.')} time.")]
+        return [Text("I will.")] if "Make it two." in messages else [bash("echo up; sleep 100")]
 
     api.script = script
     async with open_lead(repository) as lead:
@@ -102,7 +103,7 @@ in_each_way = pytest.mark.parametrize(
 
 @in_each_way
 @pytest.mark.usefixtures("person")
-async def test_an_idle_lead_is_woken_by_the_end_of_what_waits_for_it_and_merges(
+async def test_the_end_of_a_background_wait_wakes_an_idle_lead_which_merges(
     api: MessagesApi, repository: Path, tmp_path: Path, waits: ToolUse
 ) -> None:
     go = tmp_path / "go"
@@ -117,7 +118,7 @@ async def test_an_idle_lead_is_woken_by_the_end_of_what_waits_for_it_and_merges(
     with open_terminal(repository, *LEAD) as terminal:
         await terminal.type("Fork it out.")
         await until(lambda: api.asked and any("background" in result.text for result in api.asked[-1].results))
-        go.touch()  # it answers that, and is idle
+        go.touch()  # meanwhile the lead answers and becomes idle
         await until((repository / "one.txt").exists)
         await until(lambda: git(repository, "status", "--porcelain") == "")
     errors = [result.text for result in api.asked[-1].results if result.is_error]
@@ -127,7 +128,7 @@ async def test_an_idle_lead_is_woken_by_the_end_of_what_waits_for_it_and_merges(
 
 @in_each_way
 @pytest.mark.usefixtures("person")
-async def test_an_idle_lead_is_woken_by_what_an_agent_asks_and_answers(
+async def test_an_agents_question_wakes_an_idle_lead_which_answers(
     api: MessagesApi, repository: Path, tmp_path: Path, waits: ToolUse
 ) -> None:
     go = tmp_path / "go"

@@ -1,4 +1,4 @@
-"""The real claude is told more: while it runs, and when it has ended."""
+"""Messages to the real claude, while it runs and after it has ended."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.vendor
 
 
 @vendor_programs.for_each_claude
-async def test_a_running_claude_and_one_that_has_ended_hear_what_they_are_told_in_order(
+async def test_claude_receives_all_messages_in_order_while_it_runs_and_after_it_has_ended(
     api: MessagesApi, repository: Path, tmp_path: Path
 ) -> None:
     up, go = tmp_path / "up", tmp_path / "go"
@@ -34,14 +34,14 @@ async def test_a_running_claude_and_one_that_has_ended_hear_what_they_are_told_i
         (first,) = await lead.results(agent)
         assert first["output"] == "heard ['message one', 'message two']"
         assert (await lead.call("message_agent", id=agent, text="message three"))["delivery"] == "next_turn"
-        await lead.call("message_agent", id=agent, text="message four")  # that turn may have begun by now
+        await lead.call("message_agent", id=agent, text="message four")  # the next turn may have begun already
         (second,) = await lead.results(agent)
     assert second["output"] == "heard ['message one', 'message two', 'message three', 'message four']"
     assert heard(api.asked[-1], "Begin.") == ["Begin."]
 
 
 def heard(asked: Asked, *words: str) -> list[str]:
-    """Which of these a request has, in the order in which it has them."""
+    """Return those of the words that are in the request, in the request's order."""
     body = json.dumps(asked.body["messages"])
     wanted = words or tuple(f"message {number}" for number in ("one", "two", "three", "four"))
     return sorted((word for word in wanted if word in body), key=body.index)

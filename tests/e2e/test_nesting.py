@@ -1,4 +1,4 @@
-"""The real claude as an agent that spawns agents: within its grant, and beyond it."""
+"""The real claude as an agent that spawns agents, within and beyond its grant."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def spawn(name: str, **given: Any) -> Any:
 
 
 @vendor_programs.for_each_claude
-async def test_claude_spawns_within_its_grant_is_refused_beyond_it_and_merges_into_its_own_branch(
+async def test_claude_can_spawn_only_within_its_grant_and_merges_into_its_own_branch(
     api: MessagesApi, repository: Path, home: Home
 ) -> None:
     home.config_file.write_text(home.config_file.read_text().replace("max_running = 4", "max_running = 1"))
@@ -48,9 +48,9 @@ async def test_claude_spawns_within_its_grant_is_refused_beyond_it_and_merges_in
     assert (result["state"], result["output"], result["warnings"]) == ("succeeded", "It is merged.", [])
     of_parent = [asked for asked in api.asked if "Do it all." in asked.prompt]
     ours = {tool for tool in of_parent[0].tools if tool.startswith("mcp__")}
-    granted = PARENT_TOOLS.keys() - {"approve"}  # which it has no use for
+    granted = PARENT_TOOLS.keys() - {"approve"}  # this agent needs no permissions
     begins_with = {"spawn_agents", "wait_agents", "merge_worktree", "report_progress", "share_finding", "read_findings"}
-    # in the newest the others hide behind a search
+    # in the newest version, the other tools must be found by a search
     assert ours in [{f"mcp__forkjoin__{tool}" for tool in tools} for tools in (granted, begins_with)]
     _, _, deep, spawned, beyond, waited, found, merged = of_parent[-1].results
     assert [one.is_error for one in (deep, spawned, beyond)] == [True, False, True]

@@ -1,4 +1,4 @@
-"""The real claude shows forkjoin's prompts as slash commands."""
+"""forkjoin's prompts as slash commands of the real claude."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from support.fakes.script import Text, in_turn
 pytestmark = pytest.mark.vendor
 
 
-async def test_a_prompt_is_a_slash_command_and_the_model_sees_all_that_stands_behind_it(
+async def test_a_slash_command_with_an_argument_gives_the_model_the_prompts_text(
     api: MessagesApi, repository: Path
 ) -> None:
     api.script = in_turn([Text("I see.")])

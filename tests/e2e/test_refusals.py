@@ -1,4 +1,4 @@
-"""The real claude as agents whose API takes no more for a while: they go on in their conversations."""
+"""The real claude as agents whose API refuses calls for a while: the agents then continue their conversations."""
 
 import json
 import time
@@ -14,17 +14,17 @@ from support.harness import lead_of, let_pass, open_lead_in_memory, open_reconci
 
 pytestmark = pytest.mark.vendor
 
-#: A model's wish, without which there would be nothing to commit.
+#: The model's use of a tool, so that the agent has work to commit.
 WRITE = ToolUse("Bash", {"command": "echo x > x.txt", "description": "write x.txt"})
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what a vendor refuses rest for a moment only."""
+    """Shorten the pauses after a refusal of the vendor."""
     monkeypatch.setattr(rate_limit_policy, "_FIRST_DELAY_S", 0.1)
     monkeypatch.setattr(rate_limit_policy, "RECOVERY_INTERVAL_S", 0.5)
 
 
-async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_conversation(
+async def test_an_agent_pauses_while_its_api_is_overloaded_and_continues_its_conversation(
     api: MessagesApi, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
@@ -43,13 +43,13 @@ async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_convers
         [id_] = await lead.run("Write x.txt.")
         result = await lead.call("get_result", id=id_)
     assert (result["state"], result["output"], result["files_changed"]) == ("succeeded", "All done.", 1)
-    told = json.dumps(api.asked[-1].body["messages"])
-    assert "Write x.txt." in told
-    assert told.count("Your program was interrupted during your work") == 2
+    messages = json.dumps(api.asked[-1].body["messages"])
+    assert "Write x.txt." in messages
+    assert messages.count("Your program was interrupted during your work") == 2
 
 
-def limit_of_use(resets_at: int) -> dict[str, str]:
-    """How the API tells whoever has a subscription, and no key, that a limit of use is reached."""
+def usage_limit(resets_at: int) -> dict[str, str]:
+    """Return the headers with which the API reports that a subscription's usage limit is reached."""
     return {
         "anthropic-ratelimit-unified-status": "rejected",
         "anthropic-ratelimit-unified-reset": str(resets_at),
@@ -57,7 +57,7 @@ def limit_of_use(resets_at: int) -> dict[str, str]:
     }
 
 
-async def test_agents_whose_limit_of_use_is_reached_go_on_at_its_reset(
+async def test_agents_pause_at_a_usage_limit_until_its_reset_and_then_continue(
     api: MessagesApi, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
@@ -69,7 +69,7 @@ async def test_agents_whose_limit_of_use_is_reached_go_on_at_its_reset(
 
     def answers(asked: Asked) -> Sequence[Block]:
         if not is_reset:
-            raise ApiError(429, "rate_limit_error", "You have hit your limit", limit_of_use(resets_at))
+            raise ApiError(429, "rate_limit_error", "You have hit your limit", usage_limit(resets_at))
         return [Text("All done.")] if asked.results else [WRITE]
 
     api.script = answers
@@ -78,7 +78,7 @@ async def test_agents_whose_limit_of_use_is_reached_go_on_at_its_reset(
         for one in ids:
             await lead.until(one, state="paused")
             await lead.last_event(one, "takes no more until ")
-        assert len(api.asked) == len(ids)  # none asks again before the reset
+        assert len(api.asked) == len(ids)  # no agent calls the API again before the reset
         is_reset.append(True)
         let_pass(reconciler, monkeypatch, 6000)
         results = await lead.results(*ids)

@@ -1,4 +1,4 @@
-"""The real claude asks, by the tools that it is given, and its lead answers."""
+"""Permissions and questions of the real claude, which a lead answers."""
 
 import json
 from pathlib import Path
@@ -16,19 +16,19 @@ pytestmark = pytest.mark.vendor
 
 
 async def asked(lead: Lead) -> Any:
-    """What a wait tells that an agent asks."""
-    told = await lead.call("wait_agents", timeout_s=GIVE_UP_S)
-    (request,) = told["requests"]
+    """Wait for a request of an agent, and return it."""
+    answer = await lead.call("wait_agents", timeout_s=GIVE_UP_S)
+    (request,) = answer["requests"]
     return request
 
 
-#: More than claude takes as the result of a tool.
+#: A command that is longer than the longest tool result that claude accepts.
 LONG = f"echo $((40+2)) && mkfifo two # {'x' * 120_000}"
 
 
 @vendor_programs.for_each_claude
 @pytest.mark.parametrize("decision", ["allow", "deny"])
-async def test_what_its_permissions_do_not_allow_is_asked_of_the_lead(
+async def test_the_lead_decides_about_a_command_that_the_permissions_do_not_allow(
     api: MessagesApi, repository: Path, decision: str
 ) -> None:
     api.script = in_turn([bash("echo allowed > one.txt")], [bash(LONG)], [Text("Done.")])
@@ -50,7 +50,7 @@ async def test_what_its_permissions_do_not_allow_is_asked_of_the_lead(
 
 
 @vendor_programs.for_each_claude
-async def test_a_claude_that_leads_answers_what_its_agent_asks(api: MessagesApi, repository: Path) -> None:
+async def test_claude_as_lead_answers_its_agents_request(api: MessagesApi, repository: Path) -> None:
     lead = in_turn(
         [of_forkjoin("spawn_agents", agents=[{"task": "Begin.", "permissions": {"allow": ["Bash(echo:*)"]}}])],
         [of_forkjoin("wait_agents")],
@@ -64,13 +64,13 @@ async def test_a_claude_that_leads_answers_what_its_agent_asks(api: MessagesApi,
     with anyio.fail_after(GIVE_UP_S):
         done = await anyio.run_process(["claude", "-p", "Fork it out.", *options], cwd=repository, check=False)
     assert done.stdout.decode().strip() == "It is done."
-    _, told, _, ended = (result.text for result in api.asked[-1].results)
-    assert "mkfifo two" in told
+    _, requested, _, ended = (result.text for result in api.asked[-1].results)
+    assert "mkfifo two" in requested
     assert json.loads(ended)["finished"][0]["summary"] == "Done."
 
 
 @vendor_programs.for_each_claude
-async def test_a_question_reaches_the_lead_and_its_answer_the_model(api: MessagesApi, repository: Path) -> None:
+async def test_a_question_reaches_the_lead_and_the_answer_reaches_the_model(api: MessagesApi, repository: Path) -> None:
     api.script = in_turn([of_forkjoin("ask_lead", question="Tabs or spaces?", default="spaces")], [Text("Done.")])
     async with open_lead(repository) as lead:
         await lead.call("spawn_agent", task="Begin.")
@@ -78,5 +78,5 @@ async def test_a_question_reaches_the_lead_and_its_answer_the_model(api: Message
         assert (request["kind"], request["text"]) == ("question", "Tabs or spaces?")
         await lead.call("answer_request", request_id=request["request_id"], answer="Tabs.")
         await lead.results("a1")
-    (told,) = api.asked[-1].results
-    assert json.loads(told.text) == {"answer": "Tabs.", "answered_by": "lead session-1"}
+    (answer,) = api.asked[-1].results
+    assert json.loads(answer.text) == {"answer": "Tabs.", "answered_by": "lead session-1"}

@@ -1,6 +1,6 @@
-"""Many agents through few slots of one daemon: its memory, descriptors and threads stay what they were.
+"""The daemon's memory, descriptors and threads while hundreds of agents run, a few at a time.
 
-`python -m soak.test_soak 1000` (`make soak`) tells of more agents than CI has time for.
+`python -m soak.test_soak 1000` measures more agents than CI has time for.
 """
 
 import sys
@@ -25,13 +25,13 @@ kind = "command"
 command = ["sh"]
 """
 _AT_ONCE = 50
-#: After so many agents a daemon has all that it needs: caches filled, threads started.
+#: The number of agents after which a daemon has filled its caches and started its threads.
 _WARM = 100
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a daemon takes while it has nothing to do."""
+    """The resources of an idle daemon."""
 
     memory_mb: float
     descriptors: int
@@ -42,7 +42,11 @@ class Sample:
 
 
 def soak(folder: Path, agents: int) -> tuple[Sample, Sample]:
-    """Run so many agents, each a commit, a tenth of them merged, all removed: a sample early on, and one at the end."""
+    """Run this number of agents, each of which makes a commit. Merge a tenth of them, and remove all.
+
+    Returns:
+        A sample after the first 100 agents, and a sample at the end.
+    """
     home = folder / "home"
     home.mkdir(mode=0o700)
     (home / "config.toml").write_text(_CONFIG)
@@ -56,15 +60,16 @@ def soak(folder: Path, agents: int) -> tuple[Sample, Sample]:
         assert first
         return first, sample(home)
     finally:
-        lead.kill()  # first: its relay would start another daemon
+        lead.kill()  # before the daemon stops, because the relay would start another daemon
         person.run(sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents")
 
 
 def _run(lead: Lead, number: int) -> None:
     tasks = [f"echo {n} > {n}.txt; seq 200; git add .; git commit -qm {n}" for n in range(number, number + _AT_ONCE)]
-    ids = [one["id"] for one in _call(lead, "spawn_agents", agents=[{"task": task} for task in tasks])["agents"]]
+    spawned = _call(lead, "spawn_agents", agents=[{"task": task} for task in tasks])["agents"]
+    ids = [agent["id"] for agent in spawned]
     ended = _call(lead, "wait_agents", ids=ids, timeout_s=GIVE_UP_S * 10)["finished"]
-    assert {one["state"] for one in ended} == {"succeeded"}, ended
+    assert {agent["state"] for agent in ended} == {"succeeded"}, ended
     assert len(_call(lead, "merge_worktree", ids=ids[:: _AT_ONCE // 5])["merged"]) == 5
     _call(lead, "remove_worktrees", ids=ids, discard_unmerged=True)
 
@@ -78,27 +83,27 @@ def _call(lead: Lead, tool: str, **arguments: object) -> dict[str, list[dict[str
 
 
 def sample(home: Path) -> Sample:
-    (daemon,) = [one for one in psutil.process_iter() if _is_daemon(one, str(home))]
+    (daemon,) = [process for process in psutil.process_iter() if _is_daemon(process, str(home))]
     return Sample(daemon.memory_info().rss / 1e6, daemon.num_fds(), daemon.num_threads())
 
 
-def _is_daemon(one: psutil.Process, home: str) -> bool:
+def _is_daemon(process: psutil.Process, home: str) -> bool:
     try:
-        return one.cmdline()[-2:] == ["daemon", "run"] and one.environ().get("FORKJOIN_HOME") == home
+        return process.cmdline()[-2:] == ["daemon", "run"] and process.environ().get("FORKJOIN_HOME") == home
     except (psutil.Error, OSError):
         return False
 
 
-def told(agents: int, first: Sample, last: Sample) -> str:
+def _figures(agents: int, first: Sample, last: Sample) -> str:
     return f"soak test: a daemon after {_WARM} agents: {first}; after {agents}: {last}"
 
 
 @pytest.mark.soak
-def test_a_daemon_takes_no_more_after_many_agents_than_after_some(
+def test_a_daemon_needs_no_more_memory_descriptors_and_threads_after_300_agents_than_after_100(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     first, last = soak(tmp_path, 300)
-    record_property("figures", told(300, first, last))
+    record_property("figures", _figures(300, first, last))
     assert last.memory_mb - first.memory_mb < 8
     assert abs(last.descriptors - first.descriptors) <= 3
     assert last.threads - first.threads <= 12
@@ -107,7 +112,7 @@ def test_a_daemon_takes_no_more_after_many_agents_than_after_some(
 def main() -> None:
     agents = int(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="forkjoin-soak-") as folder:
-        print(told(agents, *soak(Path(folder), agents)))
+        print(_figures(agents, *soak(Path(folder), agents)))
 
 
 if __name__ == "__main__":
