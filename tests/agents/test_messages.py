@@ -325,7 +325,7 @@ async def test_messages_to_removed_or_renamed_agents_are_refused_with_a_reason(t
     await talking.call("remove_worktrees", ids=[removed])
     name = (await talking.listed(merged))["name"]
     await talking.call("spawn_agent", task="true", name=name)
-    assert "is a3's by now" in await talking.refusal("message_agent", id=merged, text="more")
+    assert "has lost its name to a3" in await talking.refusal("message_agent", id=merged, text="more")
     assert "was removed" in await talking.refusal("message_agent", id=removed, text="more")
     assert (await talking.listed(merged))["state"] == "succeeded"
 

@@ -48,9 +48,9 @@ class AgentNames:
         return next(name for name in names if self._find_taken(new, name) is None)
 
     def _find_taken(self, new: NewAgent, name: str) -> tuple[str, int] | None:
-        """Return the first taken name, and its agent's number, of those that `new` and its group need.
+        """Return the first taken name and the number of the agent that has the name.
 
-        The needed names are `name` and the names of all candidates. Returns None if all are free.
+        The names that must be free are `name` and the names of all candidates of the group. Returns None if they are.
         """
         for needed in (name, *(f"{name}-{n + 1}" for n in range(new.candidates))):
             if holder := self._queries.name_holder(project=new.project, name=needed):

@@ -44,10 +44,12 @@ class Agents(Records):
         return found
 
     async def find(self, project: int, id_or_name: str) -> list[Agent]:
-        """Return the project's agent with this id or name, or all candidates of the group with this name.
+        """Return the project's agent with this id or name.
+
+        The name of a candidate group returns all candidates of the group.
 
         Raises:
-            UnknownAgentError: There is none; the error names the newest agents.
+            UnknownAgentError: There is no such agent. The error names the newest agents.
         """
         number = number_of(id_or_name)
         if id_or_name and (
@@ -59,12 +61,16 @@ class Agents(Records):
         raise UnknownAgentError(id_or_name, [f"a{row['number']} ({row['name']})" for row in newest])
 
     async def of_branch(self, project: int, ref: str) -> Agent | None:
-        """Return the project's newest agent whose branch has this full ref name; None if there is none."""
+        """Return the project's newest agent with this branch, or None.
+
+        Args:
+            ref: The branch's full ref name.
+        """
         branch = ref.removeprefix("refs/heads/")
         return await self._database.read_one(rows.agent, "agent_of_branch", project=project, branch=branch)
 
     async def of_token(self, digest: str) -> Agent | None:
-        """Return the agent that has a token with this digest; None if there is none."""
+        """Return the agent that has a token with this digest, or None."""
         return await self._database.read_one(rows.agent, "agent_of_token", digest=digest)
 
     async def add_token(self, agent: int, digest: str) -> None:
@@ -72,7 +78,7 @@ class Agents(Records):
         await self._database.execute("add_token", agent=agent, digest=digest)
 
     async def update(self, *agents: Agent, **columns: Unpack[Columns]) -> None:
-        """Set columns of these agents; the log calls the write after the first column."""
+        """Set columns of these agents. The log names the write after the first column."""
         numbers = tuple(agent.number for agent in agents)
         values = dict.fromkeys(Columns.__annotations__) | columns
         await self._database.write(f"set_{next(iter(columns))}", lambda q: q.set_agents(numbers=numbers, **values))
@@ -80,18 +86,24 @@ class Agents(Records):
     # -- related agents
 
     async def get_all(self, numbers: Iterable[int]) -> list[Agent]:
-        """Return the agents with these numbers in the same order, leaving out numbers without a record."""
+        """Return the agents with these numbers, in the same order.
+
+        Numbers without a record are left out.
+        """
         wanted = tuple(numbers)
         known = {agent.number: agent for agent in await self._database.read_agents("agents_numbered", numbers=wanted)}
         return [known[number] for number in wanted if number in known]
 
     async def candidates(self, agent: Agent) -> list[Agent]:
-        """Return all candidates of the agent's group, the first one first; empty if the agent is no candidate."""
+        """Return all candidates of the agent's group, in order.
+
+        Returns an empty list if the agent is no candidate.
+        """
         first = agent.candidates.first
         return await self._database.read_agents("candidates", contest=first) if first else []
 
     async def live_below(self, agents: Iterable[Agent]) -> list[Agent]:
-        """Return the agents in no final state that these agents spawned, directly or through others."""
+        """Return the live descendants of these agents."""
         return await self._database.read_agents("live_below", numbers=tuple(agent.number for agent in agents))
 
     async def with_ancestors(self, number: int) -> list[Agent]:
@@ -99,14 +111,17 @@ class Agents(Records):
         return await self._database.read_agents("ancestors", number=number)
 
     async def dependencies(self, numbers: Iterable[int]) -> dict[int, set[int]]:
-        """Return for each agent that has dependencies the numbers of them all, direct and indirect."""
+        """Return the direct and indirect dependencies of these agents.
+
+        Agents without dependencies are left out.
+        """
         found = defaultdict[int, set[int]](set)
         for row in await self._database.read_rows("agents_before", numbers=tuple(numbers)):
             found[row["number"]].add(row["before"])
         return found
 
     async def final_states(self, numbers: Iterable[int]) -> dict[int, State]:
-        """Return the final states of those of these agents that have one and still have a record."""
+        """Return the final states of these agents, leaving out live and deleted agents."""
         found = await self._database.read_rows("ended_agents", numbers=tuple(numbers))
         return {row["number"]: State(row["state"]) for row in found}
 
@@ -117,11 +132,11 @@ class Agents(Records):
         return await self._database.read_agents("live_agents")
 
     async def needed_environments(self) -> set[str]:
-        """Return the digests of the environments of all live agents and of all open merge jobs."""
+        """Return the digests of the environments of live agents and open merge jobs."""
         return {row["environment"] for row in await self._database.read_rows("needed_environments")}
 
     async def half_removed(self) -> list[Agent]:
-        """Return the agents whose removal began and did not end."""
+        """Return the agents whose removal has begun and not ended."""
         return await self._database.read_agents("half_removed_agents")
 
     async def page(
@@ -159,34 +174,38 @@ class Agents(Records):
     async def count(
         self, project: int, *, everything: bool, below: str | None = None, own: int | None = None
     ) -> dict[State, int]:
-        """Count the project's agents by state; the arguments are those of `page`."""
+        """Count the project's agents by state. The arguments are those of `page`."""
         found = await self._database.read_rows(
             "count_agents", project=project, everything=everything, below=below, own=own
         )
         return {State(row["state"]): row["count"] for row in found}
 
     async def needing_attention(self, project: int, limit: int) -> tuple[list[Agent], int]:
-        """Return the first agents that are live, unmerged or failed, and how many such agents there are."""
+        """Return agents that are live, unmerged or failed, and the number of them all.
+
+        Live agents come first, then the newest. At most `limit` are returned.
+        """
         found = await self._database.read_rows("open_agents", project=project, limit=limit)
         return [rows.agent(row) for row in found], found[0]["total"] if found else 0
 
     async def unmerged(self, project: int, limit: int, below: str | None = None) -> list[Agent]:
-        """Return the newest agents with work that is not merged, and live agents that may yet have some.
+        """Return the newest agents whose branches are unmerged, including live agents.
 
         Args:
             below: Only agents that this lead spawned, directly or through other agents.
         """
         return await self._database.read_agents("unmerged_agents", project=project, limit=limit, below=below)
 
-    # -- ends that a lead was told of
+    # -- ends that were reported to a lead
 
     async def untold(self, project: int, lead: str, most: int, *, everyone: bool) -> tuple[list[Agent], int]:
-        """Return the agents that a wait without ids is for, and how many ended ones are left out.
+        """Return the agents that a wait without ids waits for, and the number left out.
 
-        These are the lead's live agents, and the first `most` ended ones that no earlier wait reported to it.
+        These are the lead's live agents, and the ended agents that no earlier wait reported to the lead. Of the ended
+        agents, only the first `most` are returned. The others are the number left out.
 
         Args:
-            everyone: Whether to look at agents of all leads of the project.
+            everyone: Whether to include the agents of all leads of the project.
         """
         found = await self._database.read_rows(
             "untold_agents", project=project, lead=lead, most=most, everyone=everyone
@@ -197,14 +216,18 @@ class Agents(Records):
 
     @transaction(announce=False)
     def set_told(self, q: Queries, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
-        """Record that the lead was told how these attempts ended, each given as (agent, attempt)."""
+        """Record that the ends of these attempts were reported to the lead.
+
+        Args:
+            ends: The attempts, each as (agent, attempt).
+        """
         for agent, attempt in ends:
             q.add_told(project=project, lead=lead, agent=agent, attempt=attempt)
 
     # -- tasks
 
     async def task(self, number: int) -> str:
-        """Return the agent's whole task; empty if there is no record of it."""
+        """Return the agent's whole task, or an empty string if there is no record."""
         return await self._database.read_one(str, "task", agent=number) or ""
 
     async def tasks(self, numbers: Iterable[int]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""The records of baselines: what was there before an agent's program ran, to tell later what has changed."""
+"""The records of baselines: the state before an agent's program ran, with which a later state is compared."""
 
 import time
 import zlib
@@ -18,15 +18,18 @@ class RefsBaseline:
 
 
 class Baselines(Records):
-    """The part of the store for baselines, and for what explains a change since."""
+    """The part of the store for baselines, and for records that explain later changes."""
 
     async def set_refs(self, agent: Agent, listing: str) -> None:
-        """Record the repository's refs, unless they were recorded since the agent's last result."""
+        """Record the repository's refs as the agent's baseline.
+
+        Does nothing if a baseline was recorded since the agent's last result.
+        """
         refs = zlib.compress(listing.encode(errors="surrogateescape"), 1)
         await self._database.execute("add_refs_before", announce=False, agent=agent.number, at=time.time(), refs=refs)
 
     async def refs(self, agent: Agent) -> RefsBaseline | None:
-        """Return what `set_refs` recorded; None if it recorded nothing."""
+        """Return the baseline that `set_refs` recorded, or None."""
         row = await self._database.read("refs_before", agent=agent.number)
         return row and RefsBaseline(row["at"], zlib.decompress(row["refs"]).decode(errors="surrogateescape"))
 
@@ -35,16 +38,25 @@ class Baselines(Records):
         await self._database.execute("set_set_up", announce=False, agent=agent.number, files=files)
 
     async def setup_files(self, agent: Agent) -> bytes:
-        """Return what `set_setup_files` recorded; empty if it recorded nothing."""
+        """Return the fingerprint that `set_setup_files` recorded, or empty bytes."""
         return await self._database.read_one(bytes, "set_up_files", agent=agent.number) or b""
 
     async def active_branches(self, agent: Agent, branches: Iterable[str], since: float) -> set[str]:
-        """Return those branches that belong to agents of the project that were active or removed since then."""
+        """Return the branches of agents that were active or removed since then.
+
+        Args:
+            branches: Only these branches of the project.
+            since: Seconds since the epoch.
+        """
         asked = {"project": agent.project, "branches": tuple(branches), "since": since}
         return {row["branch"] for row in await self._database.read_rows("explained_branches", **asked)}
 
     async def ended_branches(self, agent: Agent, since: float) -> dict[str, str]:
-        """Return the branches of other agents that have ended since then, with the commits of their results."""
+        """Return the branches of other agents that have ended since then.
+
+        Returns:
+            The commit of each agent's result, by branch.
+        """
         asked = {"project": agent.project, "agent": agent.number, "since": since}
         return {row["branch"]: row["commit"] for row in await self._database.read_rows("branches_left", **asked)}
 

@@ -1,4 +1,4 @@
-"""The records of money: what agents may spend, what is reserved for them, and what they have spent."""
+"""The records of money: agents' limits, reservations and spending."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,11 +11,18 @@ class Budgets(Records):
     """The part of the store for budgets."""
 
     async def of_live_agents(self, projects: Iterable[int] = ()) -> list[Budget]:
-        """Return the budgets that live agents count against, and the whole budgets of these projects."""
+        """Return the budgets that live agents count against.
+
+        Args:
+            projects: Projects whose own budgets are returned, too, even without live agents.
+        """
         return [Budget(**row) for row in await self._database.read_rows("budgets", projects=tuple(projects))]
 
     async def of_project(self, project: int) -> list[Budget]:
-        """Return the budgets of a project and its leads: at most 100, limited ones first, then by money spent."""
+        """Return at most 100 budgets of a project and its leads.
+
+        Budgets with a limit come first. Then the order is by the money spent, most first.
+        """
         return [Budget(**row) for row in await self._database.read_rows("project_budgets", project=project)]
 
     async def exists(self, project: int, lead: str) -> bool:
@@ -23,15 +30,16 @@ class Budgets(Records):
         return bool(await self._database.read_one(int, "has_budget", project=project, lead=lead))
 
     async def set_limit(self, project: int, lead: str, limit_usd: float | None) -> None:
-        """Set how much may be spent under this lead; None for the limit of the settings.
+        """Set the limit for all agents of this lead.
 
         Args:
             lead: Empty for the whole project.
+            limit_usd: None for the limit of the settings.
         """
         await self._database.execute("set_limit", project=project, lead=lead, limit_usd=limit_usd)
 
     async def reset_spent(self, project: int, lead: str) -> None:
-        """Count from 0 again what is spent under this lead."""
+        """Reset the spending of this lead's agents to 0."""
         await self._database.execute("count_anew", project=project, lead=lead)
 
     @transaction()
@@ -42,24 +50,27 @@ class Budgets(Records):
 
     @transaction()
     def count_reserved_as_spent(self, q: Queries, agent: Agent) -> None:
-        """Count all that is reserved for the agent as spent if its newest attempt's cost is unknown."""
+        """Count the agent's whole reservation as spent, if its newest attempt has no cost."""
         q.add_grant(agent=agent.number, attempt=agent.attempt)
         count_spending(q, agent)
 
     async def last_model(self, agent: Agent) -> str:
-        """Return the model of the newest attempt's last priced call; empty if none is known."""
+        """Return the model of the newest attempt's last call, or an empty string."""
         return await self._database.read_one(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
 
     async def unpriced_models(self, agent: Agent) -> list[str]:
-        """Return the models whose calls by the agent were counted as 0, because no price is known."""
+        """Return the models without a known price that the agent called.
+
+        Their calls were counted as 0.
+        """
         return [row["model"] for row in await self._database.read_rows("unpriced", agent=agent.number)]
 
 
 def count_spending(q: Queries, agent: Agent) -> bool:
-    """Sum up what the agent has spent, and add what is new to the budgets that it counts against.
+    """Update the agent's total cost, and add the increase to its budgets.
 
     Returns:
-        Whether the agent has little left of what is reserved for it, so that the scheduler should decide.
+        Whether little is left of the agent's reservation, so that the scheduler should decide.
     """
     before: float = q.cost(agent=agent.number)
     q.sum_costs(agent=agent.number)

@@ -13,7 +13,7 @@ class Calls(Records):
     """The part of the store for the first answers to calls."""
 
     async def answer_to(self, call: Call) -> dict[str, Any] | None:
-        """Return the answer that was recorded when this call was made before; None if it was not."""
+        """Return the recorded answer to this call, or None if the call is new."""
         return await self._database.read_one(json.loads, "call", relay=call.relay, request=call.request)
 
 

@@ -44,9 +44,9 @@ def open_read_only(file: Path, *, damaged: bool = False) -> sqlite3.Connection:
 
 
 def find_damage(file: Path, *, thorough: bool = False) -> str | None:
-    """Return the damage of the database at `file`, or None if it is undamaged or missing.
+    """Return a description of the damage of the database at `file`, or None.
 
-    Never changes the database.
+    None means that the database is undamaged or missing. The database is never changed.
 
     Args:
         thorough: Whether to check a database of any size, including its indexes.
@@ -95,9 +95,9 @@ def set_aside(file: Path) -> Path:
 
 
 def note_damage(file: Path) -> None:
-    """Record that records were lost although there is no damaged database to set aside.
+    """Record that records were lost without a damaged database.
 
-    An empty file takes the place of the damaged database.
+    An empty file takes the place of the database that would have been set aside.
     """
     _new_aside_path(file).touch(0o600)
 
@@ -109,9 +109,9 @@ def set_aside_copies(file: Path) -> list[Path]:
 
 
 def find_trouble(file: Path) -> list[str]:
-    """Return the problems of the records at `file` and of their disk, with remedies. Blocks.
+    """Return problems of the records at `file` and of their disk. Blocks.
 
-    Each problem is one line.
+    Each problem is one line, and includes its remedy.
     """
     problems = [
         f"the records were damaged, and a new database holds all that could be read; check that no agent is missing "

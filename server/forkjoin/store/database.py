@@ -51,9 +51,9 @@ class Changes:
             await self._event.wait()
 
     async def until(self, ask: Callable[[], Awaitable[T | None]]) -> T:
-        """Return the first answer of `ask` that is not None, calling it now and after every change.
+        """Return the first answer of `ask` that is not None.
 
-        A change while `ask` runs is not missed: `ask` is called again.
+        `ask` is called now and after every change. A change while `ask` runs is not missed: `ask` is called again.
         """
         while True:
             seen = self.version
@@ -93,7 +93,7 @@ class Database:
         return await self.in_thread(lambda: getattr(self._queries, query)(**values))
 
     async def read_one(self, make: Callable[[Any], T], query: str, **values: object) -> T | None:
-        """Run a query and return `make` of its row or value; None if there is no row."""
+        """Run a query and return `make` of its row or value, or None without a row."""
         found = await self.read(query, **values)
         return None if found is None else make(found)
 
@@ -150,7 +150,9 @@ class Database:
         return result
 
     async def in_thread(self, act: Callable[[], T]) -> T:
-        """Run `act` in the database's thread, and wait for its end even if the task is cancelled.
+        """Run `act` in the database's thread.
+
+        Waits for the end of `act` even if the task is cancelled.
 
         Raises:
             RecordsError: SQLite failed.
@@ -173,7 +175,10 @@ class Records:
 def transaction(
     *, announce: bool = True
 ) -> Callable[[Callable[Concatenate[R, Queries, P], T]], Callable[Concatenate[R, P], Coroutine[Any, Any, T]]]:
-    """Turn a method that takes the queries into an async method that runs it in one transaction."""
+    """Turn a method that takes the queries into an async method.
+
+    The async method runs the method in one transaction.
+    """
 
     def decorate(act: Callable[Concatenate[R, Queries, P], T]) -> Callable[Concatenate[R, P], Coroutine[Any, Any, T]]:
         @functools.wraps(act)

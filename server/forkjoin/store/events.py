@@ -50,7 +50,7 @@ class Events(Records):
             self._database.changes.announce()
 
     async def progress(self, agent: Agent) -> rows.Progress:
-        """Return how far the output of the agent's newest attempt has been read."""
+        """Return the position up to which the newest attempt's output was read."""
         found = await self._database.read_one(
             lambda row: rows.Progress(**row), "progress", agent=agent.number, attempt=agent.attempt
         )
@@ -62,7 +62,7 @@ class Events(Records):
         return [RecordedEvent(**row) for row in found]
 
     async def last_number(self, agent: int) -> int:
-        """Return the number of the agent's last event; 0 if it has none."""
+        """Return the number of the agent's last event, or 0 if it has no events."""
         return await self._database.read_one(int, "last_event_number", agent=agent) or 0
 
     async def count_reports(self, agent: int) -> int:
@@ -70,17 +70,20 @@ class Events(Records):
         return await self._database.read_one(int, "count_reports", agent=agent) or 0
 
     async def denials(self, agent: Agent) -> tuple[str, ...]:
-        """Return what the newest attempt's program was not permitted to do."""
+        """Return the texts of actions that the newest attempt's program was denied."""
         found = await self._database.read_rows("denials", agent=agent.number, attempt=agent.attempt)
         return tuple(row["text"] for row in found)
 
     async def refusals(self, agent: Agent) -> tuple[str, ...]:
-        """Return what forkjoin refused to the newest attempt, without repetitions."""
+        """Return the texts of actions that forkjoin refused to the newest attempt.
+
+        Each text is returned once.
+        """
         found = await self._database.read_rows("refusals", agent=agent.number, attempt=agent.attempt)
         return tuple(row["text"] for row in found)
 
     async def last_turn_text(self, agent: Agent) -> str | None:
-        """Return the text of the newest attempt's last event `turn_ended`; None if there is none."""
+        """Return the text of the newest attempt's last event `turn_ended`, or None."""
         return await self._database.read_one(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
 
     async def is_in_turn(self, agent: Agent) -> bool:
@@ -89,5 +92,8 @@ class Events(Records):
         return last == "started"
 
     async def has_answered(self, agent: Agent) -> bool:
-        """Return whether a model has answered the agent's task, so that there is a conversation to resume."""
+        """Return whether a model has answered the agent's task.
+
+        Only then is there a conversation to resume.
+        """
         return bool(await self._database.read_one(int, "has_answered", agent=agent.number))

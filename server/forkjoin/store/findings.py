@@ -34,7 +34,10 @@ class Findings(Records):
         remember(q, call, {})
 
     async def shared_with(self, agent: Agent) -> list[Finding]:
-        """Return the findings of agents with the same lead and of agents that it spawned, newest first."""
+        """Return findings of agents with the same lead and of the agent's own agents.
+
+        The newest finding comes first.
+        """
         found = await self._database.read_rows(
             "findings", project=agent.project, lead=agent.lead, own=agent.as_lead, most=MOST
         )

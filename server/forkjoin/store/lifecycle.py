@@ -1,4 +1,4 @@
-"""The steps of agents' lives as they are recorded, each in one transaction: from spawn to removal."""
+"""The records of the steps of agents' lives, from spawn to removal. Each step is one transaction."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -39,11 +39,11 @@ class Lifecycle(Records):
     def move(
         self, q: Queries, agent: Agent, to: State, event: Event | None = None, pause: Pause | None = None
     ) -> Agent:
-        """Move an agent to another state, and return its record as it is then.
+        """Move an agent to another state, and return its new record.
 
         Args:
-            event: Why it moves, if that should be in its log.
-            pause: How it pauses, if `to` is `State.PAUSED`.
+            event: The reason for the transition, for the agent's log.
+            pause: The pause, if `to` is `State.PAUSED`.
 
         Raises:
             BrokenPromiseError: The agent is not in the state that `agent` says, or may not move from it to `to`.
@@ -55,10 +55,10 @@ class Lifecycle(Records):
 
     @transaction()
     def end_attempt(self, q: Queries, agent: Agent, event: Event, pause: Pause | None, *, done: bool) -> Agent:
-        """Record that an attempt's program has ended, and return the agent's record as it is then.
+        """Record that an attempt's program has ended, and return the agent's new record.
 
-        The agent is finishing, unless another attempt follows and nobody asked for its stop. Another attempt follows
-        if `pause` is given, or if the program was asked to end for a pause and is not `done` with its task.
+        The agent is finishing, unless another attempt follows and the agent is not being stopped. Another attempt
+        follows if `pause` is given, or if the program was asked to end for a pause and is not `done` with its task.
         """
         now = q.agent(agent.number)
         was_asked_to_end = now.phase is PauseKind.ENDING and not done
@@ -74,10 +74,10 @@ class Lifecycle(Records):
 
     @transaction()
     def queue_again(self, q: Queries, agent: Agent, text: str) -> Agent:
-        """Queue the agent's next attempt, and return the agent's record as it is then.
+        """Queue the agent's next attempt, and return the agent's new record.
 
         Args:
-            text: What the attempt is told, unless it begins with the task again.
+            text: The attempt's first message, unless the attempt starts with the task again.
         """
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=agent.converses)
         transitions.begin_again(q, agent, text)
@@ -85,9 +85,12 @@ class Lifecycle(Records):
 
     @transaction()
     def ask_stop(self, q: Queries, agents: Iterable[Agent]) -> list[Agent]:
-        """Record that these agents and all that they spawned should stop, and return them all.
+        """Record that these agents and their live descendants should stop.
 
-        Those that never started are stopped at once.
+        Agents that never started are stopped at once.
+
+        Returns:
+            The agents and their live descendants, as they were before.
         """
         numbers = tuple(agent.number for agent in agents)
         found = (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers))
@@ -100,10 +103,10 @@ class Lifecycle(Records):
     def finish(self, q: Queries, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result, and the agent's final state with it.
 
-        Agents that it spawned are asked to stop. If a message waits for it, its next attempt is queued.
+        The agent's live descendants are asked to stop. If a message waits for the agent, its next attempt is queued.
 
         Raises:
-            BrokenPromiseError: The agent has ended before; its record stays as it is.
+            BrokenPromiseError: The agent has already ended. Its record stays unchanged.
         """
         transitions.end_agent(q, agent, result, merge)
         q.delete_refs_before(agent=agent.number)
@@ -117,10 +120,12 @@ class Lifecycle(Records):
 
     @transaction()
     def begin_removal(self, q: Queries, agents: Sequence[Agent], how: Removal = Removal.MERGED) -> list[Agent]:
-        """Record that these agents are being removed, unless one of them is live or in the merge queue.
+        """Record that the removal of these agents has begun.
+
+        Records nothing if one of the agents is live or in the merge queue.
 
         Returns:
-            The agents that are live or in the merge queue; if there are any, nothing was recorded.
+            The agents that are live or in the merge queue.
         """
         now = [q.agent(agent.number) for agent in agents]
         busy = [agent for agent in now if agent.state not in FINAL or agent.merge is Merge.QUEUED]

@@ -30,7 +30,7 @@ class McpTask:
     created: float  #: seconds since the epoch, as is `updated`
     updated: float
     cancelled: bool
-    answer: Json[dict[str, Any]] | None  #: None until the answer has been sent
+    answer: Json[dict[str, Any]] | None  #: None until there is an answer
 
     @property
     def call(self) -> Call:
@@ -47,20 +47,23 @@ class McpTasks(Records):
     def add(
         self, q: Queries, project: int, call: Call, tool: str, arguments: dict[str, Any], agents: Sequence[int]
     ) -> McpTask:
-        """Record the task of a call, or return the one that was recorded when the call was made before."""
+        """Record the task of a call, and return the task.
+
+        For a repeated call, returns the task that the first call recorded.
+        """
         about = {"tool": tool, "arguments": arguments, "agents": tuple(agents), "now": time.time()}
         where = {"relay": call.relay, "request": call.request}
         q.defer(id=secrets.token_hex(16), project=project, **where, **about)
         return _task(q.deferred_call(**where))
 
     async def get_all(self, ids: Sequence[str]) -> list[McpTask]:
-        """Return the tasks with these ids in the same order, leaving out unknown ids."""
+        """Return the tasks with these ids, in the same order, without unknown ids."""
         return [_task(row) for row in await self._database.read_rows("deferred", ids=tuple(ids))]
 
     async def finish(self, id_: str, answer: dict[str, Any]) -> None:
-        """Record that a task's answer has been sent; a later answer changes nothing."""
+        """Record the answer of a task, unless the task has an answer or was cancelled."""
         await self._database.execute("end_deferred", announce=False, id=id_, answer=answer, now=time.time())
 
     async def cancel(self, id_: str) -> None:
-        """Record that the task was cancelled, unless its answer has been sent."""
+        """Record that the task was cancelled, unless it has an answer."""
         await self._database.execute("cancel_deferred", announce=False, id=id_, now=time.time())

@@ -1,4 +1,4 @@
-"""The records of messages: what agents are told after their task."""
+"""The records of messages to agents."""
 
 from dataclasses import dataclass
 
@@ -29,10 +29,10 @@ class Messages(Records):
         An agent that has ended is queued for another attempt in this environment, with this account.
 
         Raises:
-            CallerError: The agent can't be sent a message now; the error says why, and what to do.
+            CallerError: The agent can't get a message now. The error says why, and what to do.
         """
         now = q.agent(agent.number)
-        if why := _refusal(now, q.name_holder(project=now.project, name=now.name)):
+        if why := _message_refusal(now, q.name_holder(project=now.project, name=now.name)):
             raise CallerError(f"{now.label} {why}")
         number: int = q.add_mail(agent=now.number, text=text)
         if now.state in FINAL:
@@ -51,14 +51,14 @@ class Messages(Records):
         return [Message(**row) for row in await self._database.read_rows("waiting_mail", agent=agent.number)]
 
     async def delivered(self, agent: Agent) -> list[str]:
-        """Return the texts of all messages that the agent's attempts were given, oldest first."""
+        """Return the texts of all messages that the agent's attempts got, oldest first."""
         found = await self._database.read_rows("mail_told", agent=agent.number, attempt=agent.attempt)
         return [row["text"] for row in found]
 
     async def prompt(self, agent: Agent) -> str | None:
-        """Return what the agent's newest attempt is told; None if it is told its task.
+        """Return the first message of the agent's newest attempt, or None.
 
-        It is told its task if it begins again, or if no model has answered the task yet.
+        None means that the attempt starts with the task: it starts again, or no model has answered the task yet.
         """
         return await self._database.read_one(str, "message", agent=agent.number, attempt=agent.attempt)
 
@@ -67,24 +67,31 @@ class Messages(Records):
         return await self._database.read_agents("agents_with_mail")
 
     async def begin_sending(self, message: Message) -> None:
-        """Record the agent's last event before the message is sent; later events may answer the message."""
+        """Record the agent's last event before the message is sent.
+
+        Later events may answer the message.
+        """
         await self._database.execute("begin_sending", announce=False, number=message.number)
 
     async def set_sent(self, message: Message, agent: Agent) -> bool:
-        """Record that the message was sent to the agent's running program; return whether that is new."""
+        """Record that the message was sent to the agent's running program.
+
+        Returns:
+            Whether the message had not been sent before.
+        """
         return bool(
             await self._database.execute("set_sent", announce=False, number=message.number, attempt=agent.attempt)
         )
 
 
-def _refusal(agent: Agent, name_holder: int | None) -> str | None:
-    """Return why the agent can't be sent a message now, and what to do; None if it can."""
+def _message_refusal(agent: Agent, name_holder: int | None) -> str | None:
+    """Return why the agent can't get a message now, and what to do, or None."""
     if agent.timing.removed or agent.removing:
-        return "was removed, with its worktree; spawn a new agent for what is to be done."
+        return "was removed, with its worktree. Spawn a new agent instead."
     if agent.state not in FINAL:
-        return "is being stopped; tell it once that is done (wait_agents)." if agent.stop_asked else None
+        return "is being stopped. Send the message when it has stopped (wait_agents)." if agent.stop_asked else None
     if agent.merge is Merge.QUEUED:
-        return "is being merged; tell it once merge_worktree has answered."
+        return "is being merged. Send the message when merge_worktree has answered."
     if name_holder not in (None, agent.number):
-        return f"has lost its name, which is a{name_holder}'s by now; tell that one, or spawn another."
+        return f"has lost its name to a{name_holder}. Send the message to that agent, or spawn another."
     return None

@@ -1,4 +1,4 @@
-"""Opening the records' database: made if it is new, migrated if it is old, set aside if it is damaged."""
+"""Opening of the database. A missing one is created, an old one migrated, a damaged one set aside."""
 
 import logging
 import os
@@ -14,26 +14,28 @@ from forkjoin.store.salvage import salvage
 
 log = logging.getLogger(__name__)
 
-#: No forkjoin has come this far: a larger schema number is damage.
+#: A larger schema number is damage, because no release has one.
 _LAST_VERSION = 10_000
 #: Size of SQLite's page cache in KB. By default SQLite would use 2 MB, which gains nothing here.
 _CACHE_KB = 512
 
 
 def open_database(file: Path) -> sqlite3.Connection:
-    """Open the database at `file`, making or migrating it first if necessary. Blocks.
+    """Open the database at `file`, creating or migrating it if necessary. Blocks.
+
+    A damaged database is set aside, and its readable rows are copied into a new one.
 
     Raises:
-        CallerError: The file can't be used now, or a newer forkjoin wrote it.
+        CallerError: The file can't be used now, or was written by a newer forkjoin.
     """
     try:
         _refuse_newer(file)
         if damage := find_damage(file):
-            log.error("%s is damaged (%s): it is now %s", file, damage, set_aside(file))
+            log.error("%s is damaged (%s), and was moved to %s", file, damage, set_aside(file))
         return _open(file)
     except sqlite3.Error as error:
         raise CallerError(
-            f"{file} can't be used now: {error}. See that its disk has room and can be written to, and call again."
+            f"{file} can't be used now: {error}. Check that its disk has room and is writable, and call again."
         ) from error
 
 
@@ -52,12 +54,15 @@ def _refuse_newer(file: Path) -> None:
     if len(_migrations()) < version < _LAST_VERSION:
         raise CallerError(
             f"{file} was written by a newer forkjoin (schema {version}, this one knows {len(_migrations())}). "
-            "Install that version again; nothing was changed."
+            "Install that version again. Nothing was changed."
         )
 
 
 def _read_version(file: Path, *, damaged: bool = False) -> int:
-    """Return the number of the schema, without a change to the file or its log; 0 if it can't be read."""
+    """Return the number of the schema, or 0 if it can't be read.
+
+    Neither the file nor its log is changed.
+    """
     if not file.exists() or not file.stat().st_size:  # next to an empty database SQLite would delete the log
         return 0
     try:
@@ -71,7 +76,7 @@ def _read_version(file: Path, *, damaged: bool = False) -> int:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    _make_private(file)  # SQLite creates the log and its index with the mode of the database, whatever the umask is
+    _make_private(file)  # SQLite creates the log and its index with the mode of the database, not from the umask
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     connection.row_factory = rows.as_dict
     connection.execute("PRAGMA journal_mode = WAL")
@@ -107,17 +112,19 @@ def _migrate(connection: sqlite3.Connection, file: Path) -> None:
 
 
 def _take_over_damaged(connection: sqlite3.Connection, file: Path, migrations: list[str]) -> int:
-    """Fill the new database with what can still be read in the newest damaged one, in one transaction.
+    """Copy the readable rows of the newest damaged database into the new one.
+
+    This is one transaction.
 
     Returns:
-        The version of the damaged database's schema, which is the new one's now; 0 if nothing was taken over.
+        The schema version of both databases, or 0 if no damaged database has a usable schema.
     """
     copies = set_aside_copies(file)
     version = _read_version(copies[-1], damaged=True) if copies else 0
     if not 0 < version <= len(migrations):
         return 0
     connection.executescript("\n".join(["BEGIN IMMEDIATE;", *migrations[:version]]))
-    log.warning("%d agents were read in %s", salvage(connection, copies[-1]), copies[-1])
+    log.warning("copied %d agents from %s", salvage(connection, copies[-1]), copies[-1])
     connection.execute(f"PRAGMA user_version = {version}")
     connection.execute("COMMIT")
     return version

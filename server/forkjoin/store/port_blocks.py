@@ -88,7 +88,7 @@ class Ports:
         return base
 
     def _find(self, begin: int, size: int) -> int:
-        """Return the lowest first port, from `begin` on, of a free block; 0 if there is none."""
+        """Return the lowest first port of a free block, from `begin` on, or 0."""
         base = begin
         for first, count in self._taken:
             if base + size <= first:

@@ -1,4 +1,4 @@
-"""The records of projects: repositories, and what is known of each."""
+"""The records of projects: repositories, their configuration, and the memory that their agents need."""
 
 from forkjoin.core.merge_job import MergeJob
 from forkjoin.core.model import Agent, Project
@@ -20,14 +20,17 @@ class Projects(Records):
         return found
 
     async def find(self, common_dir: str) -> Project | None:
-        """Return the project with this common git folder; None if it is not recorded."""
+        """Return the project with this common git folder, or None."""
         return await self._database.read_one(lambda row: Project(**row), "project", common_dir=common_dir)
 
     async def get(self, number: int) -> Project:
         return Project(**await self._database.read("project_numbered", number=number))
 
     async def recipe(self, of: Agent | MergeJob) -> Recipe:
-        """Return the trusted repository configuration as it was when the agent or merge was asked for."""
+        """Return the trusted repository configuration of the agent or merge job.
+
+        The configuration was recorded when the agent was spawned or the merge was requested.
+        """
         query = "recipe" if isinstance(of, Agent) else "landing_recipe"
         return rows.recipe(await self._database.read(query, number=of.number))
 

@@ -1,4 +1,4 @@
-"""Agents that are recorded again from the files of their attempts, after their records were lost."""
+"""The recording of agents whose records were lost, from the files of their attempts."""
 
 import time
 from collections.abc import Sequence
@@ -16,24 +16,28 @@ class RestoredAgents(Records):
     """The part of the store that records lost agents again."""
 
     async def known_numbers(self) -> tuple[int, set[int]]:
-        """Return the largest agent number that was ever used, and the numbers of agents that have a record."""
+        """Return the largest agent number ever used, and all numbers with a record."""
         found = await self._database.read_rows("agent_numbers")
         return await self._database.read_one(int, "handed_out") or 0, {row["number"] for row in found}
 
     @transaction()
     def add(self, q: Queries, lost: Sequence[rows.Restored], highest: int) -> None:
-        """Record these agents again, all or none, and never use a number up to `highest` for a new agent."""
-        for one in sorted(lost, key=lambda one: -one.number):  # the newest keeps a name that several had
-            _restore(q, one)
+        """Record these agents again, all or none.
+
+        Args:
+            highest: No number up to this one is used for a new agent.
+        """
+        for agent in sorted(lost, key=lambda agent: -agent.number):  # the newest agent keeps a name that several had
+            _restore_agent(q, agent)
         q.count_spawned()
         q.begin_numbers()
         q.skip_numbers(number=highest)
 
 
-def _restore(q: Queries, lost: rows.Restored) -> None:
+def _restore_agent(q: Queries, lost: rows.Restored) -> None:
     """Record an agent as running, or as lost if it was removed.
 
-    The reconciler then finds out what became of its program, as after every restart.
+    The reconciler then finds out whether its program still runs, as after every restart.
     """
     about, now = lost.about, time.time()
     q.add_project(common_dir=about.project)

@@ -10,22 +10,29 @@ from forkjoin.store.queries import Queries
 
 
 class Results(Records):
-    """The part of the store for results. `Lifecycle.finish` records them."""
+    """The part of the store for results.
+
+    `Lifecycle.finish` records a result, in the same transaction as the final state.
+    """
 
     async def get(self, agent: int) -> Result | None:
-        """Return the newest result of the agent with this number; None if it has none."""
+        """Return the newest result of the agent with this number, or None."""
         return await self._database.read_one(rows.RESULT.validate_json, "result", agent=agent)
 
     async def get_all(self, agents: Iterable[Agent]) -> dict[int, Result]:
-        """Return the newest result of each of these agents that has one, by the agent's number."""
+        """Return the newest results of these agents, by the agent's number.
+
+        Agents without a result are left out.
+        """
         found = await self._database.read_rows("results", numbers=tuple(agent.number for agent in agents))
         return {row["agent"]: rows.RESULT.validate_json(row["result"]) for row in found}
 
     @transaction()
     def replace(self, q: Queries, agent: Agent, result: Result) -> None:
-        """Replace an agent's newest result, because its branch moved after the attempt's end.
+        """Replace the newest result of an agent whose branch moved after its end.
 
-        Does nothing if the agent has a newer attempt or is live.
+        Does nothing if the agent is live or has a newer attempt. The branch counts as unmerged again if the result has
+        commits, unless the branch is in the merge queue.
         """
         now = q.agent(agent.number)
         if now.state not in FINAL or now.attempt != agent.attempt:

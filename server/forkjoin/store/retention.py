@@ -19,7 +19,7 @@ class Retention(Records):
     def count_day(self, q: Queries, date: str) -> int:
         """Count this date if it is new, and return the number of dates counted so far.
 
-        Agents that have ended with nothing unmerged are marked with that number once.
+        That number is recorded with agents that have ended without unmerged work, unless they have one already.
         """
         q.see_day(date=date)
         day: int = q.days()
@@ -27,18 +27,21 @@ class Retention(Records):
         return day
 
     async def settled_agents(self, day: int) -> list[Agent]:
-        """Return the agents that have had nothing unmerged since that day."""
+        """Return the agents that have had no unmerged work since that day.
+
+        Agents that an open merge job or a live agent still needs are left out.
+        """
         return await self._database.read_agents("settled_agents", day=day)
 
     @transaction()
     def delete_agent(self, q: Queries, number: int) -> None:
-        """Delete an agent's record; its number is never used again."""
+        """Delete an agent's record. The agent's number is never used again."""
         for delete in (q.delete_task, q.delete_results, q.delete_progress, q.delete_events, q.delete_agent):
             delete(agent=number)
 
     @transaction(announce=False)
     def prune(self, q: Queries, day: int, relays: Iterable[str]) -> None:
-        """Delete records that nobody can ask for any more.
+        """Delete records that nothing can refer to any more.
 
         Args:
             day: The number of days counted so far.

@@ -1,4 +1,4 @@
-"""Between the records' rows and the words of the model."""
+"""Conversion between rows of the database and objects of the model."""
 
 import json
 import sqlite3
@@ -17,63 +17,65 @@ from forkjoin.core.result import Result
 from forkjoin.core.settings import Recipe
 
 Row = dict[str, Any]
-#: What gives a new agent's branch and worktree, by its number and name.
+#: A function that returns the branch and the worktree's path for a new agent's number and name.
 Place = Callable[[int, str], tuple[str, str]]
 
-#: What is said of an agent that was restored.
+#: The warning in the result of an agent that was restored.
 RESTORED = "Its record was damaged, and was restored from the files of its attempt."
 RESULT = TypeAdapter(Result)
 _AGENT = TypeAdapter(Agent)
 _MERGE_JOB = TypeAdapter(MergeJob)
 request = TypeAdapter(Request).validate_python
 
-# How in a query's values is written what SQLite has no type for.
+# The columns' formats of types that SQLite lacks.
 sqlite3.register_adapter(Recipe, lambda recipe: recipe.model_dump_json(exclude_defaults=True))
 sqlite3.register_adapter(Result, lambda result: RESULT.dump_json(result).decode())
 sqlite3.register_adapter(tuple, json.dumps)
 sqlite3.register_adapter(dict, json.dumps)
 
-#: What is known of an agent's task where nothing is, and what a repository wants without a forkjoin.toml.
-_UNKNOWN, _NONE = Spec(task="(unknown: the record was damaged)"), Recipe()
+#: The spec of an agent whose spec could not be read.
+_UNKNOWN_SPEC = Spec(task="(unknown: the record was damaged)")
+#: The configuration of a repository without a forkjoin.toml.
+_DEFAULT_RECIPE = Recipe()
 
 
-def _or(unknown: object) -> WrapValidator:
-    """Takes what makes no sense for this."""
+def _or(default: object) -> WrapValidator:
+    """Return a validator that replaces invalid input with the default."""
 
-    def read(told: object, known: ValidatorFunctionWrapHandler) -> object:
+    def validate(value: object, handler: ValidatorFunctionWrapHandler) -> object:
         try:
-            return known(told)
+            return handler(value)
         except ValidationError:
-            return unknown
+            return default
 
-    return WrapValidator(read)
+    return WrapValidator(validate)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an attempt's output was read, and where the line stands that ended its last turn."""
+    """The positions in an attempt's output up to which it was read, and at which its last turn ended."""
 
-    offset: int
-    turn_end: int | None
+    offset: int  #: bytes read
+    turn_end: int | None  #: offset of the line that ended the last turn; None if no turn has ended
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a part of a model call cost; none where no price is known."""
+    """The cost of a part of a model call."""
 
     part: str
     model: str
-    cost_usd: float | None
+    cost_usd: float | None  #: None if no price is known for the model
 
 
 class Others(NamedTuple):
-    """Agents that a new one has to do with."""
+    """Agents that a new agent refers to. Agents that are recorded with it have no numbers yet."""
 
-    older: tuple[int, ...] = ()  #: numbers
-    new: tuple[int, ...] = ()  #: of those that are recorded with it: their places among these
+    older: tuple[int, ...] = ()  #: numbers of agents that have a record
+    new: tuple[int, ...] = ()  #: indexes in the list of new agents
 
 
-_NOBODY = Others()
+_NO_AGENTS = Others()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +84,36 @@ class NewAgent:
 
     project: int
     lead: str
-    name: str  #: of a candidate, what all of them are called together
-    derived: bool  #: whether we made the name, and may add a number to it
+    name: str  #: for a candidate, the name of its group
+    derived: bool  #: whether forkjoin derived the name, so that a number may be added
     spec: Spec
     base: str
     checkout: str
     conversation: str
     environment: str
     account: str = ""
-    recipe: Recipe = _NONE
-    after: Others = _NOBODY  #: whom it comes after
-    best_of: tuple[Others, ...] = ()  #: as in its record, as is the next
-    base_agents: Others = _NOBODY
-    candidate: int = 0  #: which of those for its task it is, from 1, one behind the other; 0: there are no others
-    candidates: int = 0  #: how many there are
-    resolves: int | None = None  #: as in its record, as is the next
-    theirs: str = ""
-    parent: int | None = None  #: as in its record, as is the next
+    recipe: Recipe = _DEFAULT_RECIPE
+    after: Others = _NO_AGENTS  #: this and the next two as in `Dependencies`
+    best_of: tuple[Others, ...] = ()
+    base_agents: Others = _NO_AGENTS
+    candidate: int = 0  #: the agent's position in its group of candidates, from 1; 0 if the agent is no candidate
+    candidates: int = 0  #: the size of the group; its candidates follow each other in the list of new agents
+    resolves: int | None = None  #: the agent of `ConflictToResolve`
+    theirs: str = ""  #: the commit of `ConflictToResolve`
+    parent: int | None = None  #: this and the next as in `Lineage`
     above: tuple[str, ...] = ()
 
 
 class About(BaseModel):
-    """What the folder of an attempt tells of its agent, in about.json."""
+    """The facts about an agent in about.json, in the folder of its attempt.
+
+    The fields are columns of the agent's record. An unreadable spec or recipe is replaced by a default.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
-    project: str  #: its common git folder
+    project: str  #: the repository's common git folder
     lead: str = ""
     branch: str
     base: str
@@ -117,7 +122,7 @@ class About(BaseModel):
     conversation: str = ""
     environment: str = ""
     account: str = ""
-    recipe: Annotated[Recipe, _or(_NONE)] = _NONE
+    recipe: Annotated[Recipe, _or(_DEFAULT_RECIPE)] = _DEFAULT_RECIPE
     port_base: int = 0
     resolves: int | None = None
     theirs: str = ""
@@ -128,12 +133,15 @@ class About(BaseModel):
     contest_name: str = ""
     parent: int | None = None
     above: tuple[str, ...] = ()
-    spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
+    spec: Annotated[Spec, _or(_UNKNOWN_SPEC)] = _UNKNOWN_SPEC
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an agent was asked for when its program was to end, in its attempt's asked.json; as in its record."""
+    """The reason for which an agent's program was asked to end, in the attempt's asked.json.
+
+    The fields are columns of the agent's record.
+    """
 
     stop_asked: bool = False
     ending: bool = False
@@ -144,18 +152,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """An agent of which only the files of its attempts tell; `removed` where its worktree and branch are gone."""
+    """An agent without a record, as the files of its newest attempt describe it."""
 
     number: int
     attempt: int
     about: About
     asked: Asked
-    removed: bool
+    removed: bool  #: whether its worktree and branch are gone
 
 
 @dataclass(frozen=True, slots=True)
 class NewMergeJob:
-    """A merge that was asked for and is about to be recorded."""
+    """A merge job that is about to be recorded."""
 
     project: int
     lead: str
@@ -165,7 +173,7 @@ class NewMergeJob:
     dry_run: bool
     environment: str
     checkout: str = ""
-    recipe: Recipe = _NONE
+    recipe: Recipe = _DEFAULT_RECIPE
     strategy: Strategy = "merge"
     include_failed: bool = False
     undoes: int | None = None
@@ -174,21 +182,23 @@ class NewMergeJob:
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """What an agent asks, and for how long it waits."""
+    """A request that is about to be recorded."""
 
     kind: RequestKind
     text: str
-    fallback: str
-    seconds: float
+    fallback: str  #: the answer if nobody answers in time
+    seconds: float  #: time until the request expires
 
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
+    """Return a row as a dict, by column. This is a `sqlite3.Connection.row_factory`."""
     return dict(zip([column[0] for column in cursor.description], row, strict=True))
 
 
 def agent(row: Row) -> Agent:
-    """Return the agent whose columns `row` holds; each part of the record takes its own from them."""
-    parsed = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents", "above")}
+    """Return the agent whose columns `row` holds."""
+    parsed = {name: _parse_json(row[name]) for name in ("after", "best_of", "base_agents", "above")}
+    # The validator of each part picks its fields from all columns.
     parts = dict.fromkeys(("timing", "money", "lineage", "dependencies", "history"), row | parsed)
     renamed = {
         "worktree": row | {"path": row["worktree"]},
@@ -225,20 +235,23 @@ def columns(agent: Agent) -> Row:
 
 
 @lru_cache(maxsize=4096)
-def _numbers(text: str) -> Any:
-    """A list of numbers, parsed once: most are empty."""
+def _parse_json(text: str) -> Any:
+    """Parse JSON. The cache serves the many empty lists."""
     return json.loads(text)
 
 
 @lru_cache(maxsize=4096)
 def _spec(text: str) -> SpecParts:
-    """A spec, parsed once: the reconciler looks at all that wait again and again, and many are alike."""
+    """Parse a spec.
+
+    The cache pays because the reconciler reads all live agents in each pass, and many specs are equal.
+    """
     return SpecParts.model_validate_json(text)
 
 
 @lru_cache(maxsize=256)
 def recipe(text: str) -> Recipe:
-    """A recipe, parsed once: many are alike."""
+    """Parse a recipe. The cache pays because many agents have the same one."""
     return Recipe.model_validate_json(text)
 
 

@@ -1,4 +1,4 @@
-"""The rows of a damaged database that can still be read: each is checked, and the rest is left out."""
+"""Copying of the readable and plausible rows of a damaged database into a new one."""
 
 import json
 import sqlite3
@@ -35,18 +35,19 @@ _LATEST = 1e11
 
 
 def salvage(connection: sqlite3.Connection, copy: Path) -> int:
-    """Copy the readable rows of the damaged database `copy` into empty tables of the same schema.
+    """Copy the readable rows of a damaged database, and return the number of agents.
 
-    No number that an agent had, as far as can be read, is used again for another agent.
+    No agent number that appears in a readable row is used for a new agent.
 
-    Returns:
-        How many agents were copied.
+    Args:
+        connection: The new database, with empty tables of the same schema.
+        copy: The damaged database that was set aside.
     """
     highest = 0
     with closing(open_read_only(copy, damaged=True)) as damaged:
         for table in ("sqlite_sequence", *_TABLES):
             columns = {column["name"] for column in connection.execute(f"PRAGMA table_info({table})")}
-            for row in _read(damaged, table):
+            for row in _read_table(damaged, table):
                 highest = max(highest, _agent_number(table, row))
                 if table in _TABLES and row.keys() == columns and _is_sound(table, row):
                     _insert(connection, table, row)
@@ -56,10 +57,10 @@ def salvage(connection: sqlite3.Connection, copy: Path) -> int:
     return found
 
 
-def _read(damaged: sqlite3.Connection, table: str) -> Iterator[Row]:
-    """Read a table from its beginning, and if that ends at damage, from its end backwards too.
+def _read_table(damaged: sqlite3.Connection, table: str) -> Iterator[Row]:
+    """Yield the readable rows of a table. Rows may be yielded twice.
 
-    Rows may be returned twice.
+    The table is read from its beginning, and if that meets damage, backwards from its end too.
     """
     for order in ("", "ORDER BY rowid DESC", "ORDER BY 1 DESC"):  # a table without rowids is ordered by its key
         try:
@@ -70,7 +71,7 @@ def _read(damaged: sqlite3.Connection, table: str) -> Iterator[Row]:
 
 
 def _agent_number(table: str, row: Row) -> int:
-    """Return the agent number that a row mentions; 0 if it mentions none."""
+    """Return the agent number in a row, or 0 if there is no plausible one."""
     match table:
         case "sqlite_sequence":
             number = row["seq"] if row["name"] == "agent" else 0

@@ -25,8 +25,8 @@ class ScratchWorktree:
     port_base: int  #: the first port of its block of ports; 0 if it has none
     used: float  #: when a merge last used it, in seconds since the epoch
     retired: bool  #: whether no merge uses it any more, so that it should be removed
-    ready: str  #: the handle of the verify run that its files were made for; empty if there is none
-    tip: str  #: the commit whose run left the files there that git ignores; empty if none of them may stay
+    ready: str  #: the handle of the verify run for which the worktree was made ready; empty if there is none
+    tip: str  #: the commit whose verify run left ignored files in the worktree; empty if no such file may stay
 
 
 _scratch_worktree = TypeAdapter(ScratchWorktree).validate_python
@@ -37,9 +37,10 @@ class ScratchWorktrees(Records):
 
     @transaction(announce=False)
     def take(self, q: Queries, job: MergeJob, recipe: Recipe) -> ScratchWorktree:
-        """Return the scratch worktree for the job's target and checkout and this configuration.
+        """Return the scratch worktree for a job with this configuration.
 
-        If it is new, all others of the target are retired except the one that was used last.
+        A new one is recorded if the target has no scratch worktree with the same checkout and configuration. In that
+        case the target's other scratch worktrees are retired, except for the one that was used last.
         """
         now, target = time.time(), {"project": job.project, "target": job.target}
         number = q.find_scratch(**target, recipe=recipe, checkout=job.checkout)
@@ -54,19 +55,19 @@ class ScratchWorktrees(Records):
         return [_scratch_worktree(row) for row in await self._database.read_rows("scratches")]
 
     async def set_ready(self, number: int, ready: str, tip: str) -> None:
-        """Record which run a scratch worktree is ready for, and which commit was run there last."""
+        """Set the fields `ready` and `tip` of a scratch worktree."""
         await self._database.execute("set_scratch", announce=False, number=number, ready=ready, tip=tip)
 
     async def retire(self, number: int) -> None:
         await self._database.execute("retire_scratch", announce=False, number=number)
 
     async def retire_unused(self, numbers: Iterable[int], before: float) -> None:
-        """Retire these worktrees, and those that were last used before that time.
+        """Retire these worktrees, and worktrees that were last used before that time.
 
         A worktree of a target that a merge is queued for is never retired.
         """
         await self._database.execute("retire_unused", announce=False, numbers=tuple(numbers), before=before)
 
     async def delete(self, number: int) -> None:
-        """Delete the record of a worktree that was removed, which frees its ports."""
+        """Delete the record of a removed worktree, which frees its ports."""
         await self._database.execute("forget_scratch", announce=False, number=number)
