@@ -19,7 +19,7 @@ def _kill_daemon_at(home: Home) -> None:
     kill_daemon_of(home, next(pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words))
 
 
-async def test_an_agent_that_ended_while_no_daemon_was_there_gets_its_result(repository: Path, home: Home) -> None:
+async def test_an_agent_that_ended_while_no_daemon_ran_gets_its_result(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo x > x.txt; echo told")
         await lead.until(first, state="running")
@@ -104,7 +104,7 @@ async def test_a_failed_agent_doesnt_wait_for_an_environment_since_its_verify_do
     await until(lambda: state() == "failed")
 
 
-async def test_an_environment_that_is_no_utf_8_arrives_as_it_was(repository: Path, home: Home) -> None:
+async def test_an_environment_that_is_not_utf_8_arrives_unchanged(repository: Path, home: Home) -> None:
     odd = os.fsdecode(b"caf\xe9")
     async with open_lead(repository, ODD=odd) as lead:
         (first,) = await lead.run('printf %s "$ODD" | od -An -tx1')

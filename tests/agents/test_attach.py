@@ -249,7 +249,7 @@ async def test_an_agent_gets_messages_once_the_person_has_left(
 
 
 @pytest.mark.parametrize("goes", ["on", "away"])
-async def test_what_a_person_started_ends_even_if_no_daemon_saw_them_leave(
+async def test_processes_of_a_person_end_even_if_no_daemon_saw_them_leave(
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, goes: str
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:

@@ -68,7 +68,7 @@ async def test_an_agent_pauses_at_its_budget_and_continues_with_more(talking: Le
     assert git(repository, "show", f"{(await talking.listed(first))['branch']}:work") == "half"
 
 
-def test_a_wait_at_the_command_line_ends_and_says_why_where_one_needs_more_to_go_on(
+def test_a_command_line_wait_ends_with_the_reason_if_an_agent_needs_more_budget(
     talkers: None, repository: Path, home: Home
 ) -> None:
     forkjoin(repository, "spawn", SPENDER, "--name", "spender", "--agent", "talker", "--budget-usd", "0.3")
@@ -167,7 +167,7 @@ async def test_a_model_without_a_price_is_named(talking: Lead) -> None:
     assert "The actual cost is higher than cost_usd: the price is unknown for gpt-of-tomorrow." in result["warnings"]
 
 
-async def test_an_agent_with_unknown_costs_spends_no_more_than_it_was_given(
+async def test_an_agent_with_unknown_costs_is_charged_its_whole_reservation(
     talking: Lead, reconciler: Reconciler, repository: Path
 ) -> None:
     async with lead_of(reconciler, repository, kind="cli") as person:
@@ -217,7 +217,7 @@ async def test_an_agent_that_is_ending_when_the_daemon_goes_is_paused_by_the_nex
     assert result["state"] == "succeeded"
 
 
-async def test_an_agent_whose_program_has_spent_what_it_may_pauses_and_goes_on_with_more(talking: Lead) -> None:
+async def test_an_agent_whose_program_reached_its_budget_pauses_and_continues_with_more(talking: Lead) -> None:
     task = "answer('I begin.')\nif run == 1: end_spent()\nsucceed(told, 0.1)"
     (first,) = await talking.spawn(task, agent="talker", budget_usd=0.25, retries=0)
     await talking.last_event(first, "its budget of 0.25 USD is used up")
@@ -228,7 +228,7 @@ async def test_an_agent_whose_program_has_spent_what_it_may_pauses_and_goes_on_w
     assert "set_budget" not in result["output"]
 
 
-async def test_a_wait_ends_where_nothing_can_go_on_without_its_lead(talking: Lead) -> None:
+async def test_a_wait_ends_if_no_agent_can_continue_without_its_lead(talking: Lead) -> None:
     (first,) = await talking.spawn("answer('I begin.')\nend_spent()", agent="talker", budget_usd=0.25)
     waited = await talking.call("wait_agents", ids=[first], timeout_s=3000)
     assert (waited["timed_out"], [one["state"] for one in waited["pending"]]) == (False, ["paused"])
@@ -248,7 +248,7 @@ async def test_an_agent_that_had_answered_when_its_budget_was_spent_has_succeede
     assert (result["state"], result["output"], result["verify"]) == ("succeeded", "done", "passed")
 
 
-async def test_an_agent_without_a_limit_is_told_none(talking: Lead, reconciler: Reconciler, repository: Path) -> None:
+async def test_an_agent_without_a_budget_gets_no_limit(talking: Lead, reconciler: Reconciler, repository: Path) -> None:
     async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=0.3)
         task = "import sys\nif run == 1: end_spent()\nsucceed(str('--max-budget-usd' in sys.argv), 0.1)"
@@ -274,7 +274,7 @@ async def test_a_command_needs_no_budget(talking: Lead, reconciler: Reconciler, 
     assert result["state"] == "succeeded"
 
 
-async def test_what_a_program_prints_of_its_cost_can_not_hurt_others(
+async def test_implausible_costs_that_a_program_prints_are_ignored(
     talking: Lead, reconciler: Reconciler, home: Home
 ) -> None:
     huge = "say(type='stream_event', uuid='u', event={'type': 'message_delta', 'usage': {'output_tokens': 10**320}})"
@@ -284,7 +284,7 @@ async def test_what_a_program_prints_of_its_cost_can_not_hurt_others(
     assert [one.spent_usd for one in await reconciler.store.budgets.of_live_agents([1])] == [0.25]
 
 
-async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_reserved(
+async def test_budgets_of_the_settings_apply_and_a_dry_run_returns_the_reservation(
     talkers: None, home: Home, repository: Path
 ) -> None:
     said = "\n[budget]\nagent_usd = 0.4\nlead_usd = 1\n"
@@ -302,7 +302,7 @@ async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_re
         assert {result["state"] for result in await lead.results(*ids)} == {"succeeded"}
 
 
-async def test_a_person_limits_one_lead_and_lets_what_it_spent_count_no_more(
+async def test_a_person_limits_a_lead_and_resets_its_spending(
     talking: Lead, reconciler: Reconciler, repository: Path
 ) -> None:
     await talking.results(*await talking.spawn("succeed('done', 0.3)", agent="talker"))

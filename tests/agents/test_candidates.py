@@ -56,9 +56,7 @@ async def test_without_a_judge_the_smallest_diff_wins_then_the_first(near: Lead)
     assert all("agent" not in row and "score" not in row for row in rows)
 
 
-async def test_a_models_name_however_long_it_was_recorded_leaves_room_for_the_result(
-    near: Lead, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_recorded_model_name_is_cut_in_a_result(near: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forkjoin.agents.spawn._MODEL_LENGTH", 100_000)
     await contest(near, "echo $n > n", candidates=[{"model": "m" * 100_000}, {"model": "n"}])
     with anyio.fail_after(GIVE_UP_S):
@@ -82,7 +80,7 @@ async def test_the_name_of_candidates_means_all_of_them_until_all_have_ended(nea
     assert [one["state"] for one in stopped["agents"]] == ["succeeded", "stopped"]
 
 
-async def test_names_are_refused_where_one_is_taken_and_found_where_it_is_ours(near: Lead) -> None:
+async def test_a_candidates_name_that_is_taken_is_refused_and_a_derived_name_is_changed(near: Lead) -> None:
     await near.call("spawn_agent", task="sleep 1000", name="fix-2")
     refused = await near.refusal("spawn_agent", task="true", name="fix", candidates=2)
     assert "The name 'fix-2' is taken by a1" in refused
@@ -109,7 +107,7 @@ async def test_invalid_candidates_are_refused_with_a_reason(near: Lead) -> None:
     assert (await near.call("list_agents"))["agents"] == []
 
 
-async def test_a_dry_run_tells_names_waves_and_no_overlap_within_a_contest(near: Lead) -> None:
+async def test_a_dry_run_lists_candidates_in_waves_without_overlaps_among_them(near: Lead) -> None:
     agents = [{"name": "fix", "task": "x", "paths": ["a"], "candidates": 2}, {"name": "y", "task": "x", "base": "fix"}]
     answer = await near.call("spawn_agents", agents=agents, dry_run=True)
     assert answer["waves"] == [["fix-1", "fix-2"], ["y"]]
@@ -131,7 +129,7 @@ async def test_a_dependent_agent_waits_for_all_candidates_and_starts_from_the_be
     assert (await near.call("get_result", id="next"))["output"] == "2\n2\n"
 
 
-async def test_a_candidate_that_is_named_by_itself_is_that_one_alone(near: Lead) -> None:
+async def test_a_candidates_own_name_means_this_candidate_alone(near: Lead) -> None:
     await contest(near, "echo $n > n; test $n != 3", "cat n")
     ids = await fork(
         near, {"name": "x", "task": "cat n", "base": "fix-1"}, {"name": "y", "task": "cat n", "after": ["a1"]}
@@ -140,7 +138,7 @@ async def test_a_candidate_that_is_named_by_itself_is_that_one_alone(near: Lead)
     assert "agents that depend on it are skipped" in await near.refusal("spawn_agent", task="true", after=["fix-3"])
 
 
-async def test_a_candidate_that_is_named_in_addition_to_all_counts_by_itself(near: Lead) -> None:
+async def test_depending_on_all_candidates_and_on_a_single_candidate_includes_both(near: Lead) -> None:
     await contest(near, "echo > f$n; test $n != 3", "ls f? | grep -c 2")
     ids = await fork(near, {"name": "both", "task": "ls -x f?", "after": ["fix", "fix-1"]})
     ids += await fork(near, {"name": "twice", "task": "ls -x f?", "after": ["fix", "fix-2"]})
@@ -150,9 +148,7 @@ async def test_a_candidate_that_is_named_in_addition_to_all_counts_by_itself(nea
     )
 
 
-async def test_what_was_discarded_stands_for_nobody_and_is_started_from_by_its_ref_alone(
-    near: Lead, repository: Path
-) -> None:
+async def test_discarded_work_is_a_base_only_by_its_kept_ref(near: Lead, repository: Path) -> None:
     await contest(near, "echo $n > n", "cat n")
     await near.call("remove_worktrees", ids=["fix-3"], discard_unmerged=True)
     assert await won(near) == ["a2*", "a1", "a3"]
@@ -168,7 +164,7 @@ async def test_what_was_discarded_stands_for_nobody_and_is_started_from_by_its_r
     assert "kept as refs/forkjoin/kept/a1-" in await near.refusal("spawn_agent", task="true", after=["fix"])
 
 
-async def test_what_a_person_has_merged_by_hand_is_not_discarded(near: Lead, repository: Path) -> None:
+async def test_work_that_a_person_merged_by_hand_can_be_depended_on_after_removal(near: Lead, repository: Path) -> None:
     (first,) = await near.run("echo x > x.txt")
     git(repository, "merge", "-q", (await near.listed(first))["branch"])
     await near.call("remove_worktrees", ids=[first])
@@ -205,7 +201,7 @@ async def test_merging_candidates_by_their_common_name_merges_the_best_only(near
     )
 
 
-async def test_a_judge_is_not_run_twice_nor_its_litter_taken_for_work_when_a_daemon_died_over_it(
+async def test_after_a_restart_a_judge_is_not_run_again_and_its_files_are_not_work(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = home.state / "judged"
@@ -238,7 +234,7 @@ async def test_stopping_a_candidate_ends_its_judge(near: Lead, home: Home) -> No
     assert {one["state"] for one in stopped["agents"]} == {"stopped"}
 
 
-async def test_candidates_are_no_conflict_of_each_other(near: Lead) -> None:
+async def test_candidates_for_one_task_do_not_conflict_with_each_other(near: Lead) -> None:
     await contest(near, "echo $n > n")
     await near.run("echo 4 > n")
     conflicts = (await near.call("check_conflicts"))["conflicts"]
@@ -246,7 +242,9 @@ async def test_candidates_are_no_conflict_of_each_other(near: Lead) -> None:
     assert len((await near.call("check_conflicts", ids=["fix", "a4"]))["conflicts"]) == 1
 
 
-async def test_who_won_is_known_until_all_have_gone_at_once(repository: Path, home: Home) -> None:
+async def test_retention_keeps_the_winner_known_until_all_candidates_are_removed_together(
+    repository: Path, home: Home
+) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await contest(lead, "echo $n > n; test $n != 1", "cat n")
         await lead.call("merge_worktree", ids=["fix"])
@@ -261,9 +259,7 @@ async def test_who_won_is_known_until_all_have_gone_at_once(repository: Path, ho
         assert (await lead.call("list_agents", all=True))["agents"] == [], "they go together"
 
 
-async def test_candidates_and_what_follows_stay_such_when_their_records_were_damaged(
-    repository: Path, home: Home
-) -> None:
+async def test_restored_agents_are_still_candidates_and_dependents(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         await contest(lead, "echo $n > n", "cat n", candidates=2)
         await outcomes(lead, await fork(lead, {"name": "next", "task": "echo > next", "base": "fix"}))
@@ -275,7 +271,7 @@ async def test_candidates_and_what_follows_stay_such_when_their_records_were_dam
         assert "it has the work of a2 (fix-2), which is not in main" in skipped[0]["why"]
 
 
-def test_a_person_has_candidates_judged_waits_for_all_and_sees_how_they_compare(repository: Path, home: Home) -> None:
+def test_the_command_line_spawns_judges_and_compares_candidates(repository: Path, home: Home) -> None:
     said = ("--name", "fix", "--candidates", "2", "--judge", "cat n")
     spawned = forkjoin(repository, "spawn", f"{NUMBER}; echo $n > n", *said).stdout
     assert [line.split()[1] for line in spawned.splitlines()] == ["fix-1", "fix-2"]

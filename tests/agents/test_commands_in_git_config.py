@@ -54,7 +54,7 @@ def told(tmp_path: Path) -> Path:
     return folder
 
 
-async def test_nothing_that_an_agent_wrote_into_the_configuration_is_run_and_the_lead_is_told(
+async def test_commands_in_configuration_that_an_agent_wrote_are_not_run_but_reported(
     repository: Path, home: Home, told: Path, tmp_path: Path
 ) -> None:
     put_hooks(tmp_path / "hooks", tmp_path / "told" / "hook")
@@ -88,7 +88,7 @@ async def test_nothing_that_an_agent_wrote_into_the_configuration_is_run_and_the
     assert {"filter.ev.clean", "core.fsmonitor", "hook"} <= {file.name for file in told.iterdir()}, "they do work"
 
 
-async def test_missing_objects_are_fetched_by_nothing_that_an_agent_wrote(
+async def test_missing_objects_are_not_fetched_from_a_remote_that_an_agent_configured(
     repository: Path, home: Home, told: Path
 ) -> None:
     missing = "0123456789012345678901234567890123456789"
@@ -106,7 +106,7 @@ async def test_missing_objects_are_fetched_by_nothing_that_an_agent_wrote(
     assert list(told.iterdir()) != [], "it does work"
 
 
-async def test_filters_of_the_users_own_are_run_as_before(repository: Path, home: Home) -> None:
+async def test_the_users_own_filters_are_run(repository: Path, home: Home) -> None:
     for where, name in (("--global", "up"), ("--local", "down")):
         git(repository, "config", where, f"filter.{name}.clean", "tr a-z A-Z")
         git(repository, "config", where, f"filter.{name}.smudge", "tr A-Z a-z")

@@ -95,14 +95,14 @@ async def test_impossible_dependencies_are_refused_by_name(near: Lead) -> None:
     assert await outcomes(near, ids) == {"all-the-same": "succeeded: "}
 
 
-async def test_a_default_lets_none_come_after_itself_and_waves_are_told(near: Lead) -> None:
+async def test_a_default_dependency_skips_the_agent_itself_and_the_waves_are_returned(near: Lead) -> None:
     agents = [{"name": "setup"}, {"name": "left"}, {"name": "right"}, {"name": "last", "after": ["left", "right"]}]
     answer = await near.call("spawn_agents", agents=agents, task="true", after=["setup"])
     assert answer["waves"] == [["a1"], ["a2", "a3"], ["a4"]]
     assert set((await outcomes(near, ["a1", "a2", "a3", "a4"])).values()) == {"succeeded: "}
 
 
-async def test_a_dry_run_tells_all_and_records_nothing(near: Lead, home: Home) -> None:
+async def test_a_dry_run_describes_the_spawn_and_records_nothing(near: Lead, home: Home) -> None:
     agents = [
         {"name": "first", "task": "true", "paths": ["src/"], "verify": "true"},
         {"task": "Write the docs", "paths": ["docs/*.md", "src/a.py"]},
@@ -136,7 +136,7 @@ async def test_the_base_is_the_same_after_the_daemon_was_killed_while_finding_it
     assert git(repository, "rev-parse", f"forkjoin/{after}-both") == settled[0]
 
 
-def test_a_person_may_say_so_too(repository: Path, home: Home) -> None:
+def test_the_command_line_accepts_dependencies(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "echo x > x.txt", "--name", "first", "--exclusive", "port")
     forkjoin(repository, "spawn", "cat x.txt", "--name", "second", "--after", "first")
     assert "second  succeeded  x" in forkjoin(repository, "wait").stdout

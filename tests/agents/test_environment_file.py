@@ -50,7 +50,7 @@ async def test_a_queued_agent_starts_in_its_leads_environment_after_the_daemon_w
     assert "succeeded" in forkjoin(repository, "wait", second).stdout
 
 
-async def test_the_file_is_gone_once_the_daemon_has_ended_with_no_agent_left(
+async def test_the_environment_file_is_deleted_when_the_daemon_ends_without_agents(
     repository: Path, home: Home, runtime_folder: Path
 ) -> None:
     async with open_lead(repository) as lead:
@@ -81,7 +81,7 @@ def test_nothing_is_written_to_a_disk(tmp_path: Path) -> None:
     assert list(disk.iterdir()) == []
 
 
-def test_nothing_is_written_or_read_where_others_may_write(runtime_folder: Path) -> None:
+def test_a_runtime_folder_that_others_may_write_to_is_not_used(runtime_folder: Path) -> None:
     file = EnvironmentFile(runtime_folder, "home")
     file.write(ENVIRONMENTS)
     runtime_folder.chmod(0o770)

@@ -67,7 +67,7 @@ async def test_all_findings_fit_into_one_answer(
     assert len(told.splitlines()) == MOST or character != "\x01"
 
 
-async def test_an_agent_that_reports_in_a_loop_is_told_when_it_has_told_enough(
+async def test_an_agent_that_reports_in_a_loop_is_limited(
     in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("forkjoin_tools.progress_and_findings._MOST_REPORTS", 3)

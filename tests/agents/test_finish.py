@@ -61,7 +61,7 @@ def marked(home: Home) -> set[int]:
 # -- stops
 
 
-async def test_when_a_stop_is_answered_no_process_of_a_hostile_tree_lives(lead: Lead, home: Home) -> None:
+async def test_once_a_stop_is_answered_no_process_of_a_hostile_tree_runs(lead: Lead, home: Home) -> None:
     """Fault 7."""
     (agent,) = await lead.spawn(HOSTILE)
     await lead.until(agent, last_event="up")
@@ -113,7 +113,7 @@ async def test_a_program_that_fills_the_disk_ends_although_its_stop_cant_be_reco
         assert stopped["state"] == "stopped"
 
 
-async def test_a_stop_that_can_not_be_recorded_tells_that_the_processes_have_ended(
+async def test_a_stop_that_cant_be_recorded_reports_that_the_processes_have_ended(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -129,7 +129,7 @@ async def test_a_stop_that_can_not_be_recorded_tells_that_the_processes_have_end
         assert (await lead.listed(agent))["state"] in ("stopped", "lost")
 
 
-async def test_what_can_not_be_ended_is_named_and_the_agent_is_not_stopped_before_it_is(
+async def test_an_agent_is_not_stopped_while_a_process_that_cant_be_ended_is_reported(
     home: Home, repository: Path, immortal: Immortal
 ) -> None:
     """Fault 7: stopping again is no error."""
@@ -145,7 +145,7 @@ async def test_what_can_not_be_ended_is_named_and_the_agent_is_not_stopped_befor
         assert "could not be ended" not in str((await lead.call("get_result", id=agent))["warnings"])
 
 
-async def test_an_agent_whose_verify_can_not_be_ended_is_not_stopped_before_it_is(
+async def test_an_agent_is_not_stopped_before_its_verify_has_ended(
     home: Home, repository: Path, immortal: Immortal
 ) -> None:
     """Fault 7: the stop comes while verify runs."""
@@ -159,7 +159,7 @@ async def test_an_agent_whose_verify_can_not_be_ended_is_not_stopped_before_it_i
         await lead.until(agent, state="stopped")
 
 
-async def test_an_agent_that_we_can_not_carry_on_has_failed_once_nothing_of_it_runs(
+async def test_an_agent_with_an_internal_error_fails_once_none_of_its_processes_runs(
     home: Home, repository: Path, immortal: Immortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -175,7 +175,7 @@ async def test_an_agent_that_we_can_not_carry_on_has_failed_once_nothing_of_it_r
         assert (await lead.call("get_result", id=agent))["error"] == "RuntimeError: a fault of ours"
 
 
-async def test_a_child_that_holds_stdout_ends_with_its_agent_which_has_its_result(lead: Lead, home: Home) -> None:
+async def test_a_child_that_holds_stdout_ends_with_its_agent(lead: Lead, home: Home) -> None:
     """Fault 8."""
     (agent,) = await lead.run("setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & echo told; exit 0")
     result = await lead.call("get_result", id=agent)
@@ -198,7 +198,7 @@ async def test_an_agent_that_hangs_is_timed_out_by_the_limit_that_its_error_name
     assert marked(home) == set()
 
 
-async def test_a_wait_with_a_limit_answers_while_an_agent_hangs_whose_last_activity_shows(lead: Lead) -> None:
+async def test_a_wait_with_a_timeout_returns_and_shows_a_hanging_agents_last_event(lead: Lead) -> None:
     """Fault 23: without a limit."""
     (agent,) = await lead.spawn("echo step 3 of 7; kill -STOP $$")
     await lead.until(agent, last_event="step 3 of 7")
@@ -218,7 +218,7 @@ FAILURES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("how", FAILURES)
-async def test_a_program_that_fails_has_failed_whatever_it_said(lead: Lead, how: str) -> None:
+async def test_an_agent_whose_program_fails_has_failed_whatever_it_printed(lead: Lead, how: str) -> None:
     """Fault 12: the result has the exit or signal and the end of stderr. The work is kept."""
     script, error = FAILURES[how]
     (agent,) = await lead.run(f"echo kept > kept.txt; {script}")
@@ -241,7 +241,9 @@ BROKEN: dict[str, tuple[str | None, str]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-async def test_a_program_that_breaks_has_failed(repository: Path, home: Home, tmp_path: Path, how: str) -> None:
+async def test_an_agent_whose_program_is_broken_has_failed(
+    repository: Path, home: Home, tmp_path: Path, how: str
+) -> None:
     """Fault 12: missing, not executable, a broken stream."""
     content, error = BROKEN[how]
     script = tmp_path / "talker"
@@ -271,7 +273,7 @@ async def test_a_verify_whose_shim_was_killed_runs_once_more(lead: Lead, home: H
     assert marked(home) == set()
 
 
-async def test_a_verify_that_is_lost_twice_fails_the_agent_and_says_so(lead: Lead, home: Home) -> None:
+async def test_a_verify_that_is_lost_twice_fails_the_agent_with_a_reason(lead: Lead, home: Home) -> None:
     """Fault 27: never succeeded without a verify that passed."""
     (agent,) = await lead.run("echo x > x.txt", verify=f"echo run >> {home.state}/runs; kill -9 $PPID; sleep 1000")
     result = await lead.call("get_result", id=agent)
@@ -281,7 +283,7 @@ async def test_a_verify_that_is_lost_twice_fails_the_agent_and_says_so(lead: Lea
     assert marked(home) == set()
 
 
-async def test_a_verify_has_no_token_of_its_agent_s_program_and_that_is_on_no_disk(lead: Lead, home: Home) -> None:
+async def test_a_verify_does_not_get_the_agents_token_and_the_token_is_not_on_disk(lead: Lead, home: Home) -> None:
     told = [f'printf %s "${{FORKJOIN_TOKEN:?}}" > {home.state}/{name}' for name in ("program", "verify")]
     await lead.run(told[0], verify=told[1])
     token = (home.state / "program").read_bytes()
@@ -301,7 +303,9 @@ async def test_no_process_of_a_lost_agent_runs_once_its_end_is_recorded(lead: Le
     assert (result["state"], result["files_changed"]) == ("lost", 1)
 
 
-async def test_after_a_reboot_what_ran_is_lost_and_a_verify_that_ran_is_run_again(repository: Path, home: Home) -> None:
+async def test_after_a_reboot_running_agents_are_lost_and_a_running_verify_runs_again(
+    repository: Path, home: Home
+) -> None:
     """Fault 27: all processes end at once and the boot id changes. All work is kept."""
     runs = home.state / "runs"
     verify = f"echo run >> {runs}; test $(wc -l < {runs}) -gt 1 || sleep 1000"
@@ -342,7 +346,7 @@ async def test_agents_start_in_the_order_of_the_queue(repository: Path, home: Ho
     assert list((repository / ".git").glob("**/*.lock")) == [repository / ".git" / "forkjoin.lock"]
 
 
-async def test_an_agent_that_can_not_be_submitted_for_want_of_open_files_is_tried_again(
+async def test_an_agent_that_cant_start_for_lack_of_open_files_is_retried(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that passes is no end of an agent."""
@@ -364,7 +368,7 @@ async def test_an_agent_that_can_not_be_submitted_for_want_of_open_files_is_trie
     assert (home.state / "log").read_text() == "started\n"
 
 
-def test_a_person_can_give_a_limit_of_silence(repository: Path, home: Home) -> None:
+def test_the_command_line_accepts_a_silence_limit(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "echo up; exec sleep 1000", "--silence-minutes", "0.01")
     done = forkjoin(repository, "wait", check=False)
     assert "timed_out  ended after 0.6 s of silence" in done.stdout

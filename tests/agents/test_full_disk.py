@@ -20,7 +20,7 @@ def small(home: Home) -> Iterator[Path]:
 
 #: What fills the disk: the base commit, or an ignored file that is copied to the worktree.
 @pytest.mark.parametrize("which", ["base", "ignored"])
-async def test_a_full_disk_is_said_and_leaves_all_as_before(
+async def test_a_full_disk_is_reported_and_nothing_is_changed(
     repository: Path, home: Home, small: Path, which: str
 ) -> None:
     start = commit(repository, {".gitignore": "*.ignored\n", ".worktreeinclude": "*.ignored\n"})

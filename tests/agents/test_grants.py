@@ -21,7 +21,7 @@ async def test_the_budget_of_nested_agents_comes_out_of_their_parents_budget(
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
-async def test_what_the_lead_sets_for_one_is_for_its_whole_tree(
+async def test_a_budget_that_the_lead_sets_includes_the_nested_agents(
     talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     (parent,) = await near_lead.spawn(TALK, agent="talker", budget_usd=3, nesting={"agents": 3, "budget_usd": 1})
@@ -71,7 +71,7 @@ async def test_the_budget_of_a_command_is_for_its_nested_agents(
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
-async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those_below_it(
+async def test_a_nested_grant_is_reserved_once(
     talkers: None, in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5, depth=3, budget_usd=3)
@@ -87,7 +87,7 @@ async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those
     assert f"{repository}/.git, lead agent:a1: 0 USD of 3.00 USD spent, 2.00 USD reserved" in told
 
 
-async def test_an_agent_whose_nested_agents_spent_the_grant_is_told_what_it_can_do(
+async def test_a_parent_whose_nested_agent_spent_its_budget_gets_advice(
     talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -99,7 +99,7 @@ async def test_an_agent_whose_nested_agents_spent_the_grant_is_told_what_it_can_
     assert f"{child}: waiting won't help, and you can't raise" in told["waiting"][-1]
 
 
-async def test_one_whose_own_lack_what_it_was_granted_is_told_what_it_can_do_and_a_person_how_to_raise_it(
+async def test_a_parent_whose_grant_is_spent_gets_advice_and_a_person_the_command_to_raise_it(
     talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=5, budget_usd=0.4)

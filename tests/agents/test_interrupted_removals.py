@@ -31,7 +31,7 @@ async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
         yield lead
 
 
-async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gone(repository: Path, home: Home) -> None:
+async def test_an_interrupted_removal_deletes_no_files_if_the_repository_is_gone(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("echo x > x.txt; mkdir d; touch d/f; chmod 500 d")
         await reconciler.store.agents.update(await reconciler.store.agents.get(1), removing=Removal.MERGED)
@@ -55,7 +55,7 @@ async def test_a_repeated_removal_checks_everything_again(repository: Path, home
         assert "warnings" not in await lead.call("remove_worktrees", ids=[first])
 
 
-async def test_a_branch_that_moves_while_its_worktree_goes_is_kept_as_it_is_then(
+async def test_a_branch_that_moves_during_its_removal_is_kept_at_its_new_commit(
     near: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (first,) = await near.run("echo x > x.txt")
@@ -98,7 +98,7 @@ async def _fall_at_removed(really: Callable[..., Awaitable[None]], *agents: Agen
 
 
 @pytest.mark.parametrize("falls_at", ["remove", "delete_branch", "set_removed"])
-async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
+async def test_the_next_daemon_finishes_an_interrupted_removal(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, falls_at: str
 ) -> None:
     """Fault 2."""

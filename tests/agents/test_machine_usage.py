@@ -51,7 +51,7 @@ async def test_a_measurement_of_the_machine_is_reused_for_a_moment(
     assert (kept.free_bytes, fresh.free_bytes) == (3 * GB, 5 * GB)
 
 
-async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(
+async def test_agents_run_if_the_machine_cant_be_measured(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def capacity(_: LocalExecutor) -> Capacity:
@@ -62,7 +62,7 @@ async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(
         await lead.run("echo x > x.txt")
 
 
-async def test_what_an_agent_has_needed_the_next_of_its_kind_waits_for(
+async def test_an_agent_waits_for_the_memory_that_its_program_needed_before(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -77,7 +77,7 @@ async def test_what_an_agent_has_needed_the_next_of_its_kind_waits_for(
         await lead.call("stop_agents", ids=[first, second, third])
 
 
-async def test_where_memory_runs_short_the_youngest_ends_and_goes_on_in_its_conversation(
+async def test_when_memory_is_short_the_youngest_agent_pauses_and_resumes_its_conversation(
     talking: Lead, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_have(reconciler, monkeypatch, 8 * GB)

@@ -144,7 +144,7 @@ async def test_an_unanswered_message_is_repeated_in_the_next_attempt(talking: Le
     assert result["output"].endswith("do this too")
 
 
-async def test_one_that_is_out_of_money_in_the_turn_after_a_good_one_is_not_done(talking: Lead) -> None:
+async def test_an_agent_that_runs_out_of_budget_in_a_later_turn_has_not_succeeded(talking: Lead) -> None:
     spend = f"hear(); succeed('first', 0.25); {BEGIN_TURN}; spend(0.5); time.sleep(1000)"
     agent = await up(talking, f"import time\nif run == 1:\n    {spend}\nsucceed(told)", budget_usd=0.5)
     await told(talking, agent, "do this too")
@@ -214,7 +214,7 @@ async def test_an_agent_whose_lead_is_gone_continues_in_the_senders_environment(
     assert result["output"] == "another\nagain\n"
 
 
-async def test_what_waits_for_another_attempt_can_be_read_as_it_is(talking: Lead) -> None:
+async def test_an_agent_that_waits_for_a_retry_can_be_read(talking: Lead) -> None:
     (agent,) = await talking.run("echo x > x.txt; echo done", exclusive="key")
     holder = await up(talking, "hear()", exclusive="key")
     await told(talking, agent, "echo more")
@@ -226,7 +226,7 @@ async def test_what_waits_for_another_attempt_can_be_read_as_it_is(talking: Lead
     await talking.call("stop_agents", ids=[holder, agent])
 
 
-async def test_how_long_one_takes_that_goes_on_is_told_until_now(
+async def test_the_duration_of_a_running_agent_is_measured_until_now(
     talking: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (agent,) = await talking.run("true", exclusive="key")
@@ -248,7 +248,7 @@ async def test_a_wait_for_an_agent_without_budget_ends(talking: Lead) -> None:
     await talking.call("stop_agents", ids=[agent])
 
 
-async def test_an_agent_leads_what_is_written_for_it_nowhere(talking: Lead, tmp_path: Path) -> None:
+async def test_an_agent_cant_redirect_files_that_are_written_for_it(talking: Lead, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
     links = f'for name in "$FORKJOIN_TASK_FILE" "${{FORKJOIN_TASK_FILE}}.new"; do ln -sf {victim} "$name"; done'
@@ -271,7 +271,7 @@ async def test_an_agent_that_cant_continue_keeps_its_work(talking: Lead, reposit
     assert "+x" in await talking.call("read_diff", id=agent)
 
 
-async def test_what_stands_where_a_worktree_could_not_be_made_is_not_taken_for_one(talking: Lead, home: Home) -> None:
+async def test_a_folder_in_place_of_a_failed_worktree_is_not_taken_for_a_worktree(talking: Lead, home: Home) -> None:
     await talking.run("true")
     (above,) = home.worktrees.iterdir()
     (above / "a2-echo").mkdir()

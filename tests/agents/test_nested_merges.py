@@ -33,7 +33,7 @@ async def test_a_merge_into_a_branch_that_was_made_a_symbolic_ref_is_refused(
     assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
 
 
-async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_changes_nothing(
+async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_changes_nothing(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -47,7 +47,7 @@ async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_chang
     assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
 
 
-async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
+async def test_a_nested_merge_goes_into_the_parents_branch_wherever_its_head_points(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -61,7 +61,7 @@ async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
     assert git(repository, "rev-parse", "main") == main
 
 
-async def test_a_merge_writes_into_no_checkout_but_its_own(
+async def test_a_nested_merge_is_refused_if_another_checkout_has_the_parents_branch(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -75,7 +75,7 @@ async def test_a_merge_writes_into_no_checkout_but_its_own(
     assert not (repository / "theirs.txt").exists()
 
 
-async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
+async def test_nothing_is_merged_into_the_branch_of_an_ended_agent(
     in_process_reconciler: Reconciler, near_lead: Lead, tmp_path: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -99,7 +99,7 @@ async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
         assert (await near_lead.listed(child))["merge"] == "unmerged"
 
 
-async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
+async def test_a_merge_that_waits_for_an_environment_ends_with_the_agent_that_requested_it(
     in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = await begin(near_lead, agents=5)

@@ -59,7 +59,7 @@ TREE = calls(
 )
 
 
-async def test_an_agent_spawns_another_waits_in_the_only_slot_and_merges_it_into_its_own_branch(
+async def test_an_agent_in_the_only_slot_spawns_awaits_and_merges_a_nested_agent(
     one_slot: None, repository: Path, home: Home
 ) -> None:
     async with open_lead(repository) as lead:
@@ -110,7 +110,7 @@ async def test_an_agent_stays_in_its_repository_whatever_happens_to_its_worktree
         assert f"is not a worktree of {repository}/.git any more. Nothing was changed." in refused
 
 
-async def test_no_more_nested_agents_start_than_were_granted_on_all_levels(
+async def test_the_granted_number_of_nested_agents_holds_for_all_levels(
     in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=2, depth=2)
@@ -224,7 +224,7 @@ async def test_an_agent_neither_sees_nor_answers_its_own_or_foreign_requests(
             await near_lead.call("answer_request", request_id=request, answer="Yours.")
 
 
-async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
+async def test_nested_agents_ask_their_parent_and_not_a_person_at_its_program(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     put: list[str] = []
@@ -248,7 +248,7 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
     assert put == []
 
 
-async def test_its_command_line_may_do_what_its_tools_may(
+async def test_an_agents_command_line_has_the_rights_of_its_tools(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
@@ -269,7 +269,7 @@ async def test_its_command_line_may_do_what_its_tools_may(
     )
 
 
-async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_competes_with_its_own(
+async def test_an_agents_command_line_hides_conflicting_agents_and_other_candidates(
     in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec: dict[str, Any] = {"task": WAITS, "name": "try", "candidates": 2}
@@ -288,7 +288,7 @@ async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_compet
     assert (await near_lead.listed("a1"))["conflicts"] == ["a2: secret.txt"]
 
 
-async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_next(
+async def test_processes_left_by_an_earlier_attempt_are_refused(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     (agent,) = await near_lead.run("true")

@@ -124,7 +124,7 @@ def disk(home: Home, handle: str, name: str = "output") -> int:
     return os.stat(home.attempts / handle / name).st_blocks * 512
 
 
-async def test_commands_that_flood_end_with_the_end_of_what_they_printed(
+async def test_commands_that_flood_keep_the_end_of_their_output(
     lead: Lead, other: Lead, watch: Watch, home: Home, record_property: Callable[[str, object], None]
 ) -> None:
     """Fault 9: results have the end of the output of commands, and say how to read the rest."""
@@ -166,7 +166,7 @@ async def _check_pages(lead: Lead, agent: str) -> None:
 TALKS = ("no JSON", "no line end", "a long line", "a result of 6 MB", "a result of 20 MB", "after its end")
 
 
-async def test_talkers_that_flood_have_their_last_message_and_their_events(
+async def test_conversing_agents_that_flood_keep_their_last_message_and_events(
     lead: Lead, other: Lead, watch: Watch, record_property: Callable[[str, object], None]
 ) -> None:
     """Fault 9: the ends of turns are found in much output, and inputs are closed."""

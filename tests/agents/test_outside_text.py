@@ -44,7 +44,7 @@ async def test_every_task_arrives_byte_for_byte_on_stdin_and_as_a_file(repositor
     assert not (repository / "X").exists()
 
 
-def test_a_task_that_no_program_could_be_given_is_refused_once_and_starts_nothing(repository: Path, home: Home) -> None:
+def test_an_unusable_task_is_refused_once_and_starts_nothing(repository: Path, home: Home) -> None:
     before = everything(repository)
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED)
@@ -68,7 +68,7 @@ HOSTILE = [
 ]
 
 
-async def test_no_outside_text_stands_where_git_reads_an_option(
+async def test_outside_text_is_never_a_git_option(
     repository: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
@@ -109,7 +109,7 @@ async def test_no_outside_text_stands_where_git_reads_an_option(
     assert git(repository, "status", "--porcelain") == ""
 
 
-async def test_names_that_only_some_file_systems_mind_are_kept_apart(repository: Path, home: Home) -> None:
+async def test_names_that_differ_only_in_case_are_kept_apart(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         names = ["CON", "nul", "Fix", "fix", "n" * 64]
         answer = await lead.call("spawn_agents", agents=[{"task": "true", "name": name} for name in names])

@@ -35,7 +35,7 @@ async def _until_told(lead: Lead, what: str) -> None:
 
 
 @pytest.mark.parametrize("moment", ["prepare", "finish"])
-async def test_an_agent_waits_until_there_is_space_again_and_says_so(
+async def test_an_agent_waits_until_the_disk_has_space_and_its_last_event_says_so(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     from forkjoin.agents import lifecycle
@@ -53,7 +53,7 @@ async def test_an_agent_waits_until_there_is_space_again_and_says_so(
         assert reconciler.trouble == {}
 
 
-async def test_a_landing_waits_until_there_is_space_again(
+async def test_a_merge_waits_until_the_disk_has_space(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from forkjoin.git.merging.merge_branches_in_order import merge_branches_in_order

@@ -11,7 +11,7 @@ from support.harness import Lead, lead_of, open_lead_in_memory, open_reconciler_
 ECHO = "succeed(' '.join(sys.argv))"
 
 
-async def test_a_command_that_asks_nobody_is_refused_permissions(talking: Lead) -> None:
+async def test_permissions_for_a_command_are_refused(talking: Lead) -> None:
     refused: tuple[dict[str, list[str]], ...] = ({"allow": []}, {"deny": ["WebFetch"]})
     for given in refused:
         why = await talking.refusal("spawn_agent", task="true", permissions=given)
@@ -20,13 +20,11 @@ async def test_a_command_that_asks_nobody_is_refused_permissions(talking: Lead) 
 
 
 @pytest.mark.parametrize("given", [{"allow": ["rm -rf"]}, {"deny": "Bash"}, {"ask": ["Bash"]}, ["Bash"]])
-async def test_what_are_no_permissions_is_refused(talking: Lead, given: Any) -> None:
+async def test_invalid_permissions_are_refused(talking: Lead, given: Any) -> None:
     assert "permissions" in await talking.refusal("spawn_agent", task="true", agent="talker", permissions=given)
 
 
-async def test_those_of_the_spec_reach_its_program_over_those_of_the_settings(
-    talkers: None, repository: Path, home: Home
-) -> None:
+async def test_permissions_of_the_spec_override_the_settings(talkers: None, repository: Path, home: Home) -> None:
     settings = '[permissions]\nallow = ["Read"]\ndeny = ["Bash(rm:*)"]\n'
     home.config_file.write_text(home.config_file.read_text() + settings)
     async with open_lead_in_memory(home, repository) as lead:
@@ -40,7 +38,7 @@ async def test_those_of_the_spec_reach_its_program_over_those_of_the_settings(
     assert third["state"] == "succeeded"
 
 
-async def test_a_lead_is_told_that_a_program_which_asks_for_nothing_keeps_to_deny_alone(
+async def test_a_note_says_that_only_deny_has_an_effect_if_permissions_are_skipped(
     talkers: None, repository: Path, home: Home
 ) -> None:
     config = home.config_file.read_text()
@@ -52,7 +50,7 @@ async def test_a_lead_is_told_that_a_program_which_asks_for_nothing_keeps_to_den
         await lead.results("a1", "a2")
 
 
-async def test_what_the_settings_forbid_since_no_agent_has_done_by_one_that_it_spawns(
+async def test_an_agent_older_than_the_permission_settings_cant_spawn(
     talkers: None, repository: Path, home: Home
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -66,9 +64,7 @@ async def test_what_the_settings_forbid_since_no_agent_has_done_by_one_that_it_s
         await stop(reconciler.services, await reconciler.store.agents.live())
 
 
-async def test_one_that_may_not_do_all_may_spawn_none_that_would_do_it_for_it(
-    talkers: None, repository: Path, home: Home
-) -> None:
+async def test_an_agent_with_limited_permissions_cant_get_nesting(talkers: None, repository: Path, home: Home) -> None:
     limited: dict[str, Any] = {"task": ECHO, "agent": "talker", "permissions": {"deny": ["WebFetch"]}}
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         refused = await lead.refusal("spawn_agent", **limited, nesting={"agents": 1})

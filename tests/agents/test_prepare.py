@@ -41,7 +41,7 @@ async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
         yield lead
 
 
-async def test_a_race_that_was_lost_once_costs_nothing(
+async def test_a_lost_race_in_git_worktree_add_is_retried(
     near: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, ONE_RACE.format(tmp_path))
@@ -54,7 +54,7 @@ async def test_a_race_that_was_lost_once_costs_nothing(
 
 
 @pytest.mark.parametrize(("script", "says"), [(ALWAYS, "fatal: the last words"), (KILLED, "exit -9")])
-async def test_where_git_fails_nothing_is_started_and_all_is_as_before(
+async def test_if_git_fails_no_agent_starts_and_nothing_is_changed(
     near: Lead, repository: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, says: str
 ) -> None:
     before = everything(repository)
@@ -70,7 +70,7 @@ async def test_where_git_fails_nothing_is_started_and_all_is_as_before(
     assert (await near.call("get_result", id=second))["state"] == "succeeded"
 
 
-async def test_a_lock_on_the_users_index_and_hooks_that_hang_are_in_no_agents_way(near: Lead, repository: Path) -> None:
+async def test_a_locked_user_index_and_hanging_hooks_do_not_delay_agents(near: Lead, repository: Path) -> None:
     for name in ("post-checkout", "reference-transaction", "post-index-change", "pre-commit", "post-merge"):
         hook = repository / ".git" / "hooks" / name
         hook.parent.mkdir(exist_ok=True)

@@ -55,7 +55,7 @@ while not os.path.exists({go!r}):
 succeed('done')"""
 
 
-async def test_a_refusal_freezes_the_youngest_until_the_vendor_takes_more_and_no_other_account(
+async def test_a_refused_call_freezes_the_youngest_agent_of_the_account_until_the_vendor_takes_more(
     talking: Lead, reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limit_policy, "RECOVERY_INTERVAL_S", 1000)
@@ -86,7 +86,7 @@ async def test_a_refusal_freezes_the_youngest_until_the_vendor_takes_more_and_no
     assert {result["state"] for result in await talking.results(*ids, other)} == {"succeeded"}
 
 
-async def test_a_limit_of_use_ends_an_attempt_and_its_agent_goes_on_at_the_reset(
+async def test_a_usage_limit_ends_an_attempt_and_the_agent_continues_at_the_reset(
     talking: Lead, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = """
@@ -111,7 +111,7 @@ succeed(f'{resumed}')"""
     assert [(one["state"], one["output"]) for one in results] == [("succeeded", "True"), ("succeeded", "done")]
 
 
-async def test_refusals_that_tell_no_time_are_rested_from_as_often_as_it_takes(
+async def test_an_agent_pauses_after_each_refusal_that_names_no_time(
     talking: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limit_policy, "_FIRST_DELAY_S", 0.01)

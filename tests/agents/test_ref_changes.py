@@ -33,7 +33,7 @@ def make(repository: Path, name: str, text: str) -> str:
 
 
 @pytest.mark.parametrize("loose", ["", "echo new > loose; "], ids=["clean", "loose"])
-async def test_a_branch_that_an_agent_switched_to_is_free_at_its_end(
+async def test_a_branch_that_an_agent_switched_to_is_released_at_its_end(
     near_lead: Lead, repository: Path, loose: str
 ) -> None:
     git(repository, "branch", "feature")
@@ -49,12 +49,12 @@ async def test_a_branch_that_an_agent_switched_to_is_free_at_its_end(
     assert [one["id"] for one in (answer["merged"] or answer["skipped"])] == ["a1"], answer
 
 
-async def test_a_branch_without_a_commit_is_free_at_its_end(near_lead: Lead, repository: Path) -> None:
+async def test_a_branch_without_a_commit_is_released_at_the_agents_end(near_lead: Lead, repository: Path) -> None:
     await run(near_lead, "git checkout -q --orphan empty")
     git(repository, "switch", "-q", "-c", "empty")
 
 
-async def test_its_own_branch_stays_checked_out(near_lead: Lead, repository: Path) -> None:
+async def test_an_agents_own_branch_stays_checked_out(near_lead: Lead, repository: Path) -> None:
     result = await run(near_lead, "echo > new")
     (worktree,) = (repository.parent / "forkjoin" / "worktrees").glob("*/a1-*")
     assert git(worktree, "symbolic-ref", "--short", "HEAD").startswith("forkjoin/a1-")
@@ -62,7 +62,7 @@ async def test_its_own_branch_stays_checked_out(near_lead: Lead, repository: Pat
     assert not warnings_of(result, CHANGED)
 
 
-async def test_a_rebase_that_holds_a_branch_is_ended_and_what_it_stashed_is_kept(
+async def test_a_rebase_that_holds_a_branch_is_aborted_and_its_autostash_is_kept(
     near_lead: Lead, repository: Path
 ) -> None:
     git(repository, "switch", "-q", "-c", "feature")
@@ -78,7 +78,7 @@ async def test_a_rebase_that_holds_a_branch_is_ended_and_what_it_stashed_is_kept
     assert git(repository, "show", f"{kept}:README.md") == "x"
 
 
-async def test_what_a_merge_of_its_own_branch_has_stashed_is_kept(near_lead: Lead, repository: Path) -> None:
+async def test_the_autostash_of_an_unfinished_merge_is_kept(near_lead: Lead, repository: Path) -> None:
     git(repository, "branch", "feature")
     git(repository, "update-ref", "refs/heads/feature", make(repository, "shared.txt", "theirs\n"))
     script = "echo ours > shared.txt; git commit -qam ours; echo x > README.md; git merge -q --autostash feature"
@@ -90,7 +90,7 @@ async def test_what_a_merge_of_its_own_branch_has_stashed_is_kept(near_lead: Lea
 
 
 @pytest.mark.parametrize("then", ["true", "rm -rf inner", "git -C inner switch -q --orphan empty"])
-async def test_a_branch_in_a_worktree_that_the_agent_made_within_its_own_is_free_at_its_end(
+async def test_a_branch_in_a_worktree_inside_the_agents_worktree_is_released_at_the_agents_end(
     near_lead: Lead, repository: Path, then: str
 ) -> None:
     git(repository, "branch", "feature")
@@ -106,14 +106,16 @@ async def test_a_bisection_that_holds_a_branch_is_ended(near_lead: Lead, reposit
     assert warnings_of(result, "had a bisection of another branch in progress")
 
 
-async def test_a_bisection_of_its_own_branch_is_left_alone(near_lead: Lead, repository: Path) -> None:
+async def test_a_bisection_of_the_agents_own_branch_stays(near_lead: Lead, repository: Path) -> None:
     result = await run(near_lead, "git bisect start; git checkout -q --detach")
     (worktree,) = (repository.parent / "forkjoin" / "worktrees").glob("*/a1-*")
     assert git(worktree, "bisect", "log")
     assert not warnings_of(result, "bisection")
 
 
-async def test_a_branch_that_verify_switched_to_is_free_at_its_end(near_lead: Lead, repository: Path) -> None:
+async def test_a_branch_that_verify_switched_to_is_released_at_the_agents_end(
+    near_lead: Lead, repository: Path
+) -> None:
     git(repository, "branch", "feature")
     await near_lead.run("echo > new", verify="git switch -q feature")
     git(repository, "switch", "-q", "feature")
@@ -122,7 +124,7 @@ async def test_a_branch_that_verify_switched_to_is_free_at_its_end(near_lead: Le
 # -- what changed meanwhile
 
 
-async def test_refs_that_an_agent_changed_are_named(near_lead: Lead, repository: Path) -> None:
+async def test_refs_that_an_agent_changed_are_reported(near_lead: Lead, repository: Path) -> None:
     for name in ("moved", "gone", "stands"):
         git(repository, "branch", name)
     git(repository, "tag", "v1")
@@ -147,7 +149,7 @@ echo x > README.md; git stash -q
     assert "forkjoin/" not in warning
 
 
-async def test_another_agents_branch_is_named_once_that_has_ended(near_lead: Lead, repository: Path) -> None:
+async def test_a_change_of_an_ended_agents_branch_is_reported(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one")
     (branch,) = git(repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/forkjoin").splitlines()
     (warning,) = warnings_of(await run(near_lead, f"git update-ref refs/heads/{branch} main"), CHANGED)
@@ -155,7 +157,7 @@ async def test_another_agents_branch_is_named_once_that_has_ended(near_lead: Lea
 
 
 @pytest.mark.parametrize("move", ["-d $ref", "$ref main"])
-async def test_another_agents_branch_is_named_if_that_has_ended_meanwhile(
+async def test_a_change_of_the_branch_of_an_agent_that_ended_meanwhile_is_reported(
     near_lead: Lead, repository: Path, tmp_path: Path, move: str
 ) -> None:
     wait = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
@@ -170,7 +172,7 @@ async def test_another_agents_branch_is_named_if_that_has_ended_meanwhile(
     assert "forkjoin/a2-" not in "".join(warnings_of(quiet, CHANGED))
 
 
-async def test_another_agents_branch_is_not_named_where_that_ended_or_was_removed_meanwhile(
+async def test_agents_that_end_or_are_removed_meanwhile_cause_no_ref_change_warning(
     near_lead: Lead, repository: Path, tmp_path: Path
 ) -> None:
     wait = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
@@ -182,9 +184,7 @@ async def test_another_agents_branch_is_not_named_where_that_ended_or_was_remove
     assert not warnings_of(result, CHANGED)
 
 
-async def test_an_agent_whose_branch_another_moves_while_both_are_at_work_says_so(
-    near_lead: Lead, repository: Path
-) -> None:
+async def test_an_agents_result_says_that_another_agent_moved_its_branch(near_lead: Lead, repository: Path) -> None:
     moved = (
         'git commit -q --allow-empty -m other; git update-ref "refs/heads/$(cat "$O/branch")" HEAD; touch "$O/moved"'
     )
@@ -198,7 +198,7 @@ async def test_an_agent_whose_branch_another_moves_while_both_are_at_work_says_s
 
 
 @pytest.mark.parametrize("then", ["git commit -q --allow-empty -m on", "git switch -q --detach", "true"])
-async def test_what_forkjoin_merges_into_the_branch_of_an_agent_at_work_is_no_move_from_elsewhere(
+async def test_a_merge_into_a_running_agents_branch_is_not_reported_as_a_move_from_outside(
     near_lead: Lead, repository: Path, tmp_path: Path, then: str
 ) -> None:
     script = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; {then}"
@@ -213,13 +213,13 @@ async def test_what_forkjoin_merges_into_the_branch_of_an_agent_at_work_is_no_mo
     assert not warnings_of(result, "was moved from outside")
 
 
-async def test_the_commit_of_what_was_loose_is_no_move_from_elsewhere(near_lead: Lead) -> None:
+async def test_an_autocommit_is_not_reported_as_a_move_from_outside(near_lead: Lead) -> None:
     result = await run(near_lead, "echo > one; git add one; git commit -qm one; echo > two")
     assert warnings_of(result, "1 uncommitted path")
     assert not warnings_of(result, "was moved from outside")
 
 
-async def test_what_other_agents_and_merges_do_meanwhile_is_not_named(
+async def test_ref_changes_by_other_agents_and_merges_are_not_reported(
     near_lead: Lead, repository: Path, tmp_path: Path
 ) -> None:
     git(repository, "branch", "gone")
@@ -237,7 +237,7 @@ async def test_what_other_agents_and_merges_do_meanwhile_is_not_named(
     assert warning.startswith("While it ran, refs other than its own changed, and not by a merge: gone (deleted).")
 
 
-async def test_what_changed_in_an_attempt_that_was_tried_again_is_named_too(near_lead: Lead, repository: Path) -> None:
+async def test_ref_changes_of_an_earlier_attempt_are_reported(near_lead: Lead, repository: Path) -> None:
     git(repository, "branch", "early")
     script = "[ -e again ] && exit; touch again; git branch -D early; exit 75"
     (agent,) = await near_lead.spawn(script, retries=1)

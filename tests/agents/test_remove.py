@@ -44,9 +44,7 @@ async def test_an_agent_that_builds_on_another_doesnt_make_it_merged(near: Lead,
     await refused(near, repository, "Unmerged work: a1", first, discard=False)
 
 
-async def test_commits_that_came_after_its_end_are_unmerged_though_it_had_none(
-    near: Lead, repository: Path, home: Home
-) -> None:
+async def test_commits_made_after_an_agents_end_are_unmerged_work(near: Lead, repository: Path, home: Home) -> None:
     (first,) = await near.run("true")
     git(worktree_path_of(home, first), "commit", "-q", "--allow-empty", "-m", "later")
     await refused(near, repository, "Unmerged work: a1", first, discard=False)
@@ -65,7 +63,7 @@ async def test_an_agent_that_ended_in_a_rebase_of_its_own_branch_is_removed(near
 
 
 @pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
-async def test_changes_that_git_was_told_not_to_see_are_kept(near: Lead, repository: Path, flag: str) -> None:
+async def test_changes_hidden_from_git_are_kept(near: Lead, repository: Path, flag: str) -> None:
     (first,) = await near.run(f"git update-index {flag} README.md; echo mine > README.md")
     await refused(near, repository, "README.md (git was told not to see its changes)", first, discard=False)
     await near.call("remove_worktrees", ids=[first], discard_unmerged=True)
@@ -73,7 +71,7 @@ async def test_changes_that_git_was_told_not_to_see_are_kept(near: Lead, reposit
     assert b"mine" in blob(repository, kept, "files.tar")
 
 
-async def test_a_change_of_the_same_length_that_configuration_hides_is_committed(near: Lead, repository: Path) -> None:
+async def test_a_change_of_equal_length_that_configuration_hides_is_committed(near: Lead, repository: Path) -> None:
     script = """
         git config core.checkStat minimal; git config core.trustctime false; git update-index --refresh -q
         old=$(stat -c %y README.md); tr a-z b-za < README.md > /tmp/$$; cat /tmp/$$ > README.md; rm /tmp/$$
@@ -88,7 +86,7 @@ _INNER = "git init -q inner; git -C inner commit -q --allow-empty -m own; git in
 _SAYS = "a2 (git-init-q-inner-git-c-inner): its worktree has work that is nowhere else: inner (1 commit)"
 
 
-async def test_a_repository_made_within_is_not_taken_along_unasked(near: Lead, repository: Path, home: Home) -> None:
+async def test_a_nested_repository_prevents_a_removal(near: Lead, repository: Path, home: Home) -> None:
     (second,) = await near.run("true")
     (first,) = await near.run(_INNER)
     assert "inner (1 commit)" in " ".join((await near.call("get_result", id=first))["warnings"])
@@ -97,7 +95,7 @@ async def test_a_repository_made_within_is_not_taken_along_unasked(near: Lead, r
     assert "warnings" not in await near.call("remove_worktrees", ids=[second, first])
 
 
-async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead, repository: Path, home: Home) -> None:
+async def test_a_discarded_nested_repository_is_archived(near: Lead, repository: Path, home: Home) -> None:
     (first,) = await near.run("echo '.claude/' > .gitignore; git init -q .claude/x; echo x > .claude/x/loose")
     await near.call("merge_worktree", ids=[first])
     await refused(near, repository, ".claude/x (1 uncommitted path)", first, discard=False)
@@ -113,7 +111,7 @@ async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead
     assert b".claude/x/loose" in blob(repository, ref, "files.tar")
 
 
-async def test_what_is_made_within_while_a_teardown_runs_is_seen(near: Lead, home: Home) -> None:
+async def test_a_nested_repository_that_a_teardown_creates_prevents_a_removal(near: Lead, home: Home) -> None:
     (first,) = await near.run("true")
     inner = worktree_path_of(home, first) / "inner"
     calls = list[Path]()
@@ -141,7 +139,7 @@ async def test_a_locked_worktree_is_refused_until_it_is_unlocked(near: Lead, rep
     await near.call("remove_worktrees", ids=[first])
 
 
-async def test_a_branch_that_a_person_stands_on_is_not_deleted_under_them(
+async def test_removal_keeps_a_branch_that_a_person_has_checked_out(
     near: Lead, repository: Path, tmp_path: Path
 ) -> None:
     (first,) = await near.run("echo x > x.txt")
@@ -160,7 +158,7 @@ async def test_a_removal_is_refused_if_commits_are_missing(near: Lead, repositor
     assert (repository / ".git" / "refs" / "heads" / branch).exists()
 
 
-async def test_an_agent_whose_branch_is_gone_keeps_what_its_result_has(near: Lead, repository: Path) -> None:
+async def test_removing_an_agent_without_a_branch_keeps_the_commit_of_its_result(near: Lead, repository: Path) -> None:
     (first,) = await near.run("echo x > x.txt")
     branch = (await near.call("get_result", id=first))["branch"]
     git(repository, "update-ref", "-d", f"refs/heads/{branch}")

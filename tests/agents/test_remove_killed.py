@@ -135,7 +135,7 @@ async def test_killed_at_any_step_a_plain_removal_is_finished_or_refused(world: 
 _DISCARDED = f"{_SCRIPT}\ngit -C deps/clone commit -q --allow-empty -m own"
 
 
-async def test_what_came_after_a_discard_was_cut_off_is_kept_too(world: World) -> None:
+async def test_work_made_after_an_interrupted_discard_is_kept(world: World) -> None:
     await world.make(_DISCARDED, merge=False)
     for number in (1, 4, 12):
         assert remove_elsewhere(discard=True, falls_at=number)
@@ -150,7 +150,7 @@ async def test_what_came_after_a_discard_was_cut_off_is_kept_too(world: World) -
         world.begin_again()
 
 
-async def test_a_branch_that_a_person_took_after_its_removal_was_cut_off_is_theirs(world: World) -> None:
+async def test_a_branch_that_a_person_checked_out_after_an_interrupted_removal_is_kept(world: World) -> None:
     await world.make(_SCRIPT, merge=True)
     assert remove_elsewhere(discard=False, falls_at=12)
     branch = git(world.repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/forkjoin")

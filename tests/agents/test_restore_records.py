@@ -101,7 +101,7 @@ def _kill_attempt(home: Home, handle: str) -> None:
 
 
 @pytest.mark.parametrize("how", [*DAMAGES, "gone"])
-async def test_agents_are_restored_as_they_are(repository: Path, home: Home, left: Left, how: str) -> None:
+async def test_agents_are_restored_in_their_present_state(repository: Path, home: Home, left: Left, how: str) -> None:
     if how == "gone":
         home.records.unlink()
     else:
@@ -132,7 +132,7 @@ async def test_agents_are_restored_as_they_are(repository: Path, home: Home, lef
         assert not [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
 
 
-async def test_one_that_was_ended_and_no_word_of_why_could_be_left_is_not_gone_on_with(home: Home, left: Left) -> None:
+async def test_a_restored_agent_that_was_ended_for_an_unknown_reason_counts_as_stopped(home: Home, left: Left) -> None:
     (home.attempts / "a4-1" / "cancel").touch()
     home.records.unlink()
     async with left.taken_over() as lead:
@@ -141,7 +141,7 @@ async def test_one_that_was_ended_and_no_word_of_why_could_be_left_is_not_gone_o
         await lead.until("a2", state="succeeded")
 
 
-async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one_that_was_stopped_stays_stopped(
+async def test_a_restored_paused_agent_continues_and_a_restored_stopped_agent_stays_stopped(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = f"echo x >> {home.state}/ran; [ $(wc -l < {home.state}/ran) = 1 ] && sleep 1000; echo went on"
@@ -167,7 +167,7 @@ async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one
     assert (result["state"], result["output"].strip()) == ("succeeded", "went on")
 
 
-async def test_what_was_restored_once_is_not_restored_again(repository: Path, home: Home, left: Left) -> None:
+async def test_a_restored_agent_is_not_restored_again(repository: Path, home: Home, left: Left) -> None:
     home.records.unlink()
     async with left.taken_over() as lead:
         await lead.until("a1", state="succeeded")
@@ -193,7 +193,7 @@ async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(
         await lead.call("stop_agents", ids=["a2"])
 
 
-async def test_an_agent_whose_spec_makes_no_sense_is_restored_without_it(home: Home, left: Left) -> None:
+async def test_an_agent_with_an_invalid_spec_is_restored_without_it(home: Home, left: Left) -> None:
     about = home.attempts / "a1-1" / "about.json"
     about.write_text(json.dumps({**json.loads(about.read_text()), "spec": {"priority": "high", "task": "a task"}}))
     home.records.unlink()
@@ -204,7 +204,7 @@ async def test_an_agent_whose_spec_makes_no_sense_is_restored_without_it(home: H
         await lead.call("stop_agents", ids=["a2"])
 
 
-async def test_what_tells_of_an_agent_is_on_the_disk_before_its_program_starts(
+async def test_the_files_to_restore_an_agent_are_synced_before_its_program_starts(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really, synced = os.fdatasync, set[str]()
@@ -220,14 +220,14 @@ async def test_what_tells_of_an_agent_is_on_the_disk_before_its_program_starts(
 
 
 @pytest.mark.parametrize("seen", ["attempts/a9-1", "worktrees/repository-0/a9-name"])
-async def test_a_number_that_is_seen_anywhere_is_not_handed_out(repository: Path, home: Home, seen: str) -> None:
+async def test_an_agent_number_found_on_disk_is_not_assigned_again(repository: Path, home: Home, seen: str) -> None:
     (home.state / seen).mkdir(parents=True)
     async with open_lead_in_memory(home, repository) as lead:
         assert await lead.run("true") == ["a10"]
         assert "damaged" in " ".join((await lead.call("get_status"))["trouble"])
 
 
-async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_them_aside(
+async def test_a_daemon_with_damaged_records_ends_and_the_next_daemon_sets_them_aside(
     repository: Path, home: Home, left: Left
 ) -> None:
     async with open_reconciler(home) as reconciler:
@@ -244,7 +244,9 @@ async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-async def test_an_ended_agent_outlives_its_attempts_files(repository: Path, home: Home, left: Left, how: str) -> None:
+async def test_an_ended_agent_survives_damaged_attempt_files(
+    repository: Path, home: Home, left: Left, how: str
+) -> None:
     for file in (home.attempts / "a1-1").iterdir():
         if file.is_file():
             damage(file, how)
@@ -256,7 +258,7 @@ async def test_an_ended_agent_outlives_its_attempts_files(repository: Path, home
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-async def test_a_running_agent_outlives_what_of_its_files_is_damaged(
+async def test_a_running_agent_survives_damaged_attempt_files(
     repository: Path, home: Home, left: Left, how: str
 ) -> None:
     for name in ("spec.json", "started.json", "input", "lock", "about.json", "full.json"):
@@ -280,7 +282,7 @@ async def test_an_end_that_cannot_be_read_is_never_a_success(
 
 
 @pytest.mark.parametrize("how", ["halved", "random"])
-def test_damaged_settings_are_refused_in_words(home: Home, how: str) -> None:
+def test_damaged_settings_are_refused_with_a_message(home: Home, how: str) -> None:
     home.config_file.write_text('default_agent = "sh"')
     damage(home.config_file, how)
     with pytest.raises(CallerError, match=r"config\.toml"):
@@ -288,7 +290,7 @@ def test_damaged_settings_are_refused_in_words(home: Home, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_lock_is_one_whatever_is_in_its_file(home: Home, how: str) -> None:
+def test_a_lock_works_whatever_its_file_contains(home: Home, how: str) -> None:
     home.daemon_lock.write_bytes(b"0123456789")
     damage(home.daemon_lock, how)
     held = file_lock.take(home.daemon_lock)

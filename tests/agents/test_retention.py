@@ -40,7 +40,7 @@ async def ended(repository: Path, home: Home) -> None:
         await lead.call("merge_worktree", ids=["a1"])
 
 
-async def test_what_is_merged_or_changed_nothing_goes_after_thirty_days_and_the_rest_stays(
+async def test_merged_and_unchanged_agents_are_removed_after_thirty_days(
     repository: Path, home: Home, ended: None
 ) -> None:
     async with open_reconciler(home) as reconciler:
@@ -69,7 +69,7 @@ async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> No
         assert await _known(reconciler) == {"a1", "a2", "a3", "a4"}
 
 
-async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: Home, ended: None) -> None:
+async def test_a_merged_agent_is_kept_while_another_merge_of_it_waits(home: Home, ended: None) -> None:
     landing = NewMergeJob(1, "gone", (1,), "refs/heads/main", "true", dry_run=False, environment="lost")
     async with open_reconciler(home) as reconciler:
         waits = await reconciler.store.merges.add(landing, Call("", ""))
@@ -80,9 +80,7 @@ async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: H
         assert await _known(reconciler) == {"a2", "a4"}
 
 
-async def test_what_another_is_to_start_from_stays_until_that_has_ended(
-    repository: Path, home: Home, ended: None
-) -> None:
+async def test_a_base_agent_is_kept_until_its_dependent_has_ended(repository: Path, home: Home, ended: None) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (long,) = await lead.spawn("sleep 1000")
         await lead.spawn("true", after=["a1", long])
@@ -101,7 +99,7 @@ async def test_with_zero_days_nothing_is_ever_removed(home: Home, ended: None) -
 
 
 @pytest.mark.parametrize("work", ["a file", "an edit", "a commit"])
-async def test_a_merged_agent_in_whose_worktree_somebody_works_stays(
+async def test_a_merged_agent_with_new_changes_in_its_worktree_is_kept(
     repository: Path, home: Home, ended: None, work: str
 ) -> None:
     (worktree,) = home.worktrees.glob("*/a1-*")
@@ -115,7 +113,7 @@ async def test_a_merged_agent_in_whose_worktree_somebody_works_stays(
     assert (worktree / ("README.md" if work == "an edit" else "new.txt")).read_text() == "mine\n"
 
 
-async def test_a_merged_agent_stays_as_long_as_a_repository_within_has_work(
+async def test_a_merged_agent_is_kept_while_a_nested_repository_has_work(
     home: Home, ended: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     (worktree,) = home.worktrees.glob("*/a1-*")
@@ -150,9 +148,7 @@ async def test_an_agent_that_cant_be_removed_delays_no_other(
         assert await _known(reconciler) == {"a2", "a4"}
 
 
-async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_restored(
-    home: Home, ended: None
-) -> None:
+async def test_an_attempt_folder_without_a_record_is_deleted_unless_it_may_be_restored(home: Home, ended: None) -> None:
     async with open_reconciler(home) as reconciler:
         await reconciler.store.retention.delete_agent(3)
         for handle in ("t7-3-0123456789abcdef", "a99-1"):
@@ -167,7 +163,7 @@ async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_
         assert left == {"a1-1", "a2-1", "a4-1", "a99-1"}
 
 
-async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: None) -> None:
+async def test_recorded_answers_that_cant_be_requested_any_more_are_deleted(home: Home, ended: None) -> None:
     async with open_reconciler(home) as reconciler:
         call = Call(
             "memory-session-1-relay",
@@ -180,7 +176,7 @@ async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: No
         assert await reconciler.store.calls.answer_to(call) is None
 
 
-async def test_a_relay_that_is_connected_can_ask_again_whenever_it_does(home: Home, ended: None) -> None:
+async def test_recorded_answers_to_a_connected_relay_are_kept(home: Home, ended: None) -> None:
     async with open_reconciler(home) as reconciler:
         call = Call(
             "memory-session-1-relay",
@@ -197,7 +193,7 @@ def _session(relay: str, environment: dict[str, str]) -> Session:
     return Session(Hello(protocol=PROTOCOL, version="0", kind="relay", relay=relay, cwd="/", environment=environment))
 
 
-def test_an_environment_is_kept_for_as_long_as_somebody_may_need_it() -> None:
+def test_an_environment_is_kept_while_it_may_be_needed() -> None:
     environments = LeadEnvironments()
     digests = [environments.add({"WHOSE": whose}) for whose in ("agent's", "lent", "connected", "nobody's")]
     agents, lent, connected, nobodys = digests

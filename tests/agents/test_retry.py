@@ -32,7 +32,7 @@ async def test_an_agent_is_retried_no_more_often_than_allowed(talking: Lead, ret
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_other_failures_are_not_tried_again(talking: Lead, repository: Path) -> None:
+async def test_other_failures_are_not_retried(talking: Lead, repository: Path) -> None:
     ids = await talking.spawn("echo x >> x.txt; exit 1", "echo x >> x.txt; kill -9 $$")
     ids += await talking.spawn("echo x >> x.txt", verify="exit 75")
     ids += await talking.spawn("fail('no such model', 404)", "fail('prompt is too long')", agent="talker")
@@ -41,7 +41,7 @@ async def test_other_failures_are_not_tried_again(talking: Lead, repository: Pat
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_claude_whose_conversation_is_gone_starts_again_with_its_task(talking: Lead) -> None:
+async def test_claude_starts_again_with_its_task_if_its_conversation_is_gone(talking: Lead) -> None:
     gone = "fail('No conversation found with session ID: 1')"
     task = f"import os\nif run == 1:\n    answer('I begin.')\n    os.kill(os.getpid(), 9)\nif resumed: {gone}"
     (first,) = await talking.spawn(f"{task}\nsucceed(f'{{run}} {{told[:9]}}')", agent="talker")
@@ -58,7 +58,7 @@ async def test_a_claude_whose_conversation_is_gone_starts_again_with_its_task(ta
         "os.kill(os.getpid(), 9)",
     ],
 )
-async def test_a_claude_that_met_with_passing_trouble_goes_on_in_its_conversation(talking: Lead, trouble: str) -> None:
+async def test_claude_continues_its_conversation_after_a_transient_error(talking: Lead, trouble: str) -> None:
     task = f"import os\nif run == 1:\n    answer('I begin.')\n    {trouble}\nsucceed(f'{{resumed}} {{told}}')"
     (result,) = await talking.results(*await talking.spawn(task, agent="talker"))
     assert result["state"] == "succeeded"
@@ -74,7 +74,7 @@ async def test_an_agent_without_an_answer_starts_a_new_conversation(talking: Lea
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_claude_whose_shim_was_killed_goes_on_and_a_command_is_lost(talking: Lead, home: Home) -> None:
+async def test_when_a_shim_is_killed_claude_continues_and_a_command_is_lost(talking: Lead, home: Home) -> None:
     task = "import time\nif run == 1:\n    answer('I begin.')\n    time.sleep(1000)\nsucceed('done')"
     (talker,) = await talking.spawn(task, agent="talker")
     (command,) = await talking.spawn("echo up; sleep 1000")
@@ -88,7 +88,7 @@ async def test_a_claude_whose_shim_was_killed_goes_on_and_a_command_is_lost(talk
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_one_whose_shim_was_killed_before_anything_ran_is_started_once_more(
+async def test_an_agent_whose_shim_was_killed_before_its_program_started_is_started_again(
     talking: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fell = str(tmp_path / "fell")
@@ -131,7 +131,7 @@ async def test_a_daemon_that_takes_over_starts_the_next_attempt_after_a_pause(
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_one_that_asks_for_another_attempt_when_it_is_stopped_gets_none(talking: Lead) -> None:
+async def test_a_program_that_asks_for_a_retry_when_it_is_stopped_gets_none(talking: Lead) -> None:
     (first,) = await talking.spawn("trap 'exit 75' TERM; echo x > x.txt; while :; do sleep 0.01; done")
     await talking.until(first, state="running")
     (stopped,) = (await talking.call("stop_agents", ids=[first]))["agents"]
@@ -139,7 +139,7 @@ async def test_one_that_asks_for_another_attempt_when_it_is_stopped_gets_none(ta
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_one_that_ended_meanwhile_keeps_no_other_from_being_stopped(
+async def test_an_agent_that_ended_meanwhile_does_not_prevent_stopping_others(
     talking: Lead, reconciler: Reconciler
 ) -> None:
     first, second = await talking.spawn("test -e x.txt || { touch x.txt; exit 75; }", "sleep 1000")
@@ -151,7 +151,7 @@ async def test_one_that_ended_meanwhile_keeps_no_other_from_being_stopped(
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talking: Lead) -> None:
+async def test_a_lock_that_a_killed_git_left_is_removed_before_the_next_attempt(talking: Lead) -> None:
     breaks = 'touch "$(git rev-parse --git-path index.lock)"; exit 75'
     task = f"echo x >> x.txt; test $(wc -l < x.txt) = 2 || {{ {breaks}; }}; git add . && git commit -qm both"
     (result,) = await talking.results(*await talking.spawn(task))

@@ -50,7 +50,7 @@ async def test_setup_is_run_in_the_worktree_before_the_program(near: Lead, repos
     ]
 
 
-async def test_it_is_run_once_for_a_worktree_and_not_for_a_later_attempt(
+async def test_a_setup_is_not_run_again_for_a_later_attempt(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want(repository, home, f"setup = 'echo ran >> {home.state}/ran'\n")
@@ -63,7 +63,7 @@ async def test_it_is_run_once_for_a_worktree_and_not_for_a_later_attempt(
     assert (home.state / "ran").read_text() == "ran\n"
 
 
-async def test_program_setup_and_verify_have_the_ports_and_the_environment_that_are_wanted(
+async def test_program_setup_and_verify_get_the_configured_ports_and_environment(
     near: Lead, repository: Path, home: Home
 ) -> None:
     tell = 'echo "$FORKJOIN_AGENT $URL $FORKJOIN_PORT_BASE $GREETING"'
@@ -79,7 +79,7 @@ async def test_program_setup_and_verify_have_the_ports_and_the_environment_that_
     assert (home.attempts / "a1-1-setup" / "output").read_text().strip() == told
 
 
-async def test_all_that_runs_for_an_agent_is_told_one_name_for_what_it_starts_and_another_homes_is_not_told_it(
+async def test_all_commands_of_an_agent_get_the_same_slug_and_each_home_has_its_own(
     near: Lead, repository: Path, home: Home
 ) -> None:
     tell = f"echo $FORKJOIN_SLUG >> {home.state}/told"
@@ -92,13 +92,13 @@ async def test_all_that_runs_for_an_agent_is_told_one_name_for_what_it_starts_an
     assert _slug(home.draw_name(), "a1-2") == name != _slug(another.draw_name(), "a1-1")
 
 
-async def test_without_a_recipe_each_agent_has_ten_ports_all_the_same(near: Lead, home: Home) -> None:
+async def test_each_agent_has_ten_ports_without_any_configuration(near: Lead, home: Home) -> None:
     results = await near.results(*await near.run(*["echo $FORKJOIN_PORT_BASE"] * 3))
     first = first_port(home.state)
     assert sorted(int(result["output"]) for result in results) == [first, first + 10, first + 20]
 
 
-async def test_where_setup_fails_the_agent_fails_with_the_end_of_what_it_printed(
+async def test_an_agent_whose_setup_fails_fails_with_the_end_of_its_output(
     near: Lead, repository: Path, home: Home
 ) -> None:
     want(repository, home, "setup = 'echo began; seq 2000; echo no such package >&2; exit 3'\n")
@@ -113,7 +113,7 @@ async def test_where_setup_fails_the_agent_fails_with_the_end_of_what_it_printed
     assert list(home.worktrees.glob("*/*")) == []
 
 
-async def test_a_setup_that_hangs_is_ended_at_its_limit_with_all_its_tree(
+async def test_a_setup_that_hangs_is_ended_at_its_limit_with_its_process_tree(
     near: Lead, repository: Path, home: Home
 ) -> None:
     want(repository, home, "setup = 'setsid sleep 1000 & echo waits; sleep 1000'\nsetup_minutes = 0.005\n")
@@ -123,7 +123,7 @@ async def test_a_setup_that_hangs_is_ended_at_its_limit_with_all_its_tree(
     assert processes_of(home.attempts) == {}
 
 
-async def test_a_stop_while_setup_runs_ends_it(near: Lead, repository: Path, home: Home) -> None:
+async def test_stopping_an_agent_ends_its_setup(near: Lead, repository: Path, home: Home) -> None:
     want(
         repository, home, f"setup = 'trap \"\" TERM; touch {home.state}/up; echo waits; while :; do sleep 0.1; done'\n"
     )
@@ -136,7 +136,7 @@ async def test_a_stop_while_setup_runs_ends_it(near: Lead, repository: Path, hom
     assert not (home.state / "started").exists()
 
 
-async def test_a_setup_that_is_lost_is_run_once_more(near: Lead, repository: Path, home: Home) -> None:
+async def test_a_lost_setup_is_run_again(near: Lead, repository: Path, home: Home) -> None:
     ran = home.state / "ran"
     want(repository, home, f"setup = 'echo x >> {ran}; [ $(wc -l < {ran}) = 2 ] || {{ kill -9 $PPID; sleep 1000; }}'\n")
     assert (await result_of(near, "true"))["state"] == "succeeded"
@@ -144,9 +144,7 @@ async def test_a_setup_that_is_lost_is_run_once_more(near: Lead, repository: Pat
 
 
 @pytest.mark.parametrize("ends", ["before", "after"])
-async def test_a_daemon_that_is_killed_while_setup_runs_leaves_it_to_the_next(
-    repository: Path, home: Home, ends: str
-) -> None:
+async def test_a_setup_continues_when_the_daemon_is_killed(repository: Path, home: Home, ends: str) -> None:
     wait = f"until test -e {home.state}/go; do sleep 0.02; done"
     want(repository, home, f"setup = 'echo x >> {home.state}/ran; {wait}; echo done > made.txt'\n")
     async with open_lead(repository) as lead:
@@ -168,7 +166,7 @@ async def _after(lead: Lead, home: Home, id_: str) -> list[Any]:
     return await lead.results(id_)
 
 
-async def test_what_is_not_trusted_or_has_changed_is_not_used_and_who_was_spawned_before_keeps_theirs(
+async def test_untrusted_configuration_is_not_used_and_spawned_agents_keep_their_configuration(
     repository: Path, home: Home
 ) -> None:
     limit(home, max_running=1)
@@ -190,7 +188,7 @@ async def test_what_is_not_trusted_or_has_changed_is_not_used_and_who_was_spawne
     assert [result["output"].strip() for result in results] == ["none", "old", "old", "none", "new"]
 
 
-async def test_dependencies_are_linked_and_neither_the_agent_nor_forkjoin_commits_the_link(
+async def test_a_shared_folder_is_linked_and_the_link_is_not_committed(
     near: Lead, repository: Path, home: Home
 ) -> None:
     folder = put_dependencies(repository)
@@ -206,7 +204,9 @@ async def test_dependencies_are_linked_and_neither_the_agent_nor_forkjoin_commit
     assert (folder / "left-pad" / "index.js").read_text() == "pad\n"
 
 
-async def test_dependencies_are_copied_and_what_is_missing_is_told(near: Lead, repository: Path, home: Home) -> None:
+async def test_a_shared_folder_is_copied_and_a_missing_folder_is_reported(
+    near: Lead, repository: Path, home: Home
+) -> None:
     folder = put_dependencies(repository)
     want(repository, home, "[share]\nnode_modules = 'copy'\nother = 'link'\n")
     result = await result_of(near, "echo mine > node_modules/left-pad/index.js; cat node_modules/left-pad/*")
@@ -226,7 +226,7 @@ def put_cp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-async def test_where_a_copy_fails_the_agent_fails_and_setup_is_not_run(
+async def test_an_agent_fails_without_setup_if_a_copy_fails(
     repository: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_dependencies(repository)
@@ -237,7 +237,7 @@ async def test_where_a_copy_fails_the_agent_fails_and_setup_is_not_run(
     assert not (home.state / "set-up").exists()
 
 
-async def test_a_stop_ends_a_copy_and_commits_no_half_of_it(
+async def test_stopping_an_agent_ends_a_copy_and_commits_none_of_it(
     repository: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_dependencies(repository)
@@ -254,7 +254,7 @@ async def test_a_stop_ends_a_copy_and_commits_no_half_of_it(
     assert processes_of(home.attempts) == {}
 
 
-async def test_a_restored_agent_keeps_its_recipe_and_its_ports(repository: Path, home: Home) -> None:
+async def test_a_restored_agent_keeps_its_configuration_and_ports(repository: Path, home: Home) -> None:
     want(repository, home, "teardown = 'true'\n")
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("true", "true")
@@ -265,7 +265,7 @@ async def test_a_restored_agent_keeps_its_recipe_and_its_ports(repository: Path,
         assert (await reconciler.store.projects.recipe(agent)).teardown == "true"
 
 
-async def test_what_setup_writes_is_no_agents_work(near: Lead, repository: Path, home: Home) -> None:
+async def test_files_that_setup_writes_are_not_the_agents_work(near: Lead, repository: Path, home: Home) -> None:
     want(repository, home, "setup = 'echo $FORKJOIN_AGENT > made.txt; echo by setup >> README.md'\n")
     await near.run("cat made.txt; true", "cat made.txt; echo > two", "echo mine >> made.txt")
     changed = [(await near.call("read_diff", id=one, stat=True)) for one in ("a1", "a2", "a3")]
@@ -282,7 +282,7 @@ async def test_what_setup_writes_is_no_agents_work(near: Lead, repository: Path,
     ]
 
 
-async def test_of_what_setup_writes_no_conflict_is_foreseen(near: Lead, repository: Path, home: Home) -> None:
+async def test_files_that_setup_writes_cause_no_predicted_conflict(near: Lead, repository: Path, home: Home) -> None:
     want(repository, home, "setup = 'echo $FORKJOIN_AGENT > made.txt'\n")
     ids = await near.spawn("echo > one; sleep 1000", "echo > two; sleep 1000")
     for one in ids:

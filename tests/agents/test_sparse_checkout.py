@@ -24,7 +24,7 @@ def files_at(repository: Path, agent: str) -> list[str]:
 WHOLE = ["README.md", "away/file", "here/file", "shared.txt"]
 
 
-async def test_an_agents_worktree_is_as_sparse_as_the_checkout_unless_it_is_to_be_whole(
+async def test_an_agents_worktree_is_as_sparse_as_the_checkout_unless_the_spec_says_otherwise(
     sparse: Path, near_lead: Lead
 ) -> None:
     await near_lead.run("true")
@@ -34,7 +34,7 @@ async def test_an_agents_worktree_is_as_sparse_as_the_checkout_unless_it_is_to_b
 
 
 @pytest.mark.parametrize("main_is_sparse", [True, False])
-async def test_it_is_as_the_linked_worktree_that_it_is_spawned_in(
+async def test_an_agents_worktree_is_as_sparse_as_the_linked_worktree_of_its_lead(
     repository: Path, home: Home, tmp_path: Path, main_is_sparse: bool
 ) -> None:
     commit(repository, {"here/file": "x\n", "away/file": "x\n"})

@@ -8,7 +8,7 @@ from support.dependent_agents import falling_once_settled, fork, outcomes
 from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_reconciler_in_memory
 
 
-async def test_it_starts_once_its_base_has_ended_from_the_end_of_its_work_alone(near: Lead, repository: Path) -> None:
+async def test_an_agent_starts_from_the_last_commit_of_its_base_agent_alone(near: Lead, repository: Path) -> None:
     await near.run("echo other > other.txt")
     ids = await fork(
         near,
@@ -20,7 +20,7 @@ async def test_it_starts_once_its_base_has_ended_from_the_end_of_its_work_alone(
     assert git(repository, "rev-parse", "forkjoin/a2-second") == git(repository, "rev-parse", "forkjoin/a3-first")
 
 
-async def test_a_stack_of_three_is_told_in_waves_and_skipped_from_where_one_fails(near: Lead) -> None:
+async def test_a_stack_of_three_has_three_waves_and_is_skipped_above_a_failed_agent(near: Lead) -> None:
     agents: list[dict[str, object]] = [
         {"name": "top", "task": "true", "base": "middle"},
         {"name": "middle", "task": "exit 3", "base": "ground"},
@@ -33,12 +33,12 @@ async def test_a_stack_of_three_is_told_in_waves_and_skipped_from_where_one_fail
     assert ended == {"top": "failed: skipped: a2 failed", "ground": "succeeded: "}
 
 
-async def test_a_default_base_lets_none_start_from_itself(near: Lead) -> None:
+async def test_a_default_base_skips_the_agent_itself(near: Lead) -> None:
     ids = await fork(near, {"name": "ground", "task": "echo > x"}, {"name": "next", "task": "ls"}, base="ground")
     assert (await outcomes(near, ids))["next"] == "succeeded: x"
 
 
-async def test_an_id_means_the_agent_then_a_name_of_the_call_then_what_git_knows_then_an_older_name(
+async def test_a_base_is_an_id_or_a_name_of_the_call_or_a_commit_or_an_older_name_in_this_order(
     near: Lead, repository: Path
 ) -> None:
     for name in ("a1", "new", "old"):
@@ -58,7 +58,7 @@ async def test_an_id_means_the_agent_then_a_name_of_the_call_then_what_git_knows
     assert ended["from-old"] == "succeeded: of-branch-old"
 
 
-async def test_what_means_neither_is_refused_naming_both_and_so_is_a_circle(near: Lead) -> None:
+async def test_an_unknown_base_a_cycle_and_a_failed_base_are_refused(near: Lead) -> None:
     neither = await near.refusal("spawn_agent", task="true", base="nobody")
     assert "base 'nobody' names no commit of this repository" in neither
     assert "no agent" in neither
@@ -69,7 +69,9 @@ async def test_what_means_neither_is_refused_naming_both_and_so_is_a_circle(near
 
 
 @pytest.mark.parametrize("strategy", ["merge", "squash"])
-async def test_it_starts_from_what_was_merged_and_removed_before(near: Lead, repository: Path, strategy: str) -> None:
+async def test_an_agent_starts_from_a_base_agent_that_was_merged_and_removed(
+    near: Lead, repository: Path, strategy: str
+) -> None:
     (first,) = await near.run("echo x > x.txt")
     await near.call("merge_worktree", ids=[first], strategy=strategy)
     await near.call("remove_worktrees", ids=[first])
@@ -77,7 +79,7 @@ async def test_it_starts_from_what_was_merged_and_removed_before(near: Lead, rep
     assert await outcomes(near, ids) == {"second": "succeeded: 2"}, "its commit, and not what it was merged to"
 
 
-async def test_where_nothing_is_left_of_its_base_it_fails_in_words(near: Lead, repository: Path) -> None:
+async def test_an_agent_fails_with_a_reason_if_its_base_agent_has_no_commit(near: Lead, repository: Path) -> None:
     ids = await fork(near, {"name": "ground", "task": "sleep 1000"})
     ids += await fork(near, {"name": "never", "task": "true", "after": ["ground"]})
     above = {"base": "never", "on_failed_dependency": "run"}
@@ -86,13 +88,13 @@ async def test_where_nothing_is_left_of_its_base_it_fails_in_words(near: Lead, r
     assert (await outcomes(near, [top]))["top"].startswith("failed: Its base never")
 
 
-async def test_it_starts_from_the_work_of_one_that_failed_where_it_is_to_run_all_the_same(near: Lead) -> None:
+async def test_an_agent_with_on_failed_dependency_run_starts_from_a_failed_base_agent(near: Lead) -> None:
     (first,) = await near.run("echo half > x.txt; exit 3")
     ids = await fork(near, {"name": "mends", "task": "cat x.txt", "base": first}, on_failed_dependency="run")
     assert await outcomes(near, ids) == {"mends": "succeeded: half"}
 
 
-async def test_its_base_is_settled_again_when_a_daemon_died_over_it(
+async def test_the_base_commit_is_the_same_after_a_daemon_died_while_finding_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -106,7 +108,7 @@ async def test_its_base_is_settled_again_when_a_daemon_died_over_it(
     assert settled[:2] == [git(repository, "rev-parse", "forkjoin/a2-above")] * 2
 
 
-def test_a_person_may_stack_too(repository: Path, home: Home) -> None:
+def test_the_command_line_accepts_a_base_agent(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "echo x > x.txt", "--name", "first")
     forkjoin(repository, "spawn", "cat x.txt", "--name", "second", "--base", "first")
     assert "second  succeeded  x" in forkjoin(repository, "wait").stdout

@@ -26,7 +26,7 @@ def torn(home: Home) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-async def test_it_is_run_in_the_worktree_with_the_leads_environment_before_that_goes(
+async def test_a_teardown_runs_in_the_worktree_with_the_leads_environment(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want(repository, home, _tells(home))
@@ -48,7 +48,7 @@ async def test_it_is_run_in_the_worktree_with_the_leads_environment_before_that_
         assert (await lead.call("get_result", id="a2"))["output"].strip() == str(first), "the block is free again"
 
 
-async def test_where_it_fails_or_hangs_the_removal_goes_on_and_says_so(repository: Path, home: Home) -> None:
+async def test_a_removal_continues_with_a_warning_if_the_teardown_fails_or_hangs(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         want(repository, home, "teardown = 'echo cannot; exit 3'\n")
         first = await lead.spawn("true")
@@ -62,7 +62,7 @@ async def test_where_it_fails_or_hangs_the_removal_goes_on_and_says_so(repositor
     assert processes_of(home.attempts) == {}
 
 
-async def test_a_person_is_told_too(repository: Path, home: Home) -> None:
+async def test_the_command_line_reports_a_failed_teardown(repository: Path, home: Home) -> None:
     want(repository, home, "teardown = 'echo cannot; exit 3'\n")
     async with open_lead(repository) as lead:
         await lead.run("true")
@@ -71,9 +71,7 @@ async def test_a_person_is_told_too(repository: Path, home: Home) -> None:
     ]
 
 
-async def test_a_refused_removal_tears_nothing_down_and_what_a_teardown_changes_loses_no_work(
-    repository: Path, home: Home
-) -> None:
+async def test_a_refused_removal_runs_no_teardown_and_a_teardown_loses_no_work(repository: Path, home: Home) -> None:
     want(repository, home, _tells(home, "rm -f later.txt x.txt"))
     async with open_lead_in_memory(home, repository) as lead:
         (id_,) = await lead.run("echo x > x.txt")
@@ -88,9 +86,7 @@ def _waits(home: Home) -> str:
     return f"until test -e {home.state}/go; do sleep 0.02; done"
 
 
-async def test_what_is_written_while_it_runs_is_kept_and_what_it_takes_away_keeps_nothing(
-    repository: Path, home: Home
-) -> None:
+async def test_files_written_during_a_teardown_are_kept_and_its_deletions_are_not(repository: Path, home: Home) -> None:
     want(repository, home, _tells(home, f"{_waits(home)}; rm shared.txt"))
     async with (
         open_reconciler_in_memory(home) as reconciler,
@@ -111,7 +107,7 @@ async def test_what_is_written_while_it_runs_is_kept_and_what_it_takes_away_keep
 
 
 @pytest.mark.parametrize("what", ["a commit", "a merge"])
-async def test_who_goes_on_with_an_agent_while_it_runs_keeps_it_from_going(
+async def test_a_commit_or_merge_during_a_teardown_prevents_the_removal(
     repository: Path, home: Home, what: str
 ) -> None:
     want(repository, home, _tells(home, _waits(home)))
@@ -146,7 +142,7 @@ async def test_who_goes_on_with_an_agent_while_it_runs_keeps_it_from_going(
     )
 
 
-async def test_after_a_restart_it_runs_in_the_environment_of_whoever_removes(
+async def test_after_a_restart_a_teardown_runs_in_the_environment_of_the_removing_lead(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want(repository, home, _tells(home))
@@ -158,7 +154,7 @@ async def test_after_a_restart_it_runs_in_the_environment_of_whoever_removes(
     assert torn(home)[0].endswith(f"{first_port(home.state)} the remover's")
 
 
-async def test_a_teardown_in_whose_midst_a_daemon_died_is_run_once(repository: Path, home: Home) -> None:
+async def test_a_teardown_that_a_dead_daemon_started_is_not_run_again(repository: Path, home: Home) -> None:
     wait = f"until test -e {home.state}/go; do sleep 0.02; done"
     want(repository, home, _tells(home, wait))
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:

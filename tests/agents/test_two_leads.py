@@ -32,7 +32,7 @@ def work_as_a_person(repository: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("homes", [1, 2])
-async def test_two_leads_and_a_person_lose_nothing_to_each_other(
+async def test_two_leads_and_a_person_lose_no_work_of_each_other(
     repository: Path, home: Home, other_home: Path, tmp_path: Path, homes: int
 ) -> None:
     git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "origin.git"))

@@ -16,7 +16,9 @@ async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
         yield lead
 
 
-async def test_uncommitted_files_are_kept_and_ignored_ones_go(near: Lead, repository: Path, home: Home) -> None:
+async def test_a_removal_keeps_uncommitted_files_and_deletes_ignored_files(
+    near: Lead, repository: Path, home: Home
+) -> None:
     (first,) = await near.run("echo '*.log' > .gitignore; echo x > x.txt")
     await near.call("merge_worktree", ids=[first])
     (worktree_path_of(home, first) / "later.txt").write_text("later\n")
@@ -27,7 +29,9 @@ async def test_uncommitted_files_are_kept_and_ignored_ones_go(near: Lead, reposi
     ]
 
 
-async def test_a_branch_that_was_made_symbolic_is_skipped_and_removed_by_itself(near: Lead, repository: Path) -> None:
+async def test_a_branch_that_became_a_symbolic_ref_is_not_merged_and_is_removed_without_its_target(
+    near: Lead, repository: Path
+) -> None:
     (first,) = await near.run("echo x > x.txt")
     result = await near.call("get_result", id=first)
     main = git(repository, "rev-parse", "main")
@@ -42,9 +46,7 @@ async def test_a_branch_that_was_made_symbolic_is_skipped_and_removed_by_itself(
     )
 
 
-async def test_a_file_that_git_can_not_take_is_refused_and_kept_where_it_is_discarded(
-    near: Lead, repository: Path
-) -> None:
+async def test_a_file_that_git_cant_commit_prevents_a_removal_or_is_archived(near: Lead, repository: Path) -> None:
     await near.run("echo done > done; mkdir 'GIT~1'; echo precious > 'GIT~1/x'")
     await near.call("merge_worktree", ids=["a1"])
     await refused(near, repository, "GIT~1/x (git can't take it)", "a1", discard=False)
@@ -54,9 +56,7 @@ async def test_a_file_that_git_can_not_take_is_refused_and_kept_where_it_is_disc
     assert "precious" in git(repository, "show", f"{ref}:files.tar")
 
 
-async def test_a_submodule_that_was_left_at_another_commit_is_no_work(
-    near: Lead, repository: Path, tmp_path: Path
-) -> None:
+async def test_a_submodule_at_another_commit_is_not_unsaved_work(near: Lead, repository: Path, tmp_path: Path) -> None:
     library, allow = tmp_path / "library", ("-c", "protocol.file.allow=always")
     git(tmp_path, "init", "-q", str(library))
     git(library, "commit", "-q", "--allow-empty", "-m", "one")
@@ -73,7 +73,7 @@ async def test_a_submodule_that_was_left_at_another_commit_is_no_work(
 
 
 @pytest.mark.parametrize("leads_to", ["$R", "$R/.wt", ".."])
-async def test_a_symlink_in_place_of_a_worktree_gives_away_no_worktree_of_another(
+async def test_a_symlink_in_place_of_a_worktree_changes_no_other_worktree(
     near: Lead, repository: Path, home: Home, leads_to: str
 ) -> None:
     (repository / ".git/info/exclude").write_text(".wt/\n")
@@ -91,7 +91,7 @@ async def test_a_symlink_in_place_of_a_worktree_gives_away_no_worktree_of_anothe
     assert "feature" not in str(await near.call("get_result", id=first))
 
 
-async def test_a_commit_that_the_agent_reset_is_kept_by_a_plain_removal_without_a_word(
+async def test_a_commit_that_an_agent_reset_is_kept_without_a_warning_when_it_is_removed(
     near: Lead, repository: Path
 ) -> None:
     reset = "echo {0} > x; git add x; git commit -qm x; git reset -q --hard HEAD~1"
@@ -105,7 +105,7 @@ async def test_a_commit_that_the_agent_reset_is_kept_by_a_plain_removal_without_
     assert [git(repository, "show", f"{ref}:x") for ref in kept] == ["one", "two"]
 
 
-async def test_left_commits_that_can_not_be_read_are_refused_unless_discarded(near: Lead, repository: Path) -> None:
+async def test_unreadable_abandoned_commits_prevent_a_removal_unless_discarded(near: Lead, repository: Path) -> None:
     twice = "for n in 1 2; do git commit -q --allow-empty -m $n; done"
     object_ = "git rev-parse HEAD~1 | sed 's,..,&/,'"
     gone = f'rm -f "$(git rev-parse --git-common-dir)/objects/$({object_})"'
@@ -126,7 +126,9 @@ _HIDE = {
 
 
 @pytest.mark.parametrize("how", _HIDE)
-async def test_files_that_an_agent_made_git_ignore_are_refused(near: Lead, repository: Path, how: str) -> None:
+async def test_files_ignored_by_rules_that_an_agent_added_prevent_a_removal(
+    near: Lead, repository: Path, how: str
+) -> None:
     await near.run(f"{_HIDE[how]}; mkdir deep; echo precious > deep/precious")
     await refused(near, repository, "deep/precious (ignored by rules that nobody accepted", "a1", discard=False)
     await near.call("remove_worktrees", ids=["a1"], discard_unmerged=True)
@@ -134,7 +136,7 @@ async def test_files_that_an_agent_made_git_ignore_are_refused(near: Lead, repos
     assert b"precious" in blob(repository, kept, "files.tar")
 
 
-async def test_what_a_file_of_the_worktree_ignores_is_no_work(near: Lead, repository: Path) -> None:
+async def test_files_ignored_by_a_file_of_the_worktree_are_not_unsaved_work(near: Lead, repository: Path) -> None:
     (repository / ".rules").write_text("*.tmp\n")
     git(repository, "add", ".")
     git(repository, "commit", "-q", "-m", "rules")
@@ -143,7 +145,9 @@ async def test_what_a_file_of_the_worktree_ignores_is_no_work(near: Lead, reposi
     assert "warnings" not in await near.call("remove_worktrees", ids=[first])
 
 
-async def test_what_a_person_lets_git_ignore_is_no_work(near: Lead, repository: Path, user: Path, home: Home) -> None:
+async def test_files_ignored_by_a_persons_rules_are_not_unsaved_work(
+    near: Lead, repository: Path, user: Path, home: Home
+) -> None:
     (user / ".config" / "git").mkdir(parents=True)
     (user / ".config" / "git" / "ignore").write_text(".DS_Store\n")
     (first, second) = [(await near.run("touch .DS_Store; mkdir cache; echo '*' > cache/.gitignore"))[0] for _ in "12"]

@@ -58,7 +58,7 @@ async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
 
 
 @pytest.mark.parametrize(("script", "says", "lands"), [w[1:] for w in WRECKS], ids=[w[0] for w in WRECKS])
-async def test_of_a_wrecked_worktree_what_is_sound_is_kept_and_lands(
+async def test_the_intact_part_of_a_wrecked_worktree_is_kept_and_merged(
     near: Lead, repository: Path, home: Home, script: str, says: str, lands: set[str]
 ) -> None:
     before = everything(repository)
@@ -81,9 +81,7 @@ async def test_of_a_wrecked_worktree_what_is_sound_is_kept_and_lands(
     assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
-async def test_verify_does_not_follow_a_link_that_an_agent_left_in_its_worktrees_place(
-    near: Lead, repository: Path
-) -> None:
+async def test_verify_does_not_follow_a_symlink_in_place_of_the_worktree(near: Lead, repository: Path) -> None:
     script = f'cd ..; rm -rf "$FORKJOIN_WORKTREE"; ln -s {repository} "$FORKJOIN_WORKTREE"'
     (first,) = await near.run(script, verify="touch trespass")
     result = await near.call("get_result", id=first)
@@ -92,7 +90,7 @@ async def test_verify_does_not_follow_a_link_that_an_agent_left_in_its_worktrees
     assert not (repository / "trespass").exists()
 
 
-async def test_a_diff_of_a_running_agent_does_not_follow_what_it_has_put_for_git(
+async def test_a_diff_of_a_running_agent_ignores_its_replaced_git_folder(
     near: Lead, repository: Path, home: Home, tmp_path: Path
 ) -> None:
     evil = tmp_path / "evil"

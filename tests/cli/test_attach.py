@@ -53,7 +53,7 @@ async def test_an_attached_person_is_in_the_agents_conversation_and_worktree_and
     assert (result["state"], result["files_changed"], result["insertions"]) == ("succeeded", 1, 1)
 
 
-async def test_an_interrupt_is_the_programs(agent: str, lead: Lead, repository: Path) -> None:
+async def test_an_interrupt_reaches_the_attached_program(agent: str, lead: Lead, repository: Path) -> None:
     with attached(repository, agent) as terminal:
         await terminal.type("import signal; signal.signal(2, lambda *_: print('interrupted ' * 2))")
         await terminal.type("print('set ' * 2)")
@@ -67,7 +67,7 @@ async def test_an_interrupt_is_the_programs(agent: str, lead: Lead, repository: 
     assert result["state"] == "succeeded"
 
 
-async def test_an_interrupt_ends_a_command_that_waits_for_a_daemon_where_its_program_has_ended(
+async def test_an_interrupt_ends_attach_if_its_program_has_ended(
     agent: str, home: Home, lead: Lead, repository: Path
 ) -> None:
     with attached(repository, agent) as terminal:
@@ -128,7 +128,7 @@ async def test_a_restart_of_the_daemon_ends_the_conversation_and_the_agent_goes_
     assert result["state"] == "succeeded"
 
 
-async def test_trouble_with_the_daemon_ends_nothing_and_a_signal_is_told_as_a_shell_does(
+async def test_attach_survives_daemon_errors_and_reports_a_signal_as_a_shell_does(
     agent: str, lead: Lead, home: Home, repository: Path
 ) -> None:
     with attached(repository, agent) as terminal:

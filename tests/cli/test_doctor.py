@@ -75,7 +75,7 @@ def test_damaged_records_are_reported_until_their_copy_is_removed(repository: Pa
     assert [finding["ok"] for finding in _findings(repository)] == [True]
 
 
-def test_a_status_tells_whose_work_conflicts(
+def test_the_status_names_agents_with_conflicting_work(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(repository)

@@ -39,7 +39,7 @@ def test_forkjoin_is_registered_and_removed_by_claudes_own_command(claude: Path,
     ]
 
 
-def test_nothing_is_run_that_the_person_does_not_want(claude: Path, tmp_path: Path) -> None:
+def test_install_runs_nothing_if_the_person_declines(claude: Path, tmp_path: Path) -> None:
     assert forkjoin(tmp_path, "install", stdin="n\n").stderr == "Not run.\n"
     assert not (claude / "asked").exists()
 

@@ -19,7 +19,7 @@ def queued(repository: Path, home: Home) -> list[str]:
     return [row["name"] for row in rows]
 
 
-def test_stopping_the_daemon_with_its_agents_stops_each_of_hundreds_and_a_wait_tells_of_each(
+def test_stopping_the_daemon_stops_hundreds_of_agents_and_a_wait_reports_each(
     repository: Path, queued: list[str]
 ) -> None:
     forkjoin(repository, "daemon", "stop", "--agents")
@@ -40,7 +40,7 @@ def test_a_log_of_many_pages_is_printed_as_it_was(repository: Path, home: Home, 
     assert forkjoin(repository, "logs", "long").stdout == output
 
 
-def test_a_message_that_is_too_large_is_refused_in_words(repository: Path, home: Home) -> None:
+def test_a_message_that_is_too_large_is_refused_with_a_reason(repository: Path, home: Home) -> None:
     task = "#" + "x" * (LINE_LIMIT // 5)
     done = forkjoin(repository, "spawn", stdin=f"{task}\n" * 6, check=False)
     assert (done.returncode, "at most 32 MB" in done.stderr) == (1, True)

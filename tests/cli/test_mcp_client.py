@@ -17,7 +17,7 @@ def _begin(connection: FakeConnection) -> None:
     assert connection.read()["method"] == "notifications/initialized"
 
 
-def test_a_call_without_an_answer_is_made_again_under_its_number(home: Home, repository: Path) -> None:
+def test_a_call_without_an_answer_is_repeated_with_its_request_id(home: Home, repository: Path) -> None:
     fake = FakeDaemon(home)
     answers: list[Any] = []
 

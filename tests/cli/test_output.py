@@ -13,7 +13,7 @@ from forkjoin.core.paths import Home
 from support.harness import forkjoin
 
 
-def test_a_narrow_terminal_still_shows_which_agent_stands_where(repository: Path, home: Home) -> None:
+def test_a_narrow_terminal_shows_each_agents_state(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "true", "--name", "n" * 64)
     forkjoin(repository, "wait")
     for columns in ("30", "80", "200"):
@@ -70,7 +70,7 @@ def test_a_terminal_with_zero_columns_is_treated_as_a_pipe(repository: Path, hom
     assert "one" in forkjoin(repository, "ps", env={"COLUMNS": "0"}).stdout
 
 
-def test_a_merge_fails_that_leaves_work_and_not_where_there_is_none(repository: Path, home: Home) -> None:
+def test_a_merge_command_fails_if_it_leaves_work_unmerged(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "echo x > x.txt; exit 3", "--name", "failed")
     forkjoin(repository, "spawn", "echo y > y.txt", "--name", "good")
     forkjoin(repository, "wait", check=False)

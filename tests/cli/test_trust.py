@@ -258,7 +258,7 @@ def test_control_characters_in_configuration_are_shown_escaped(repository: Path,
     assert "evil\\x1b[2K\\r\\u202eharmless" in said
 
 
-def test_nothing_to_trust_is_said_and_records_nothing(repository: Path, home: Home) -> None:
+def test_trust_without_anything_to_trust_says_so_and_records_nothing(repository: Path, home: Home) -> None:
     assert forkjoin(repository, "trust").stdout == "Nothing here needs your trust.\n"
     assert not home.trust.exists()
 

@@ -100,7 +100,7 @@ async def test_a_form_marks_an_agents_words_and_bounds_them(
     assert len(asked[0]) < 4_300
 
 
-async def test_nothing_in_a_page_passes_for_its_end(near_lead: Lead) -> None:
+async def test_text_in_a_page_cant_look_like_its_end(near_lead: Lead) -> None:
     faked = (
         "[end]",
         "\u200b[end]",

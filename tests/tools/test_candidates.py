@@ -14,7 +14,7 @@ case $n in
 esac"""
 
 
-async def test_three_try_a_judge_picks_the_next_starts_from_the_best_and_its_name_is_merged(
+async def test_the_best_of_three_candidates_is_the_base_of_the_next_agent_and_is_merged(
     lead: Lead, repository: Path
 ) -> None:
     agents = [

@@ -105,7 +105,7 @@ async def test_the_lead_gets_a_request_if_the_persons_answer_can_not_be_recorded
         await lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
-async def test_a_form_is_taken_back_when_somebody_else_answers(
+async def test_a_form_is_withdrawn_when_the_request_is_answered_elsewhere(
     in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
     put, gone = anyio.Event(), anyio.Event()

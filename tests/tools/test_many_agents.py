@@ -82,7 +82,7 @@ async def test_a_wait_without_ids_reads_only_the_agents_that_it_returns(crowd: L
     assert reads.count < 1300
 
 
-async def test_waits_without_ids_tell_every_end_at_last(crowd: Lead) -> None:
+async def test_waits_without_ids_report_every_end(crowd: Lead) -> None:
     told: list[str] = []
     more = 1
     while more:

@@ -303,7 +303,7 @@ def test_a_call_repeated_after_the_daemon_was_killed_is_one_task(client: Modern,
     go(repository)
 
 
-def test_nobody_elses_project_has_a_task(client: Modern, repository: Path, tmp_path: Path) -> None:
+def test_a_client_of_another_project_cant_read_a_task(client: Modern, repository: Path, tmp_path: Path) -> None:
     (first,) = client.spawn(until_go(repository))
     task = wait_for(client, first)["taskId"]
     git(tmp_path, "init", "-q", "other")
@@ -317,7 +317,7 @@ def test_nobody_elses_project_has_a_task(client: Modern, repository: Path, tmp_p
     go(repository)
 
 
-async def test_tasks_are_reported_where_git_can_not_read_the_repository(
+async def test_tasks_are_reported_if_git_cant_read_the_repository(
     client: Modern, repository: Path, tmp_path: Path
 ) -> None:
     (first,) = client.spawn(f"touch {tmp_path}/up; {until_go(repository)}")
@@ -390,7 +390,7 @@ def test_a_subscription_without_a_list_of_task_ids_is_refused(client: Modern) ->
         assert (refused["code"], refused["message"]) == (-32602, "taskIds must be a list of at most 1000 strings")
 
 
-def test_a_client_of_before_there_were_tasks_listens_for_none(repository: Path, home: Home) -> None:
+def test_a_client_of_an_older_protocol_subscribes_to_no_tasks(repository: Path, home: Home) -> None:
     listen = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen"}
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED, {**listen, "params": {"notifications": {"taskIds": ["x"]}}})

@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "plugin"
 
 
-def test_its_version_is_that_of_forkjoin_and_the_marketplace_has_it() -> None:
+def test_plugin_and_marketplace_have_forkjoins_version() -> None:
     assert json.loads((PLUGIN / ".claude-plugin" / "plugin.json").read_text())["version"] == __version__
     (listed,) = json.loads((ROOT / ".claude-plugin" / "marketplace.json").read_text())["plugins"]
     assert (ROOT / listed["source"]).resolve() == PLUGIN
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
-def test_its_commands_are_the_prompts_with_all_that_was_typed(prompt: Prompt) -> None:
+def test_the_plugins_commands_are_the_prompts_with_the_typed_arguments(prompt: Prompt) -> None:
     text = prompt.fn("$ARGUMENTS")
     command = PLUGIN / "commands" / f"{prompt.name.replace('_', '-')}.md"
     assert command.read_text() == f"---\ndescription: {prompt.description}\n---\n\n{text}\n"

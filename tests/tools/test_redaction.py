@@ -175,7 +175,7 @@ async def test_an_agents_token_is_shown_nowhere_and_recorded_in_no_event(
     records.close()
 
 
-async def test_a_page_that_begins_within_a_token_shows_none_of_it(lead: Lead) -> None:
+async def test_a_page_that_begins_within_a_token_shows_no_part_of_it(lead: Lead) -> None:
     (first,) = await lead.run('echo "before $FORKJOIN_TOKEN after"; echo "$FORKJOIN_TOKEN" > leaked.txt')
     for tool, arguments in (("read_log", {"raw": True}), ("read_diff", {"path": "leaked.txt"})):
         whole = await lead.call(tool, id=first, **arguments)

@@ -17,7 +17,7 @@ from support.harness import GIVE_UP_S, Lead, first_answer, git, lead_of, until
 
 
 @pytest.mark.parametrize("decision", ["allow", "deny"])
-async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
+async def test_a_wait_reports_a_permission_request_and_the_program_gets_the_decision(
     near_lead: Lead, program: Lead, decision: str
 ) -> None:
     asked = Call(program, "approve", DANGEROUS)
@@ -38,7 +38,7 @@ async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
     assert row["state"] == "running"
 
 
-async def test_a_wait_tells_a_request_at_once_and_the_next_waits_on_and_reminds_of_it(
+async def test_a_wait_reports_a_request_at_once_and_the_next_wait_continues_and_repeats_it(
     near_lead: Lead, program: Lead
 ) -> None:
     asked = Call(program, "ask_lead", QUESTION)
@@ -58,7 +58,7 @@ async def test_a_wait_tells_a_request_at_once_and_the_next_waits_on_and_reminds_
     assert "requests" not in await near_lead.call("list_agents")
 
 
-async def test_a_wait_that_only_looks_tells_a_request_too(near_lead: Lead, program: Lead) -> None:
+async def test_a_wait_without_time_reports_a_request(near_lead: Lead, program: Lead) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await first_answer(lambda: is_asked(near_lead, 1))
@@ -167,7 +167,7 @@ async def test_an_answer_of_the_wrong_kind_is_refused_and_the_request_stays(near
 
 
 @pytest.mark.parametrize("request_id", ["r99", "r0", "r", "a1", "1", "r1; drop", f"r{'9' * 400}", "r1\u0661"])
-async def test_a_request_that_there_is_not_is_refused_in_words(near_lead: Lead, request_id: str) -> None:
+async def test_an_unknown_request_is_refused_with_a_message(near_lead: Lead, request_id: str) -> None:
     assert "Call list_requests" in await near_lead.refusal("answer_request", request_id=request_id, answer="x")
 
 

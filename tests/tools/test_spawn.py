@@ -30,7 +30,7 @@ async def test_an_agent_without_a_name_gets_one_from_its_task_and_a_second_one_a
     assert [agent["name"] for agent in answer["agents"]] == ["true", "true-2"]
 
 
-async def test_a_dirty_checkout_is_said_and_the_agent_starts_from_its_last_commit(
+async def test_an_agent_of_a_dirty_checkout_starts_from_its_last_commit_with_a_note(
     any_lead: Lead, repository: Path
 ) -> None:
     (repository / "shared.txt").write_text("changed\n")
@@ -94,7 +94,7 @@ async def test_an_agent_commits_where_git_knows_no_author(repository: Path, home
     assert git(repository, "log", "-1", "--format=%an <%ae>", landed["commit"]) == "forkjoin <forkjoin@localhost>"
 
 
-async def test_ignored_files_that_worktreeinclude_names_are_brought_along(any_lead: Lead, repository: Path) -> None:
+async def test_ignored_files_that_worktreeinclude_names_are_copied(any_lead: Lead, repository: Path) -> None:
     (repository / ".gitignore").write_text(".env\nsecret.txt\n")
     (repository / ".worktreeinclude").write_text(".env\n")
     git(repository, "add", ".")

@@ -21,7 +21,7 @@ from support.harness import (
 FOREVER = "sleep 1000"
 
 
-async def test_a_wait_without_ids_tells_each_end_once(any_lead: Lead) -> None:
+async def test_a_wait_without_ids_reports_each_end_once(any_lead: Lead) -> None:
     await any_lead.spawn("echo one", "echo two")
     first = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert [one["summary"] for one in first["finished"]] == ["one", "two"]
@@ -29,7 +29,7 @@ async def test_a_wait_without_ids_tells_each_end_once(any_lead: Lead) -> None:
     assert again == {"finished": [], "pending": [], "timed_out": False}
 
 
-async def test_a_wait_with_ids_tells_an_end_again(any_lead: Lead) -> None:
+async def test_a_wait_with_ids_reports_an_end_again(any_lead: Lead) -> None:
     (first,) = await any_lead.run("echo one")
     again = await any_lead.call("wait_agents", ids=[first])
     assert [one["id"] for one in again["finished"]] == [first]

@@ -143,7 +143,7 @@ async def test_the_unanswered_requests_of_an_agents_connection_are_limited(
         await lead.call("stop_agents", ids=[agent])
 
 
-def test_few_connections_can_stand_before_a_persons(
+def test_a_persons_connection_waits_for_few_others(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home.state)  # a socket's path must be short

@@ -12,7 +12,7 @@ from support.fakes.daemon import FakeDaemon
 from support.harness import GIVE_UP_S
 
 
-def test_a_daemon_that_hangs_is_not_asked_again_and_again(
+def test_connecting_to_a_hanging_daemon_fails_after_one_attempt(
     home: Home, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon_connection, "START_S", 0.1)

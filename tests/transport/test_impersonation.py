@@ -189,7 +189,7 @@ def test_a_process_that_has_ended_when_its_hello_is_read_is_refused(home: Home, 
     assert (answer["ok"], "is gone" in answer["error"] or "has ended" in answer["error"]) == (False, True)
 
 
-async def test_a_person_in_an_agents_worktree_is_a_person(lead: Lead, home: Home) -> None:
+async def test_a_person_in_an_agents_worktree_keeps_a_persons_rights(lead: Lead, home: Home) -> None:
     (agent,) = await lead.run("true")
     (worktree,) = (home.worktrees).glob(f"*/{agent}-*")
     assert json.loads(forkjoin(worktree, "ps", "--json").stdout)["agents"][0]["id"] == agent

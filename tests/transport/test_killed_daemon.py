@@ -10,7 +10,7 @@ from support.fakes.daemon import FakeDaemon
 from support.harness import INITIALIZE, RawRelay
 
 
-def test_a_relay_outlives_daemons_that_go_while_it_sends(repository: Path, fake: FakeDaemon) -> None:
+def test_a_relay_survives_daemons_that_end_while_it_sends(repository: Path, fake: FakeDaemon) -> None:
     """Sending to a closed socket raises SIGPIPE, which ends a process by default."""
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE)

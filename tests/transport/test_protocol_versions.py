@@ -14,13 +14,13 @@ from support.harness import INITIALIZE, INITIALIZED, RELAY, RawRelay
 from support.modern_client import Modern
 
 
-def test_all_versions_that_there_are_are_tried() -> None:
+def test_all_known_protocol_versions_are_tested() -> None:
     assert set(HANDSHAKE_PROTOCOL_VERSIONS) == {"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"}
     assert set(MODERN_PROTOCOL_VERSIONS) == {"2026-07-28"}
 
 
 @pytest.mark.parametrize("version", HANDSHAKE_PROTOCOL_VERSIONS)
-def test_a_version_with_a_handshake_is_spoken(repository: Path, home: Home, version: str) -> None:
+def test_versions_with_a_handshake_are_supported(repository: Path, home: Home, version: str) -> None:
     parameters: Any = INITIALIZE["params"]
     with RawRelay(repository) as relay:
         relay.send({**INITIALIZE, "params": {**parameters, "protocolVersion": version}})
@@ -33,7 +33,7 @@ def test_a_version_with_a_handshake_is_spoken(repository: Path, home: Home, vers
         assert '"running":0' in status["content"][0]["text"]
 
 
-def test_the_version_without_a_handshake_is_spoken(repository: Path, home: Home) -> None:
+def test_the_version_without_a_handshake_is_supported(repository: Path, home: Home) -> None:
     with Modern(repository) as client:
         discovered = client.request("server/discover")
         assert "2026-07-28" in discovered["supportedVersions"]
@@ -42,7 +42,7 @@ def test_the_version_without_a_handshake_is_spoken(repository: Path, home: Home)
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto", "2026-07-28"])
-async def test_the_sdks_own_client_speaks_either(
+async def test_the_sdks_client_works_with_and_without_a_handshake(
     repository: Path, home: Home, mode: Literal["legacy", "auto", "2026-07-28"]
 ) -> None:
     variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(repository)}

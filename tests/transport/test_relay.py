@@ -44,9 +44,7 @@ async def test_two_relays_that_start_at_once_start_one_daemon(repository: Path, 
     assert log.count(" up: ") == 1, log
 
 
-async def test_killing_the_lead_and_its_relay_ends_no_agent_and_a_later_session_gets_its_result(
-    repository: Path, home: Home
-) -> None:
+async def test_killing_the_lead_and_its_relay_ends_no_agent(repository: Path, home: Home) -> None:
     go = home.state / "go"
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED)
@@ -86,9 +84,7 @@ def test_requests_from_a_file_are_answered_before_the_relay_ends(repository: Pat
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0, 1]
 
 
-def test_a_relay_whose_daemon_was_killed_goes_on_with_the_next_and_its_client_notices_nothing(
-    repository: Path, home: Home
-) -> None:
+def test_a_relay_continues_with_the_next_daemon_unnoticed_by_its_client(repository: Path, home: Home) -> None:
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED)
         relay.answer()
@@ -113,7 +109,7 @@ def test_a_wait_that_a_killed_daemon_did_not_answer_is_answered_by_the_next(repo
     assert answer["result"]["structuredContent"]["finished"][0]["summary"] == "went"
 
 
-def test_a_spawn_that_is_sent_twice_is_one_spawn(repository: Path, home: Home) -> None:
+def test_a_repeated_spawn_request_spawns_once(repository: Path, home: Home) -> None:
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED)
         relay.answer()
@@ -137,7 +133,7 @@ def test_a_request_id_that_is_used_again_for_another_call_is_another_call(reposi
     assert "merged" in merged["result"]["structuredContent"]
 
 
-def test_nothing_of_a_hostile_repository_is_imported(repository: Path, home: Home, tmp_path: Path) -> None:
+def test_the_relay_imports_no_module_of_a_hostile_repository(repository: Path, home: Home, tmp_path: Path) -> None:
     trap = tmp_path / "trapped"
     bomb = f"open({str(trap)!r}, 'a').write(__name__ + '\\n')\n"
     for name in ("mcp", "tools", "server", "forkjoin", "forkjoin_tools", "git", "json"):

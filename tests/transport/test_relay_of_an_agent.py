@@ -48,7 +48,7 @@ async def test_an_agents_relay_has_its_own_tools_and_nothing_else(lead: Lead, ho
     assert others == [[], [], []]
 
 
-async def test_what_an_agent_reports_is_its_last_event(lead: Lead, home: Home, tmp_path: Path) -> None:
+async def test_an_agents_report_is_its_last_event(lead: Lead, home: Home, tmp_path: Path) -> None:
     report = tool_call(1, "report_progress", text="The parser is done.")
     lines = [
         _relayed(tmp_path, report, tool_call(2, "report_progress", text="x" * 501)),
@@ -97,7 +97,7 @@ async def test_an_agents_commands_read_nothing_of_other_agents(
     assert "secret" not in told
 
 
-async def test_the_records_hold_a_digest_of_the_token_alone(lead: Lead, home: Home, tmp_path: Path) -> None:
+async def test_the_records_contain_only_a_digest_of_the_token(lead: Lead, home: Home, tmp_path: Path) -> None:
     await lead.run(f"printf %s $FORKJOIN_TOKEN > {tmp_path}/token", verify="true")
     token = (tmp_path / "token").read_text()
     assert len(token) >= 24
@@ -110,7 +110,7 @@ async def test_the_records_hold_a_digest_of_the_token_alone(lead: Lead, home: Ho
 
 
 @pytest.mark.parametrize("kind", ["relay", "cli"])
-async def test_a_guessed_token_is_refused_in_words_and_logged(repository: Path, home: Home, kind: str) -> None:
+async def test_a_guessed_token_is_refused_and_logged(repository: Path, home: Home, kind: str) -> None:
     environment = {"FORKJOIN_TOKEN": "guessed"}
     if kind == "cli":
         done = forkjoin(repository, "ps", check=False, env=environment)

@@ -29,7 +29,7 @@ def _kill(home: Home) -> None:
             pass
 
 
-def test_a_daemon_killed_between_every_pair_of_lines_is_not_noticed(repository: Path, home: Home) -> None:
+def test_a_daemon_killed_between_any_two_lines_is_not_noticed(repository: Path, home: Home) -> None:
     with RawRelay(repository) as relay:
         _kill(home)
         relay.send(INITIALIZE)
@@ -72,7 +72,7 @@ def test_a_daemon_that_dies_five_times_is_followed_by_another_each_time(reposito
             relay.end()
 
 
-def test_what_was_answered_or_cancelled_is_not_sent_again_and_notifications_come_once(
+def test_answered_and_cancelled_requests_are_not_repeated_and_notifications_are_sent_once(
     repository: Path, fake: FakeDaemon
 ) -> None:
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
@@ -104,7 +104,7 @@ def test_what_was_answered_or_cancelled_is_not_sent_again_and_notifications_come
     ]
 
 
-def test_a_daemon_that_goes_while_it_is_written_to_takes_no_relay_with_it(repository: Path, fake: FakeDaemon) -> None:
+def test_a_relay_survives_a_daemon_that_ends_while_it_writes(repository: Path, fake: FakeDaemon) -> None:
     with RawRelay(repository) as relay, fake.connection() as going:
         going.hear_no_more()  # writing to it is what SIGPIPE is for
         relay.send(INITIALIZE)
@@ -115,7 +115,7 @@ def test_a_daemon_that_goes_while_it_is_written_to_takes_no_relay_with_it(reposi
             relay.end()
 
 
-def test_a_daemon_that_never_answers_anything_is_told_of_in_words(repository: Path, fake: FakeDaemon) -> None:
+def test_a_daemon_that_never_answers_is_reported(repository: Path, fake: FakeDaemon) -> None:
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE)
 
@@ -131,9 +131,7 @@ def test_a_daemon_that_never_answers_anything_is_told_of_in_words(repository: Pa
         assert relay.process.wait(GIVE_UP_S) == 1
 
 
-async def test_an_answer_that_is_half_written_is_written_whole_though_no_daemon_comes_up_again(
-    repository: Path, home: Home
-) -> None:
+async def test_a_half_written_answer_is_completed_even_if_no_daemon_starts_again(repository: Path, home: Home) -> None:
     fake = FakeDaemon(home)
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED, tool_call(1, "long"))
@@ -148,7 +146,7 @@ async def test_an_answer_that_is_half_written_is_written_whole_though_no_daemon_
         assert [relay.answer()["id"] for _ in range(2)] == [0, 1]
 
 
-def test_a_client_that_does_not_read_holds_up_nobody_and_loses_nothing(repository: Path, home: Home) -> None:
+def test_a_client_that_does_not_read_delays_no_other_and_loses_nothing(repository: Path, home: Home) -> None:
     ping = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     with RawRelay(repository) as mute, RawRelay(repository) as other:
         mute.send(INITIALIZE, INITIALIZED, *({**ping, "id": number} for number in range(1, 301)))
@@ -158,9 +156,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_loses_nothing(repositor
         assert sorted(mute.answer()["id"] for _ in range(301)) == list(range(301))
 
 
-def test_a_form_is_taken_back_when_its_daemon_goes_and_its_answer_is_told_to_no_other(
-    repository: Path, fake: FakeDaemon
-) -> None:
+def test_a_form_is_withdrawn_when_its_daemon_ends_and_its_answer_is_dropped(repository: Path, fake: FakeDaemon) -> None:
     form = {"jsonrpc": "2.0", "id": 1, "method": "elicitation/create", "params": {"message": "May it?"}}
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED)
@@ -181,7 +177,7 @@ def test_a_form_is_taken_back_when_its_daemon_goes_and_its_answer_is_told_to_no_
 
 
 @pytest.mark.parametrize("number", [None, True, 1.5, [1], {}])
-def test_a_request_whose_id_can_not_be_answered_does_not_keep_the_relay(
+def test_a_request_with_an_invalid_id_does_not_keep_the_relay_running(
     repository: Path, home: Home, number: Any
 ) -> None:
     with RawRelay(repository) as relay:
@@ -190,7 +186,7 @@ def test_a_request_whose_id_can_not_be_answered_does_not_keep_the_relay(
     assert relay.process.returncode == 0
 
 
-def test_a_line_longer_than_any_message_is_refused_by_the_relay_and_kept_nowhere(repository: Path, home: Home) -> None:
+def test_the_relay_refuses_and_drops_a_line_that_is_too_long(repository: Path, home: Home) -> None:
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED)
         relay.answer()
@@ -199,7 +195,7 @@ def test_a_line_longer_than_any_message_is_refused_by_the_relay_and_kept_nowhere
         assert relay.call(1, "get_status")["id"] == 1
 
 
-async def test_a_stateless_client_notices_no_new_daemon_either(repository: Path, home: Home) -> None:
+async def test_a_stateless_client_does_not_notice_a_new_daemon(repository: Path, home: Home) -> None:
     variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(repository)}
     server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(repository))
     async with Client(stdio_client(server), mode="2026-07-28") as client:
@@ -214,7 +210,7 @@ async def test_a_stateless_client_notices_no_new_daemon_either(repository: Path,
         assert len(listed.structured_content["agents"]) == 1
 
 
-def test_a_discovering_clients_first_request_is_sent_again_like_any_other(repository: Path, fake: FakeDaemon) -> None:
+def test_the_first_request_of_a_stateless_client_is_repeated(repository: Path, fake: FakeDaemon) -> None:
     discover: dict[str, Any] = {"jsonrpc": "2.0", "id": "d", "method": "server/discover", "params": {}}
     with RawRelay(repository) as relay:
         relay.send(discover)
@@ -228,7 +224,7 @@ def test_a_discovering_clients_first_request_is_sent_again_like_any_other(reposi
             relay.end()
 
 
-def test_what_a_client_listens_for_is_sent_again_but_keeps_no_relay_once_the_client_has_gone(
+def test_subscriptions_are_repeated_but_do_not_keep_the_relay_of_a_gone_client(
     repository: Path, fake: FakeDaemon
 ) -> None:
     listen: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}}
@@ -242,7 +238,7 @@ def test_what_a_client_listens_for_is_sent_again_but_keeps_no_relay_once_the_cli
     assert relay.process.returncode == 0
 
 
-def test_who_only_listens_is_not_told_that_daemons_keep_going_away_however_many_did(
+def test_a_client_with_only_subscriptions_gets_no_error_when_daemons_keep_ending(
     repository: Path, fake: FakeDaemon
 ) -> None:
     listen: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}}

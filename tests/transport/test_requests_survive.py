@@ -43,7 +43,7 @@ async def answer_of(lead: Lead, agent: str) -> Any:
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_an_agent_hears_the_answer_though_the_daemon_is_killed_or_told_to_end(
+async def test_an_agent_gets_the_answer_even_if_the_daemon_is_killed_or_stopped(
     lead: Lead, repository: Path, home: Home, tmp_path: Path, when: str, signum: int
 ) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
@@ -59,7 +59,7 @@ async def test_an_agent_hears_the_answer_though_the_daemon_is_killed_or_told_to_
     records.close()
 
 
-async def test_what_a_relay_has_asked_that_dies_alone_is_withdrawn(lead: Lead, home: Home, tmp_path: Path) -> None:
+async def test_requests_of_a_dead_relay_are_withdrawn(lead: Lead, home: Home, tmp_path: Path) -> None:
     relay, _, _ = asking(tmp_path, home, question="Tabs?").rpartition(" | ")
     (agent,) = await lead.spawn(f"({relay} & echo $! > {tmp_path}/pid; wait); sleep 1000")
     request = await asked(lead)
@@ -70,7 +70,7 @@ async def test_what_a_relay_has_asked_that_dies_alone_is_withdrawn(lead: Lead, h
     await lead.call("stop_agents", ids=[agent])
 
 
-async def test_time_goes_on_while_no_daemon_is_there(lead: Lead, repository: Path, home: Home, tmp_path: Path) -> None:
+async def test_requests_expire_while_no_daemon_runs(lead: Lead, repository: Path, home: Home, tmp_path: Path) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?", default="Tabs.", timeout_minutes=20))
     await asked(lead)
     kill_daemon(repository, home)
@@ -80,7 +80,7 @@ async def test_time_goes_on_while_no_daemon_is_there(lead: Lead, repository: Pat
     assert await answer_of(lead, agent) == {"answer": "Tabs.", "answered_by": "nobody"}
 
 
-async def test_a_wait_goes_on_over_a_kill_and_tells_a_request_that_comes_later(
+async def test_a_wait_survives_a_killed_daemon_and_reports_a_later_request(
     lead: Lead, repository: Path, home: Home, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
@@ -110,7 +110,7 @@ async def test_a_request_reported_before_does_not_end_a_wait(
 
 
 @pytest.mark.parametrize("ids", [(), ("a1",)])
-async def test_a_wait_at_the_command_line_ends_once_when_one_asks_and_the_next_waits_on(
+async def test_a_command_line_wait_ends_once_for_a_request_and_the_next_wait_continues(
     lead: Lead, repository: Path, home: Home, tmp_path: Path, ids: tuple[str, ...]
 ) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
@@ -126,7 +126,7 @@ async def test_a_wait_at_the_command_line_ends_once_when_one_asks_and_the_next_w
     assert (await answer_of(lead, agent))["answered_by"] == "the person"
 
 
-async def test_one_that_waits_for_an_answer_is_not_silent(lead: Lead, home: Home, tmp_path: Path) -> None:
+async def test_waiting_for_an_answer_does_not_count_as_silence(lead: Lead, home: Home, tmp_path: Path) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"), silence_minutes=0.03)
     await asked(lead)
     again = await lead.call("wait_agents", ids=[agent], timeout_s=4)
@@ -135,7 +135,9 @@ async def test_one_that_waits_for_an_answer_is_not_silent(lead: Lead, home: Home
     assert (await answer_of(lead, agent))["answer"] == "Tabs."
 
 
-async def test_an_agents_own_command_answers_nothing(lead: Lead, repository: Path, home: Home, tmp_path: Path) -> None:
+async def test_an_agents_command_line_cant_answer_requests(
+    lead: Lead, repository: Path, home: Home, tmp_path: Path
+) -> None:
     command = shlex.join(RELAY[:-1])
     both = f"{asking(tmp_path, home, question='Tabs?')} & {command} answer r1 yes 2> {tmp_path}/why; wait"
     (agent,) = await lead.spawn(both)
@@ -158,7 +160,7 @@ async def _written(file: Path) -> str:
         (("r9", "x"), "No request 'r9' in this project"),
     ],
 )
-def test_a_persons_answer_that_is_none_is_refused_in_words(
+def test_an_invalid_answer_of_a_person_is_refused_with_a_message(
     repository: Path, home: Home, words: tuple[str, ...], why: str
 ) -> None:
     done = forkjoin(repository, "answer", *words, check=False)

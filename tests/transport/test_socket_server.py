@@ -69,7 +69,7 @@ ODD_LINES = [
 
 
 @pytest.mark.parametrize(("line", "code", "number"), ODD_LINES, ids=lambda value: str(value)[:30])
-def test_an_odd_line_gets_one_error_and_the_next_request_its_answer(
+def test_an_invalid_line_gets_an_error_and_the_next_request_is_answered(
     peer: Peer, line: bytes, code: int, number: int | None
 ) -> None:
     answer = peer.ask(line)
@@ -84,21 +84,21 @@ def test_a_line_of_40_megabytes_is_refused_and_the_next_request_answered(peer: P
     assert peer.ask(b'{"jsonrpc":"2.0","id":9,"method":"ping"}')["id"] == 9
 
 
-def test_an_unknown_tool_is_an_error_in_words(peer: Peer) -> None:
+def test_a_call_of_an_unknown_tool_gets_an_error_message(peer: Peer) -> None:
     request: dict[str, Any] = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "no_such"}}
     answer = peer.ask(json.dumps(request).encode())
     assert answer["result"]["isError"] is True
     assert "no_such" in answer["result"]["content"][0]["text"]
 
 
-def test_a_call_before_initialize_is_refused_and_the_daemon_stays(home: Home, repository: Path) -> None:
+def test_a_call_before_initialize_is_refused(home: Home, repository: Path) -> None:
     with Peer(home) as found:
         daemon_connection.say_hello(found.socket, "cli", "peer")
         assert "error" in found.ask(b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}')
     assert "the daemon is running" in forkjoin(repository, "daemon", "status").stdout
 
 
-def test_a_client_that_goes_while_it_is_refused_is_no_fault_of_ours(home: Home, repository: Path) -> None:
+def test_a_client_that_disconnects_while_it_is_refused_causes_no_error(home: Home, repository: Path) -> None:
     with Peer(home) as found:
         assert daemon_connection.say_hello(found.socket, "relay", "peer", str(repository))["ok"]
         found.socket.setblocking(False)
@@ -120,7 +120,7 @@ BAD_HELLOS = [
 
 
 @pytest.mark.parametrize(("line", "says"), BAD_HELLOS, ids=lambda value: str(value)[:30])
-def test_a_bad_hello_is_answered_in_words_and_the_daemon_stays(home: Home, line: bytes, says: str) -> None:
+def test_an_invalid_hello_gets_an_error_message(home: Home, line: bytes, says: str) -> None:
     with Peer(home) as found:
         answer = found.ask(line)
         found.socket.shutdown(socket.SHUT_WR)
@@ -130,7 +130,7 @@ def test_a_bad_hello_is_answered_in_words_and_the_daemon_stays(home: Home, line:
         assert daemon_connection.say_hello(found.socket, "cli", "peer")["ok"] is True
 
 
-def test_socket_folder_and_files_are_the_users_alone(home: Home) -> None:
+def test_only_the_user_can_access_the_socket_folder_and_files(home: Home) -> None:
     with Peer(home):
         modes = {
             path.name: stat.S_IMODE(path.stat().st_mode) for path in home.state.iterdir() if path.name != "config.toml"
@@ -158,7 +158,7 @@ async def test_another_users_connection_is_refused(home: Home, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("part", ["", "worktrees", "attempts"])
-def test_a_home_that_leads_elsewhere_by_a_link_is_refused_in_words(tmp_path: Path, home: Home, part: str) -> None:
+def test_a_home_that_is_a_symlink_is_refused(tmp_path: Path, home: Home, part: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o755)
     link = home.state / part if part else tmp_path / "link"
@@ -175,7 +175,7 @@ def test_a_home_that_leads_elsewhere_by_a_link_is_refused_in_words(tmp_path: Pat
         link.unlink()
 
 
-def test_a_home_below_a_link_is_used_under_its_real_name(tmp_path: Path, home: Home) -> None:
+def test_a_home_below_a_symlink_is_used_by_its_resolved_path(tmp_path: Path, home: Home) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     environment = {"FORKJOIN_HOME": str(tmp_path / "link" / "forkjoin")}
     forkjoin(tmp_path, "daemon", "start", env=environment)
@@ -183,7 +183,7 @@ def test_a_home_below_a_link_is_used_under_its_real_name(tmp_path: Path, home: H
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_home_of_another_user_is_refused_in_words(tmp_path: Path, home: Home) -> None:
+def test_a_home_of_another_user_is_refused(tmp_path: Path, home: Home) -> None:
     other = tmp_path / "other"
     other.mkdir()
     os.chown(other, 65534, 65534)
@@ -192,7 +192,7 @@ def test_a_home_of_another_user_is_refused_in_words(tmp_path: Path, home: Home) 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_the_environment_is_told_to_no_daemon_of_another_user(home: Home) -> None:
+def test_the_environment_is_not_sent_to_another_users_daemon(home: Home) -> None:
     script = (
         "import os, socket, sys; s = socket.socket(socket.AF_UNIX); os.chdir(sys.argv[1]); os.setuid(65534); "
         "s.bind('daemon.sock'); s.listen(); print(flush=True); c, _ = s.accept(); print(c.recv(1))"
@@ -211,7 +211,7 @@ def test_the_environment_is_told_to_no_daemon_of_another_user(home: Home) -> Non
     home.state.chmod(0o700)
 
 
-def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, repository: Path) -> None:
+def test_a_home_with_a_path_longer_than_a_sockets_limit_works(tmp_path: Path, repository: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     environment = {"FORKJOIN_HOME": str(deep)}
     try:
@@ -220,7 +220,7 @@ def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, reposito
         forkjoin(repository, "daemon", "stop", env=environment)
 
 
-async def test_a_daemon_with_nothing_to_do_leaves(home: Home, repository: Path) -> None:
+async def test_an_idle_daemon_ends(home: Home, repository: Path) -> None:
     limit(home, idle_minutes=0.001)
     forkjoin(repository, "daemon", "start")
     await until(lambda: not file_lock.is_held(home.daemon_lock))
@@ -240,7 +240,7 @@ def test_stopping_the_daemon_is_refused_while_agents_live_unless_they_are_stoppe
     assert "stopped" in forkjoin(repository, "ps").stdout
 
 
-def test_a_daemon_that_hangs_is_ended_without_a_question_and_agents_go_on(
+def test_a_hanging_daemon_is_ended_and_its_agents_continue(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forkjoin(repository, "spawn", f"until test -e {home.state}/go; do sleep 0.02; done; echo done")
@@ -266,7 +266,7 @@ def test_a_wrong_setting_stops_the_daemon_and_names_file_and_key(home: Home, rep
     assert f"{home.config_file}: limits.max_runing" in done.stderr
 
 
-def test_an_old_git_is_refused_in_words(home: Home, repository: Path, tmp_path: Path) -> None:
+def test_an_old_git_is_refused_with_a_message(home: Home, repository: Path, tmp_path: Path) -> None:
     fake = tmp_path / "bin"
     fake.mkdir()
     (fake / "git").write_text("#!/bin/sh\necho git version 2.37.1\n")
@@ -276,7 +276,7 @@ def test_an_old_git_is_refused_in_words(home: Home, repository: Path, tmp_path: 
     assert "git 2.37.1 is too old: forkjoin needs 2.38 or newer" in done.stderr
 
 
-def test_a_stale_socket_of_a_killed_daemon_is_no_hindrance(home: Home, repository: Path) -> None:
+def test_a_stale_socket_of_a_killed_daemon_is_replaced(home: Home, repository: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         here = Path.cwd()
         os.chdir(home.state)
@@ -285,7 +285,7 @@ def test_a_stale_socket_of_a_killed_daemon_is_no_hindrance(home: Home, repositor
     assert "is running" in forkjoin(repository, "daemon", "start").stdout
 
 
-def test_a_relative_home_is_one_home_wherever_it_is_named_from(tmp_path: Path) -> None:
+def test_a_relative_home_is_resolved_against_the_working_directory(tmp_path: Path) -> None:
     environment = {"FORKJOIN_HOME": "relative"}
     try:
         assert "is running" in forkjoin(tmp_path, "daemon", "start", env=environment).stdout
@@ -295,14 +295,14 @@ def test_a_relative_home_is_one_home_wherever_it_is_named_from(tmp_path: Path) -
         forkjoin(tmp_path, "daemon", "stop", env=environment)
 
 
-def test_a_daemon_starts_beside_damaged_records_which_are_set_aside_as_they_are(home: Home, repository: Path) -> None:
+def test_a_daemon_sets_damaged_records_aside_and_starts(home: Home, repository: Path) -> None:
     home.records.write_bytes(b"this is no database" * 100)
     assert "is running" in forkjoin(repository, "daemon", "start").stdout
     (copy,) = home.state.glob("records.sqlite.damaged-*Z")
     assert copy.read_bytes() == b"this is no database" * 100
 
 
-async def test_a_daemon_logs_where_one_looks_whoever_started_it(home: Home, repository: Path, tmp_path: Path) -> None:
+async def test_a_daemon_logs_to_its_own_log_whoever_started_it(home: Home, repository: Path, tmp_path: Path) -> None:
     with (tmp_path / "elsewhere").open("wb") as elsewhere:
         argv = daemon_connection.daemon_command()
         daemon = subprocess.Popen(argv, stdout=elsewhere, stderr=elsewhere, cwd=home.state)  # noqa: ASYNC220

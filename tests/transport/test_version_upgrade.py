@@ -77,9 +77,7 @@ def test_a_command_of_a_newer_protocol_ends_the_older_daemon_that_refuses_it(
     assert _daemon(home)[1] == NEWER
 
 
-def test_a_relay_that_began_before_a_downgrade_does_not_end_what_would_only_come_back(
-    repository: Path, home: Home, tmp_path: Path
-) -> None:
+def test_a_relay_older_than_a_downgrade_does_not_end_the_daemon(repository: Path, home: Home, tmp_path: Path) -> None:
     install = Install(tmp_path / "install", NEWER)
     with RawRelay(repository, install.relay) as relay:
         _begin(relay)
@@ -95,9 +93,7 @@ def test_a_relay_that_began_before_a_downgrade_does_not_end_what_would_only_come
     assert home.log.read_text().count(" is up: ") == 2
 
 
-def test_a_daemon_that_can_not_serve_says_what_to_do_and_that_works(
-    repository: Path, home: Home, tmp_path: Path
-) -> None:
+def test_a_daemon_that_cant_serve_a_client_says_how_to_solve_it(repository: Path, home: Home, tmp_path: Path) -> None:
     forkjoin(repository, "daemon", "start")
     twin = Install(tmp_path / "twin", __version__, protocol=2)  # no newer: it may not end it unasked
     refused = twin.forkjoin(repository, "ps")
@@ -108,7 +104,7 @@ def test_a_daemon_that_can_not_serve_says_what_to_do_and_that_works(
 
 
 @pytest.mark.parametrize(("protocol", "served"), [(0, True), (1, True), (2, False)])
-def test_older_hellos_are_served_and_newer_ones_told_which_version_is_here(
+def test_older_hellos_are_served_and_newer_hellos_get_the_daemons_version(
     home: Home, repository: Path, protocol: int, served: bool
 ) -> None:
     with daemon_connection.connect(home) as connection, connection.makefile("rb") as file:
@@ -119,13 +115,13 @@ def test_older_hellos_are_served_and_newer_ones_told_which_version_is_here(
         assert isinstance(answer["pid"], int)
 
 
-def test_versions_stand_in_their_order() -> None:
+def test_versions_are_ordered() -> None:
     order = daemon_connection._order  # pyright: ignore[reportPrivateUsage]
     ascending = ["0", "0.1.0rc1", "0.1.0rc2", "0.1.0", "0.1.1", "0.9", "0.10", "1.0a1", "1.0", "1.0.1"]
     assert all(order(a) < order(b) for a, b in pairwise(ascending))
 
 
-def test_records_of_a_newer_forkjoin_are_told_to_lead_and_person_in_words(repository: Path, home: Home) -> None:
+def test_records_of_a_newer_forkjoin_are_reported_to_lead_and_person(repository: Path, home: Home) -> None:
     forkjoin(repository, "daemon", "start")
     forkjoin(repository, "daemon", "stop")
     with sqlite3.connect(home.records) as records:
@@ -144,9 +140,7 @@ def test_records_of_a_newer_forkjoin_are_told_to_lead_and_person_in_words(reposi
         assert '{"time"' not in words
 
 
-def test_a_lead_whose_daemon_can_not_come_up_again_reads_why_and_goes_on_when_it_is_mended(
-    repository: Path, home: Home
-) -> None:
+def test_a_lead_gets_the_reason_if_no_daemon_can_start_and_continues_once_one_can(repository: Path, home: Home) -> None:
     good = home.config_file.read_text()
     with RawRelay(repository) as relay:
         _begin(relay)

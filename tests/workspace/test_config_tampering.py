@@ -27,7 +27,7 @@ def told_in(result: dict[str, list[str]]) -> list[str]:
     return [warning for warning in result["warnings"] if " changed while " in warning]
 
 
-async def test_changed_configuration_and_a_planted_hook_are_told_in_the_result(repository: Path, home: Home) -> None:
+async def test_the_result_reports_changed_configuration_and_a_planted_hook(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         plant = f"mkdir -p {HOOKS}; echo evil > {HOOKS}/post-checkout; git config user.name Claude"
         (first,) = await lead.run(plant)
@@ -43,7 +43,7 @@ async def test_changed_configuration_and_a_planted_hook_are_told_in_the_result(r
     assert modes == {0o700, 0o600}
 
 
-async def test_what_setup_or_verify_change_is_told_too(repository: Path, home: Home) -> None:
+async def test_the_result_reports_changes_by_setup_and_verify(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.run("true", verify="git config core.fsmonitor evil")
         (result,) = await lead.results(first)
@@ -67,7 +67,7 @@ async def test_changes_between_attempts_are_not_reported(repository: Path, home:
     assert told_in(result) == []
 
 
-async def test_what_an_attempt_changed_that_is_followed_by_another_is_told_in_the_end(
+async def test_the_result_reports_changes_of_earlier_attempts(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(home, rest_s=1000)
@@ -83,7 +83,9 @@ async def test_what_an_attempt_changed_that_is_followed_by_another_is_told_in_th
     assert "alias.mine" not in str(told_in(result))
 
 
-async def test_what_changed_before_the_daemon_was_killed_is_told(repository: Path, home: Home, tmp_path: Path) -> None:
+async def test_the_result_reports_changes_from_before_the_daemon_was_killed(
+    repository: Path, home: Home, tmp_path: Path
+) -> None:
     done, go = tmp_path / "done", tmp_path / "go"
     async with open_lead(repository) as lead:
         task = f"git config alias.evil log; touch {done}; until test -e {go}; do sleep 0.02; done"
@@ -97,7 +99,7 @@ async def test_what_changed_before_the_daemon_was_killed_is_told(repository: Pat
     assert [file.name for file in home.shared_config.rglob("*.json")] == ["accepted.json"]
 
 
-async def test_a_damaged_record_of_what_was_accepted_is_told_and_changes_all_the_same(
+async def test_a_damaged_record_of_accepted_configuration_is_reported_together_with_changes(
     repository: Path, home: Home
 ) -> None:
     async with open_lead_in_memory(home, repository) as lead:
@@ -120,9 +122,7 @@ async def test_a_damaged_record_of_what_was_accepted_is_told_and_changes_all_the
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"attempt": 1, "snapshot": {"config": 7}, "found": []}'])
-async def test_a_damaged_snapshot_of_an_attempt_is_told_in_its_result(
-    repository: Path, home: Home, tmp_path: Path, text: str
-) -> None:
+async def test_the_result_reports_a_damaged_snapshot(repository: Path, home: Home, tmp_path: Path, text: str) -> None:
     go = tmp_path / "go"
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.spawn(f"until test -e {go}; do sleep 0.02; done")
