@@ -109,7 +109,7 @@ async def test_outside_text_is_never_a_git_option(
     assert git(repository, "status", "--porcelain") == ""
 
 
-async def test_names_that_differ_only_in_case_are_kept_apart(repository: Path, home: Home) -> None:
+async def test_names_that_clash_on_some_file_systems_are_kept_apart(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         names = ["CON", "nul", "Fix", "fix", "n" * 64]
         answer = await lead.call("spawn_agents", agents=[{"task": "true", "name": name} for name in names])

@@ -111,7 +111,7 @@ async def test_a_discarded_nested_repository_is_archived(near: Lead, repository:
     assert b".claude/x/loose" in blob(repository, ref, "files.tar")
 
 
-async def test_a_nested_repository_that_a_teardown_creates_prevents_a_removal(near: Lead, home: Home) -> None:
+async def test_a_nested_repository_created_during_a_removal_prevents_it(near: Lead, home: Home) -> None:
     (first,) = await near.run("true")
     inner = worktree_path_of(home, first) / "inner"
     calls = list[Path]()

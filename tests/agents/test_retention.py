@@ -80,7 +80,7 @@ async def test_a_merged_agent_is_kept_while_another_merge_of_it_waits(home: Home
         assert await _known(reconciler) == {"a2", "a4"}
 
 
-async def test_a_base_agent_is_kept_until_its_dependent_has_ended(repository: Path, home: Home, ended: None) -> None:
+async def test_a_dependency_is_kept_until_its_dependent_has_ended(repository: Path, home: Home, ended: None) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (long,) = await lead.spawn("sleep 1000")
         await lead.spawn("true", after=["a1", long])

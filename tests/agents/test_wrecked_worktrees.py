@@ -90,7 +90,7 @@ async def test_verify_does_not_follow_a_symlink_in_place_of_the_worktree(near: L
     assert not (repository / "trespass").exists()
 
 
-async def test_a_diff_of_a_running_agent_ignores_its_replaced_git_folder(
+async def test_a_diff_of_a_running_agent_does_not_follow_its_changed_gitfile(
     near: Lead, repository: Path, home: Home, tmp_path: Path
 ) -> None:
     evil = tmp_path / "evil"
