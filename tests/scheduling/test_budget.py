@@ -1,4 +1,4 @@
-"""Budgets: nothing is spent that was not reserved, and nobody waits for money without being told."""
+"""Budgets: money is reserved before it is spent, and an agent that waits for money says so."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.agent_records import change, make_agent
 
 REPOSITORY = Budget(1, "", 1.0)
-#: A step of what is given to those without a budget of their own.
+#: The amount that is reserved at a time for an agent without its own budget.
 STEP = 0.5
 
 
@@ -35,9 +35,9 @@ def running(number: int, spent: float, given: float, budget_usd: float | None = 
     )
 
 
-def test_of_one_dollar_three_agents_of_thirty_cents_start_and_three_wait_with_the_reason() -> None:
-    six = [queued(number, lead=lead) for lead in ("x", "y") for number in (1, 3, 5)]
-    agents = [replace(agent, number=number) for number, agent in enumerate(six, 1)]
+def test_three_agents_of_30_cents_start_with_a_budget_of_one_dollar_and_others_say_why_they_wait() -> None:
+    agents = [queued(number, lead=lead) for lead in ("x", "y") for number in (1, 3, 5)]
+    agents = [replace(agent, number=number) for number, agent in enumerate(agents, 1)]
     decision = decide_with(*agents)
     assert len(decision.start) == 3
     assert decision.reserve == dict.fromkeys(decision.start, 0.3)
@@ -45,14 +45,14 @@ def test_of_one_dollar_three_agents_of_thirty_cents_start_and_three_wait_with_th
     assert set(decision.waiting.values()) == {f"{short}; a person raises it with: forkjoin budget"}
 
 
-def test_a_leads_budget_holds_its_own_agents_alone() -> None:
+def test_the_budget_of_a_lead_limits_only_its_own_agents() -> None:
     decision = decide_with(
         queued(1, lead="x"), queued(2, lead="x"), queued(3, lead="y"), budgets=(Budget(1, "x", 0.5),)
     )
     assert decision.start == (1, 3)
 
 
-def test_what_agents_spawn_is_held_by_the_budget_of_whoever_has_spawned_them_and_of_all_above() -> None:
+def test_nested_agents_are_limited_by_the_budgets_of_their_parent_and_of_all_leads_above() -> None:
     nested = [change(queued(number, 0.3, lead="agent:a1"), above=("x",)) for number in (2, 3)]
     granted, above = Budget(1, "agent:a1", 0.5), Budget(1, "x", 0.2)
     assert decide_with(*nested, budgets=(granted,)).start == (2,)
@@ -61,7 +61,7 @@ def test_what_agents_spawn_is_held_by_the_budget_of_whoever_has_spawned_them_and
 
 
 def parent(number: int, state: State = State.QUEUED, account: str = "claude") -> Agent:
-    """One that may spend half a dollar, and give as much to those that it spawns."""
+    """Return an agent with a budget of 0.5 USD, and 0.5 USD for nested agents."""
     nesting = {"agents": 4, "budget_usd": 0.5}
     own = 0.5 if account else None
     given = 0.5 if account and state is State.RUNNING else 0
@@ -72,7 +72,7 @@ GRANTS = (Budget(1, "agent:a1", 0.5), Budget(1, "agent:a2", 0.5))
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING])
-def test_an_agent_starts_once_there_is_also_what_it_may_give_to_its_own(state: State) -> None:
+def test_an_agent_starts_once_the_budget_also_covers_its_grant_to_nested_agents(state: State) -> None:
     decision = decide_with(parent(1, state), parent(2), budgets=(*GRANTS, Budget(1, "lead", 1.0)))
     assert 2 not in decision.start
     assert "budget of 1.00 USD has 0 USD left, and it needs 1.00 USD" in decision.waiting[2]
@@ -80,18 +80,18 @@ def test_an_agent_starts_once_there_is_also_what_it_may_give_to_its_own(state: S
     assert 2 in richer.start
 
 
-def test_what_is_held_for_those_that_an_agent_spawns_is_theirs_whatever_else_starts() -> None:
+def test_a_grant_stays_reserved_for_nested_agents_when_other_agents_start() -> None:
     child = change(queued(3, 0.5, "agent:a1"), above=("lead",))
     live = [parent(1, State.RUNNING), queued(2, 0.1), child]
     lead = Budget(1, "lead", 1.0)
     assert decide_with(*live, budgets=(lead, *GRANTS)).start == (3,)
     begun = [live[0], change(running(3, 0.1, 0.3), lead="agent:a1", above=("lead",))]
     spent = (replace(lead, spent_usd=0.1), replace(GRANTS[0], spent_usd=0.1))
-    assert [sum_reserved(one, begun, spent) for one in spent] == [pytest.approx(0.9), pytest.approx(0.2)]
+    assert [sum_reserved(budget, begun, spent) for budget in spent] == [pytest.approx(0.9), pytest.approx(0.2)]
 
 
-def test_no_more_of_a_grant_is_given_or_held_than_is_left_above_it() -> None:
-    grant = replace(GRANTS[0], limit_usd=50.0)  # a person has raised it
+def test_a_grant_reserves_no_more_than_the_budget_above_has_left() -> None:
+    grant = replace(GRANTS[0], limit_usd=50.0)  # raised by a person
     child = change(queued(3, 20.0, "agent:a1"), above=("lead",))
     lead = Budget(1, "lead", 10.0)
     decision = decide_with(parent(1, State.RUNNING), child, budgets=(lead, grant))
@@ -102,18 +102,18 @@ def test_no_more_of_a_grant_is_given_or_held_than_is_left_above_it() -> None:
     assert sum_reserved(lead, [parent(1, State.RUNNING)], (lead, grant)) == pytest.approx(10.5)
 
 
-def test_who_waits_for_what_is_held_for_its_own_is_told_so() -> None:
-    one = change(parent(1, State.RUNNING), budget_usd=None, reserved_usd=0.5, cost_usd=0.5)
-    (pause,) = decide_with(one, budgets=(Budget(1, "lead", 1.0, 0.5), GRANTS[0])).pause.values()
+def test_the_reason_of_a_pause_mentions_the_grant_that_is_reserved_for_nested_agents() -> None:
+    agent = change(parent(1, State.RUNNING), budget_usd=None, reserved_usd=0.5, cost_usd=0.5)
+    (pause,) = decide_with(agent, budgets=(Budget(1, "lead", 1.0, 0.5), GRANTS[0])).pause.values()
     assert "in addition to the 0.5 USD held for its own agents" in pause.why
 
 
-def test_of_a_command_only_that_is_held_which_it_may_give_to_its_own() -> None:
+def test_only_the_grant_is_reserved_for_a_command() -> None:
     commands = [parent(number, account="") for number in (1, 2)]
     assert decide_with(*commands, budgets=(*GRANTS, Budget(1, "lead", 0.7))).start == (1,)
 
 
-def test_what_was_not_given_to_its_own_is_free_at_its_end_and_needed_once_more_when_it_goes_on() -> None:
+def test_an_unused_grant_is_free_after_the_end_and_needed_again_for_the_next_attempt() -> None:
     again = change(parent(1), started=0.0, attempt=2)
     lead, other = Budget(1, "lead", 1.0), queued(3, 0.6)
     assert decide_with(other, budgets=(lead, *GRANTS)).start == (3,)
@@ -122,51 +122,51 @@ def test_what_was_not_given_to_its_own_is_free_at_its_end_and_needed_once_more_w
     assert decide_with(paused, other, budgets=(lead, *GRANTS)).start == ()
 
 
-def test_one_that_a_used_up_budget_above_would_end_is_not_started_of_what_is_held() -> None:
+def test_a_nested_agent_does_not_start_from_a_grant_if_the_budget_above_is_used_up() -> None:
     child = change(queued(3, 0.3, "agent:a1"), above=("lead",))
     assert decide_with(parent(1, State.RUNNING), child, budgets=(Budget(1, "lead", 1.0, 1.0), *GRANTS)).start == ()
 
 
-def test_what_an_agent_did_not_spend_is_free_at_its_end() -> None:
+def test_money_that_an_agent_did_not_spend_is_free_after_its_end() -> None:
     spent = replace(REPOSITORY, spent_usd=0.25)
     assert decide_with(queued(1, 0.75), budgets=(spent,)).start == (1,)
 
 
-def test_what_is_reserved_and_spent_already_is_not_counted_twice() -> None:
+def test_reserved_money_that_is_already_spent_is_not_counted_twice() -> None:
     spent = replace(REPOSITORY, spent_usd=0.5)
     assert decide_with(running(1, 0.5, 0.6), queued(2, 0.4), budgets=(spent,)).start == (2,)
 
 
-def test_an_agent_without_a_budget_is_given_a_step_at_a_time() -> None:
+def test_an_agent_without_a_budget_reserves_one_step_at_a_time() -> None:
     first = decide_with(queued(1, None))
     assert first.reserve == {1: 0.5}
     assert decide_with(running(1, 0.2, 0.5), budgets=(replace(REPOSITORY, spent_usd=0.2),)).reserve == {}
     assert decide_with(running(1, 0.46, 0.5), budgets=(replace(REPOSITORY, spent_usd=0.46),)).reserve == {1: 1.0}
 
 
-def test_the_last_step_is_what_is_left() -> None:
+def test_the_last_step_is_the_rest_of_the_budget() -> None:
     spent = replace(REPOSITORY, spent_usd=0.8)
     assert decide_with(queued(1, None), budgets=(spent,)).reserve == {1: pytest.approx(0.2)}
 
 
-def test_without_a_limit_anywhere_nothing_is_given_and_nobody_waits() -> None:
+def test_without_any_limit_no_money_is_reserved_and_no_agent_waits() -> None:
     decision = decide_with(queued(1, None), running(2, 5, 0), budgets=(Budget(1, "", None, 5),))
     assert (decision.start, decision.reserve, decision.pause, decision.wind_up) == ((1,), {}, {}, ())
 
 
-def test_a_command_that_spends_nothing_needs_no_money() -> None:
+def test_a_command_needs_no_money() -> None:
     used_up = Budget(1, "", 1.0, 1.0)
     assert decide_with(make_agent(1), budgets=(used_up,)).start == (1,)
 
 
-def test_near_its_end_an_agent_is_asked_to_wind_up_once() -> None:
+def test_an_agent_is_asked_once_to_wind_up_when_its_budget_is_nearly_spent() -> None:
     near = running(1, 0.27, 0.3, 0.3)
     assert decide_with(near).wind_up == (1,)
     assert decide_with(change(near, wind_up=True)).wind_up == ()
     assert decide_with(running(1, 0.26, 0.3, 0.3)).wind_up == ()
 
 
-def test_at_its_end_an_agent_pauses_ending_and_is_held_until_there_is_more() -> None:
+def test_an_agent_that_has_spent_its_budget_is_ended_and_waits_until_the_budget_is_raised() -> None:
     decision = decide_with(running(1, 0.31, 0.3, 0.3), budgets=())
     assert decision.pause[1].kind is PauseKind.ENDING
     assert decision.pause[1].why == "its budget of 0.3 USD is used up; set_budget raises it"
@@ -176,18 +176,18 @@ def test_at_its_end_an_agent_pauses_ending_and_is_held_until_there_is_more() -> 
     assert (raised.start, raised.reserve) == ((1,), {1: 0.5})
 
 
-def test_one_that_is_still_ending_does_not_go_on() -> None:
+def test_an_agent_whose_program_is_still_ending_does_not_continue() -> None:
     ending = change(running(1, 0.31, 0.3, 0.5), state=State.PAUSED, kind=PauseKind.ENDING, details="no money")
     assert decide_with(ending).waiting == {1: "no money"}
 
 
-def test_where_a_lowered_limit_is_spent_all_under_it_pause() -> None:
+def test_all_agents_pause_when_a_limit_is_lowered_below_the_spent_money() -> None:
     lowered = Budget(1, "", 0.4, 0.5)
     decision = decide_with(running(1, 0.25, 0.5, 0.5), running(2, 0.25, 0.5, 0.5), budgets=(lowered,))
     assert set(decision.pause) == {1, 2}
 
 
-def test_a_lowered_budget_gives_back_what_is_not_spent() -> None:
+def test_lowering_a_budget_frees_the_reserved_money_that_is_not_spent() -> None:
     lowered = running(1, 0.1, 0.9, 0.2)
     decision = decide_with(lowered, queued(2, 0.7), budgets=(replace(REPOSITORY, spent_usd=0.1),))
     assert decision.reserve == {1: pytest.approx(0.2), 2: 0.7}
@@ -202,7 +202,7 @@ def agents(draw: st.DrawFn) -> list[Agent]:
     for number in range(1, draw(st.integers(1, 8)) + 1):
         state = draw(st.sampled_from([State.QUEUED, State.RUNNING, State.PAUSED, State.PREPARING]))
         has_begun = state is not State.QUEUED
-        above = draw(st.sampled_from([(lead,) for lead in "xy"] + [(one.as_lead, *one.leads) for one in made]))
+        above = draw(st.sampled_from([(lead,) for lead in "xy"] + [(agent.as_lead, *agent.leads) for agent in made]))
         made.append(
             make_agent(
                 number,
@@ -229,8 +229,8 @@ def budgets(draw: st.DrawFn, of: list[Agent]) -> tuple[Budget, ...]:
     return tuple(Budget(1, lead, draw(st.none() | st.floats(0, 4)), spent[lead]) for lead in spent)
 
 
-def after(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
-    """These, as they are once that is done."""
+def apply(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
+    """Return the agents as they are after the decision was applied."""
     return [
         change(
             agent,
@@ -243,29 +243,29 @@ def after(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
 
 
 @given(st.data())
-def test_never_more_is_given_than_there_is(data: st.DataObject) -> None:
+def test_the_reserved_money_never_exceeds_a_budget(data: st.DataObject) -> None:
     live = data.draw(agents())
     limits = data.draw(budgets(live))
     decision = decide_with(*live, budgets=limits)
     for budget in limits:
         if budget.limit_usd is not None:
             before, now = (
-                budget.spent_usd + sum_reserved(budget, some, limits) for some in (live, after(decision, live))
+                budget.spent_usd + sum_reserved(budget, some, limits) for some in (live, apply(decision, live))
             )
-            assert now <= max(budget.limit_usd, before) + 1e-6, "more than before only up to the limit"
+            assert now <= max(budget.limit_usd, before) + 1e-6, "the sum grows only up to the limit"
 
 
 @given(st.data())
-def test_who_goes_on_does_not_pause_at_once(data: st.DataObject) -> None:
+def test_an_agent_that_starts_does_not_pause_at_once(data: st.DataObject) -> None:
     live = data.draw(agents())
     limits = data.draw(budgets(live))
     decision = decide_with(*live, budgets=limits)
-    now = decide_with(*after(decision, live), budgets=limits)
+    now = decide_with(*apply(decision, live), budgets=limits)
     assert not set(decision.start) & now.pause.keys()
 
 
 @given(st.data())
-def test_whoever_waits_for_money_is_told(data: st.DataObject) -> None:
+def test_an_agent_that_waits_for_money_gives_the_budget_as_its_reason(data: st.DataObject) -> None:
     live = data.draw(agents())
     limits = data.draw(budgets(live))
     gate = BudgetGate(live, limits, STEP)
@@ -274,5 +274,5 @@ def test_whoever_waits_for_money_is_told(data: st.DataObject) -> None:
         assert hold is None or (isinstance(hold, Hold) and "budget" in hold.reason)
 
 
-def test_amounts_are_told_as_people_read_them() -> None:
+def test_amounts_are_formatted_for_people() -> None:
     assert [format_usd(amount) for amount in (12.5, 0.3, 0.0123)] == ["12.50 USD", "0.3 USD", "0.0123 USD"]

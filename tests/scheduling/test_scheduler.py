@@ -1,4 +1,4 @@
-"""The scheduler: any history keeps its promises."""
+"""The decisions of the scheduler, for examples and for generated agents."""
 
 import math
 from collections import Counter
@@ -19,7 +19,10 @@ LIVE = [state for state in State if state not in FINAL]
 
 @st.composite
 def agents(draw: st.DrawFn) -> list[Agent]:
-    """Up to twenty agents of three leads and two accounts, that come after older ones and share keys."""
+    """Generate up to twenty agents of three leads and two accounts.
+
+    They depend on older agents, and share keys.
+    """
     made: list[Agent] = []
     for number in range(1, draw(st.integers(0, 20)) + 1):
         after = draw(st.sets(st.integers(1, number - 1), max_size=2)) if number > 1 else ()
@@ -50,16 +53,16 @@ rate_limits = st.dictionaries(
 
 @st.composite
 def scheduler_inputs(draw: st.DrawFn) -> SchedulerInput:
-    """Some of the agents have ended, in one way or another."""
+    """Generate the input of a decision. Some of the agents have ended."""
     made = draw(agents())
-    over = {agent.number: draw(st.sampled_from(sorted(FINAL))) for agent in made if draw(st.integers(0, 3)) == 0}
-    live = [agent for agent in made if agent.number not in over]
-    homeless = draw(st.sets(st.integers(1, 20), max_size=2))
-    return SchedulerInput(live, draw(st.integers(1, 6)), over, homeless, NOW, draw(rate_limits))
+    ended = {agent.number: draw(st.sampled_from(sorted(FINAL))) for agent in made if draw(st.integers(0, 3)) == 0}
+    live = [agent for agent in made if agent.number not in ended]
+    without_environment = draw(st.sets(st.integers(1, 20), max_size=2))
+    return SchedulerInput(live, draw(st.integers(1, 6)), ended, without_environment, NOW, draw(rate_limits))
 
 
 @given(scheduler_inputs())
-def test_whoever_rests_starts_or_is_skipped_or_is_told_why_it_waits(inputs: SchedulerInput) -> None:
+def test_each_queued_or_paused_agent_starts_or_is_skipped_or_has_a_reason_to_wait(inputs: SchedulerInput) -> None:
     decision = decide(inputs)
     resting = sorted(agent.number for agent in inputs.live if agent.state in (State.QUEUED, State.PAUSED))
     assert sorted([*decision.start, *decision.skip, *decision.waiting]) == resting
@@ -67,26 +70,26 @@ def test_whoever_rests_starts_or_is_skipped_or_is_told_why_it_waits(inputs: Sche
 
 
 @given(scheduler_inputs())
-def test_no_more_run_than_may_and_of_those_that_share_a_key_one(inputs: SchedulerInput) -> None:
-    begun = _begun(inputs, decide(inputs).start)
+def test_no_more_than_max_running_agents_run_and_only_one_per_key(inputs: SchedulerInput) -> None:
+    after = _apply(inputs, decide(inputs).start)
     before = sum(agent.state in ACTIVE for agent in inputs.live)
-    assert sum(agent.state in ACTIVE for agent in begun) <= max(inputs.max_running, before)
-    held = Counter(agent.spec.exclusive for agent in begun if agent.has_begun)
+    assert sum(agent.state in ACTIVE for agent in after) <= max(inputs.max_running, before)
+    held = Counter(agent.spec.exclusive for agent in after if agent.has_begun)
     taken = Counter(agent.spec.exclusive for agent in inputs.live if agent.has_begun)
     assert all(held[key] <= max(1, taken[key]) for key in held if key)
 
 
 @given(scheduler_inputs())
-def test_those_that_only_wait_for_their_own_are_counted_as_if_they_were_not_there(inputs: SchedulerInput) -> None:
+def test_an_agent_that_waits_for_its_nested_agents_takes_no_slot(inputs: SchedulerInput) -> None:
     awaiting = {agent.number for agent in inputs.live if agent.state is State.RUNNING}
     decision = decide(replace(inputs, waiting_for_nested=awaiting))
-    begun = [one for one in _begun(inputs, decision.start) if one.number not in awaiting]
+    after = [agent for agent in _apply(inputs, decision.start) if agent.number not in awaiting]
     before = sum(agent.state in ACTIVE and agent.number not in awaiting for agent in inputs.live)
-    assert sum(agent.state in ACTIVE for agent in begun) <= max(inputs.max_running, before)
+    assert sum(agent.state in ACTIVE for agent in after) <= max(inputs.max_running, before)
     assert not awaiting & decision.pause.keys()
 
 
-def test_one_starts_for_which_another_waits_that_has_the_only_slot_and_call() -> None:
+def test_a_nested_agent_starts_when_its_waiting_parent_has_the_only_slot_and_call() -> None:
     parent = make_agent(1, state=State.RUNNING, account="here")
     child = make_agent(2, account="here", lead="agent:a1", above=("lead",))
     inputs = SchedulerInput([parent, child], 1, now=NOW, rate_limits={"here": RateLimit(1, 0, changed_at=NOW)})
@@ -94,68 +97,68 @@ def test_one_starts_for_which_another_waits_that_has_the_only_slot_and_call() ->
     assert decide(replace(inputs, waiting_for_nested={1})).start == (2,)
 
 
-def test_what_agents_spawn_has_no_turns_beside_those_of_the_lead_above() -> None:
+def test_nested_agents_share_the_turns_of_the_lead_above() -> None:
     nested = [make_agent(number, lead=f"agent:a{number}", above=("x",)) for number in (3, 4)]
     live = [make_agent(1, lead="x", state=State.RUNNING), *nested, make_agent(5, lead="y")]
     assert decide(SchedulerInput(live, 2)).start == (5,)
 
 
 @given(scheduler_inputs())
-def test_of_an_account_no_more_call_than_its_vendor_takes_and_none_starts_before_its_time(
+def test_no_agent_starts_beyond_the_rate_limit_of_its_account_or_before_its_pause_ends(
     inputs: SchedulerInput,
 ) -> None:
     decision = decide(inputs)
-    begun = _begun(inputs, decision.start, decision.pause)
+    after = _apply(inputs, decision.start, decision.pause)
     closed = {name for name, known in inputs.rate_limits.items() if known.closed_until > NOW}
     for name, known in inputs.rate_limits.items():
-        calling = [one for one in begun if one.account == name and one.state in CALLING]
+        calling = [agent for agent in after if agent.account == name and agent.state in CALLING]
         assert (
-            sum(one.state is State.RUNNING for one in calling) <= known.max_running
-        )  # whoever prepares can't pause yet
-        assert len(calling) <= known.max_running or not {one.number for one in calling} & set(decision.start)
-    for agent in (one for one in inputs.live if one.number in decision.start):
+            sum(agent.state is State.RUNNING for agent in calling) <= known.max_running
+        )  # an agent that is being prepared can't pause yet
+        assert len(calling) <= known.max_running or not {agent.number for agent in calling} & set(decision.start)
+    for agent in (agent for agent in inputs.live if agent.number in decision.start):
         assert agent.pause.not_before <= NOW
         assert agent.account not in closed
     assert decision.decide_again_at > NOW
 
 
 @given(scheduler_inputs())
-def test_who_pauses_is_the_youngest_and_only_where_a_limit_says_so(inputs: SchedulerInput) -> None:
+def test_only_the_youngest_agents_of_an_account_pause_and_only_for_a_rate_limit(inputs: SchedulerInput) -> None:
     by_number = {agent.number: agent for agent in inputs.live}
     for number in decide(inputs).pause:
         paused = by_number[number]
         assert paused.state in RUNS
-        others = [one for one in inputs.live if one.account == paused.account and one.state in CALLING]
-        assert sum(one.number < number for one in others) >= inputs.rate_limits[paused.account].max_running
+        others = [agent for agent in inputs.live if agent.account == paused.account and agent.state in CALLING]
+        assert sum(other.number < number for other in others) >= inputs.rate_limits[paused.account].max_running
 
 
 @given(scheduler_inputs())
-def test_nothing_starts_before_those_that_it_comes_after_or_once_they_have_failed(inputs: SchedulerInput) -> None:
+def test_no_agent_starts_before_its_dependencies_have_ended_or_after_one_has_failed(inputs: SchedulerInput) -> None:
     by_number = {agent.number: agent for agent in inputs.live}
     decision = decide(inputs)
     for number in decision.start:
         agent = by_number[number]
         if agent.has_begun:
             continue
-        assert not any(one in by_number for one in agent.dependencies.after)
-        failed = [one for one in agent.dependencies.after if inputs.ended[one] is not State.SUCCEEDED]
+        assert not any(older in by_number for older in agent.dependencies.after)
+        failed = [older for older in agent.dependencies.after if inputs.ended[older] is not State.SUCCEEDED]
         assert not failed or agent.spec.on_failed_dependency == "run"
     for number in decision.skip:
         assert any(
-            inputs.ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED
-            for one in by_number[number].dependencies.after
+            inputs.ended.get(older, State.SUCCEEDED) is not State.SUCCEEDED
+            for older in by_number[number].dependencies.after
         )
 
 
 @given(scheduler_inputs())
-def test_no_slot_stays_free_while_one_could_start(inputs: SchedulerInput) -> None:
+def test_no_slot_stays_free_while_an_agent_could_start(inputs: SchedulerInput) -> None:
     decision = decide(inputs)
-    again = decide(replace(inputs, live=_begun(inputs, decision.start, decision.pause)))
+    again = decide(replace(inputs, live=_apply(inputs, decision.start, decision.pause)))
     assert again.start == ()
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(-2, 2)), max_size=40), st.integers(1, 12))
-def test_leads_share_the_slots_and_each_has_its_own_in_order(rows: list[tuple[str, int]], most: int) -> None:
+def test_leads_share_the_slots_and_the_agents_of_a_lead_start_in_order(rows: list[tuple[str, int]], most: int) -> None:
     queued = [make_agent(n, lead=lead, priority=priority) for n, (lead, priority) in enumerate(rows, 1)]
     start = decide(SchedulerInput(queued, most)).start
     started = Counter(queued[number - 1].lead for number in start)
@@ -163,22 +166,22 @@ def test_leads_share_the_slots_and_each_has_its_own_in_order(rows: list[tuple[st
         own = [agent for agent in queued if agent.lead == lead]
         first = sorted(own, key=lambda agent: (-agent.spec.priority, agent.number))[: started[lead]]
         assert [agent.number for agent in first] == [n for n in start if queued[n - 1].lead == lead]
-        if started[lead] < len(own):  # whoever has some left has no fewer than another has, but for one
+        if started[lead] < len(own):  # agents are left, so no other lead has started over one more
             assert all(started[lead] >= started[other] - 1 for other in started)
 
 
 @given(agents(), st.integers(1, 6))
-def test_everybody_is_in_one_wave_and_after_those_that_it_comes_after(made: list[Agent], most: int) -> None:
+def test_each_agent_is_in_one_wave_after_the_waves_of_its_dependencies(made: list[Agent], most: int) -> None:
     queued = [change(agent, state=State.QUEUED, attempt=1, started=None) for agent in made]
     waves = plan_waves(SchedulerInput(queued, most), {agent.number for agent in queued})
     place = {number: wave for wave, numbers in enumerate(waves) for number in numbers}
     assert sorted(place) == [agent.number for agent in queued]
     assert all(len(numbers) <= most for numbers in waves)
     for agent in queued:
-        assert all(place[one] < place[agent.number] for one in agent.dependencies.after if one in place)
+        assert all(place[older] < place[agent.number] for older in agent.dependencies.after if older in place)
 
 
-def test_a_circle_waits_and_is_in_no_wave() -> None:
+def test_agents_with_circular_dependencies_wait_and_are_in_no_wave() -> None:
     circle = [make_agent(1, after=[2]), make_agent(2, after=[1]), make_agent(3)]
     assert plan_waves(SchedulerInput(circle, 4), {1, 2, 3}) == [(3,)]
     assert decide(SchedulerInput(circle, 4)).waiting == {
@@ -187,12 +190,12 @@ def test_a_circle_waits_and_is_in_no_wave() -> None:
     }
 
 
-def test_a_lead_with_a_hundred_agents_does_not_hold_up_another_with_one() -> None:
+def test_a_lead_with_a_hundred_agents_does_not_delay_another_lead_with_one_agent() -> None:
     many = [make_agent(n, lead="x", state=State.RUNNING if n <= 8 else State.QUEUED) for n in range(1, 101)]
     assert decide(SchedulerInput([*many, make_agent(101, lead="y")], 9)).start == (101,)
 
 
-def test_of_leads_with_as_many_at_work_the_one_goes_on_whose_last_turn_is_longest_ago() -> None:
+def test_the_lead_with_the_oldest_last_turn_is_first_among_leads_with_equally_many_active_agents() -> None:
     many = [make_agent(n, lead="x", priority=9) for n in range(2, 9)]
     live = [*many, make_agent(9, lead="y"), make_agent(10, lead="z")]
     turns = {(1, "x"): 300.0, (1, "y"): 200.0, (1, "z"): 250.0}
@@ -201,13 +204,13 @@ def test_of_leads_with_as_many_at_work_the_one_goes_on_whose_last_turn_is_longes
     assert decide(SchedulerInput(live, 1, last_turns={(1, "x"): 300.0, (1, "y"): 200.0})).start == (10,)
 
 
-def test_of_equals_the_one_starts_first_that_most_others_wait_for_and_priority_counts_before_that() -> None:
+def test_priority_comes_first_in_the_queue_and_then_the_number_of_dependents() -> None:
     chain = [make_agent(4), make_agent(5, after=[4]), make_agent(6, after=[5]), make_agent(7, after=[5])]
     live = [make_agent(1), make_agent(2, priority=1), make_agent(3), *chain, make_agent(8, after=[3])]
     assert queue_order(SchedulerInput(live, 1)) == [2, 4, 5, 3, 1, 6, 7, 8]
 
 
-def test_the_reasons_name_who_is_in_the_way() -> None:
+def test_the_reasons_name_the_agents_that_others_wait_for() -> None:
     running = make_agent(1, state=State.RUNNING, exclusive="port")
     late = make_agent(3, after=[1, 2, 4, 5, 6])
     live = [running, make_agent(2, exclusive="port"), late, make_agent(4), make_agent(5)]
@@ -222,34 +225,36 @@ def test_the_reasons_name_who_is_in_the_way() -> None:
     assert skipped == {7: "skipped: a2 timed_out"}
 
 
-def test_who_is_paused_keeps_its_key() -> None:
+def test_a_paused_agent_keeps_its_key() -> None:
     live = [make_agent(1, state=State.PAUSED, exclusive="port", not_before=60), make_agent(2, exclusive="port")]
     assert decide(SchedulerInput(live, 8, now=59)).start == ()
     assert decide(SchedulerInput(live, 8, now=60)).start == (1,)
 
 
-def test_whose_next_attempt_is_queued_takes_no_key_from_who_is_at_work() -> None:
+def test_a_queued_next_attempt_does_not_take_the_key_of_an_active_agent() -> None:
     for state in (State.RUNNING, State.PAUSED):
         holder, other = make_agent(1, state=state, exclusive="port", not_before=60), make_agent(2, exclusive="port")
         live = [holder, replace(other, attempt=2)]
         assert 2 not in decide(SchedulerInput(live, 8, now=59)).start
 
 
-def test_who_has_begun_goes_on_before_others_start() -> None:
+def test_agents_that_have_begun_continue_before_others_start() -> None:
     begun = [make_agent(3, state=State.PAUSED, kind=PauseKind.FROZEN), make_agent(4, attempt=2)]
     live = [make_agent(1), make_agent(2, priority=1), *begun]
     assert decide(SchedulerInput(live, 3)).start == (3, 4, 2)
     assert queue_order(SchedulerInput(live, 3)) == [4, 2, 1]
 
 
-#: Four run of one account, two of another.
+#: Six running agents: four of one account, two of another.
 RUNNING = [make_agent(n, state=State.RUNNING, account="here" if n < 5 else "there") for n in range(1, 7)]
-#: The same, of which the youngest of the one were frozen.
-PAUSED = [change(one, state=State.PAUSED, kind=PauseKind.FROZEN) if one.number in (3, 4) else one for one in RUNNING]
+#: The same agents after the two youngest of the first account were frozen.
+PAUSED = [
+    change(agent, state=State.PAUSED, kind=PauseKind.FROZEN) if agent.number in (3, 4) else agent for agent in RUNNING
+]
 TWO = RateLimit(2, closed_until=100, changed_at=90, reason="429")
 
 
-def test_a_rate_limit_pauses_the_youngest_of_its_account_and_holds_no_other() -> None:
+def test_a_rate_limit_pauses_the_youngest_agents_of_its_account_and_of_no_other() -> None:
     live = [*RUNNING, make_agent(7, account="there")]
     decision = decide(SchedulerInput(live, 9, now=95, rate_limits={"here": TWO}))
     assert decision.start == (7,)
@@ -257,20 +262,20 @@ def test_a_rate_limit_pauses_the_youngest_of_its_account_and_holds_no_other() ->
     assert all(pause.kind is PauseKind.FROZEN for pause in decision.pause.values())
 
 
-def test_nobody_is_frozen_for_long() -> None:
+def test_no_agent_is_frozen_for_long() -> None:
     long = {"here": replace(TWO, closed_until=5000)}
     assert decide(SchedulerInput(RUNNING, 9, now=95, rate_limits=long)).pause == {}
     assert decide(SchedulerInput(PAUSED, 9, now=95, rate_limits=long)).start == (3, 4)
 
 
-def test_it_is_looked_again_when_those_that_an_account_closed_for_long_let_run_are_to_pause() -> None:
+def test_the_next_decision_is_due_when_agents_of_an_account_that_is_closed_for_long_should_pause() -> None:
     long = {"here": replace(TWO, closed_until=5000)}
     assert decide(SchedulerInput(RUNNING, 9, now=95, rate_limits=long)).decide_again_at == 3800
     assert decide(SchedulerInput(RUNNING, 9, now=3800, rate_limits=long)).pause.keys() == {3, 4}
     assert decide(SchedulerInput(RUNNING[:2], 9, now=95, rate_limits=long)).decide_again_at == math.inf
 
 
-def test_what_is_frozen_goes_on_one_by_one_once_the_vendor_takes_more() -> None:
+def test_frozen_agents_continue_one_by_one_once_the_vendor_accepts_more() -> None:
     closed = decide(SchedulerInput(PAUSED, 9, now=95, rate_limits={"here": TWO}))
     assert (closed.start, closed.decide_again_at) == ((), 100)
     assert closed.waiting[3].startswith("here takes no more until ")
@@ -280,13 +285,14 @@ def test_what_is_frozen_goes_on_one_by_one_once_the_vendor_takes_more() -> None:
     assert decide(SchedulerInput(PAUSED, 9, now=110, rate_limits=more)).start == (3,)
 
 
-def test_it_is_looked_again_when_the_first_has_rested() -> None:
+def test_the_next_decision_is_due_when_the_first_pause_ends() -> None:
     live = [make_agent(1, state=State.PAUSED, not_before=70), make_agent(2, state=State.PAUSED, not_before=65)]
     decision = decide(SchedulerInput(live, 9, now=60))
     assert decision.decide_again_at == 65
     assert decision.waiting[2].startswith("it rests until ")
 
 
-def _begun(inputs: SchedulerInput, start: Sequence[int], pause: Collection[int] = ()) -> list[Agent]:
-    to = {**dict.fromkeys(pause, State.PAUSED), **dict.fromkeys(start, State.PREPARING)}
-    return [replace(agent, state=to.get(agent.number, agent.state)) for agent in inputs.live]
+def _apply(inputs: SchedulerInput, start: Sequence[int], pause: Collection[int] = ()) -> list[Agent]:
+    """Return the agents as they are after the decision was applied."""
+    states = {**dict.fromkeys(pause, State.PAUSED), **dict.fromkeys(start, State.PREPARING)}
+    return [replace(agent, state=states.get(agent.number, agent.state)) for agent in inputs.live]
