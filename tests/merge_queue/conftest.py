@@ -1,4 +1,4 @@
-"""Where landers are forked from."""
+"""The fork server for processes that run merge jobs."""
 
 import pytest
 from support.merges import start_forkserver

@@ -1,4 +1,4 @@
-"""Whatever the branches' histories: what lands is one merge after the other, verified as it lands, and nothing else."""
+"""Merges of branches with random histories: the target gets verified merge commits, and nothing else changes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from support.harness import git
 from support.merges import carry_to_its_end, open_daemon, record_branches
 from support.random_histories import Commit, File
 
-#: What the user has in the checkout, which no branch touches.
+#: The user's files in the checkout. No branch changes them.
 USERS: Mapping[str, File] = {
     "user/staged": ("100644", ("one", "two")),
     "user/unstaged": ("100644", ("one", "two")),
@@ -26,7 +26,10 @@ USERS: Mapping[str, File] = {
 
 
 def make(folder: Path, commits: list[Commit]) -> Path:
-    """A repository with these histories; its user has changes of every kind, and a stash."""
+    """Make a repository with these histories.
+
+    Its user has changes of every kind, and a stash.
+    """
     repository = folder / "repository"
     repository.mkdir()
     git(repository, "init", "-q")
@@ -43,8 +46,8 @@ def make(folder: Path, commits: list[Commit]) -> Path:
     return repository
 
 
-def users(repository: Path) -> dict[str, object]:
-    """All that is the user's own."""
+def read_users_state(repository: Path) -> dict[str, object]:
+    """Return the user's files, stash and branches."""
     return {
         "files": {name: found for name, found in contents(repository).items() if name.startswith("user/")},
         "staged": git(repository, "ls-files", "--stage", "user"),
@@ -53,7 +56,7 @@ def users(repository: Path) -> dict[str, object]:
     }
 
 
-async def land(repository: Path, home: Home, names: list[str], verify: str) -> MergeReport:
+async def merge(repository: Path, home: Home, names: list[str], verify: str) -> MergeReport:
     async with open_daemon(home) as reconciler:
         numbers = await record_branches(reconciler.store, repository, names, git(repository, "rev-parse", "b0"))
         new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
@@ -67,7 +70,7 @@ async def land(repository: Path, home: Home, names: list[str], verify: str) -> M
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data(), commits=st.one_of(random_histories.histories(), random_histories.histories(criss_cross=True)))
-async def test_a_target_is_some_merges_one_after_the_other_and_all_else_is_as_it_was(
+async def test_a_target_gets_one_merge_commit_per_branch_and_the_users_files_stay(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, commits: list[Commit]
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -80,26 +83,26 @@ async def test_a_target_is_some_merges_one_after_the_other_and_all_else_is_as_it
     names = data.draw(st.permutations([f"b{place}" for place in range(1, len(commits) - 1)]))
     bad = data.draw(st.integers(10, 60))
     verify = f'git rev-parse "HEAD^{{tree}}" >> {log}; ! grep -rqE "(changed by|of) {bad}" . && echo passed >> {log}'
-    before, old = users(repository), git(repository, "rev-parse", "main")
-    landed = await land(repository, home, names, verify)
-    assert users(repository) == before
+    before, old = read_users_state(repository), git(repository, "rev-parse", "main")
+    report = await merge(repository, home, names, verify)
+    assert read_users_state(repository) == before
     assert git(repository, "status", "--porcelain").splitlines() == [
         "MM user/staged",
         " M user/unstaged",
         "?? user/untracked",
     ]
-    if landed.error:
-        assert "verify fails on main itself" in landed.error
+    if report.error:
+        assert "verify fails on main itself" in report.error
         assert git(repository, "rev-parse", "main") == old
         return
-    groups = (landed.merged, landed.conflicted, landed.rejected, landed.skipped)
+    groups = (report.merged, report.conflicted, report.rejected, report.skipped)
     assert sorted(one.id for group in groups for one in group) == sorted(
         f"a{number}" for number in range(1, len(names) + 1)
     )
     chain = git(repository, "log", "--reverse", "--first-parent", "--format=%H", f"{old}..main").split()
-    assert chain == [one.commit for one in landed.merged]
+    assert chain == [one.commit for one in report.merged]
     tip = old
-    for one in landed.merged:
+    for one in report.merged:
         branch = names[int(one.id[1:]) - 1]
         assert git(repository, "rev-parse", f"{one.commit}^1", f"{one.commit}^2").split() == [
             tip,
@@ -108,6 +111,6 @@ async def test_a_target_is_some_merges_one_after_the_other_and_all_else_is_as_it
         merged = git(repository, "merge-tree", "--write-tree", tip, branch)
         assert git(repository, "rev-parse", f"{one.commit}^{{tree}}") == merged
         tip = str(one.commit)
-    if landed.merged:
+    if report.merged:
         runs = log.read_text()
         assert f"{git(repository, 'rev-parse', 'main^{tree}')}\npassed\n" in runs

@@ -1,4 +1,4 @@
-"""The branch that breaks verify is found in few runs of it."""
+"""Bisection: the branch that breaks verify is found in few runs of verify."""
 
 import math
 
@@ -9,31 +9,33 @@ from hypothesis import strategies as st
 
 
 @given(length=st.integers(1, 300), data=st.data())
-async def test_one_that_breaks_it_is_found_in_as_many_runs_as_halving_takes(length: int, data: st.DataObject) -> None:
+async def test_bisection_finds_the_branch_that_breaks_verify_in_logarithmic_time(
+    length: int, data: st.DataObject
+) -> None:
     bad = data.draw(st.integers(1, length))
-    asked: list[int] = []
+    lengths: list[int] = []
 
     async def passes(first: int) -> bool:
-        asked.append(first)
+        lengths.append(first)
         return first < bad
 
     assert await longest_passing(length, passes) == bad - 1
-    assert len(asked) == len(set(asked)) <= math.ceil(math.log2(length + 1)) + 1
-    assert bad > 1 or 0 in asked, "the first is blamed without having been found guilty"
+    assert len(lengths) == len(set(lengths)) <= math.ceil(math.log2(length + 1)) + 1
+    assert bad > 1 or 0 in lengths, "the first branch is blamed though the target alone was not verified"
 
 
-async def test_where_all_pass_it_is_run_once() -> None:
-    asked: list[int] = []
+async def test_verify_runs_once_if_all_branches_pass() -> None:
+    lengths: list[int] = []
 
     async def passes(first: int) -> bool:
-        asked.append(first)
+        lengths.append(first)
         return True
 
     assert await longest_passing(100, passes) == 100
-    assert asked == [100]
+    assert lengths == [100]
 
 
-async def test_what_was_broken_before_is_nobodys_fault() -> None:
+async def test_no_branch_is_blamed_if_verify_fails_without_any_branch() -> None:
     async def passes(_: int) -> bool:
         return False
 

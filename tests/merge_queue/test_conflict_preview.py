@@ -1,4 +1,4 @@
-"""Conflicts are known before anything is merged, those of running agents too."""
+"""The conflict preview: conflicts are reported before a merge, also those of running agents."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from support.branches import commit, everything, put_counting_git
 from support.harness import Lead, first_answer, git, lead_of, open_reconciler_in_memory, until
 
 
-async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(near_lead: Lead, repository: Path) -> None:
+async def test_conflicts_between_agents_and_with_the_target_are_listed_by_file(
+    near_lead: Lead, repository: Path
+) -> None:
     ids = await near_lead.run(
         "echo 1 > shared.txt; echo 1 > new", "echo 2 > shared.txt; echo 2 > new", "echo > three", "true"
     )
@@ -27,7 +29,7 @@ async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(near_le
     assert everything(repository) == before
 
 
-async def test_of_agents_that_run_what_is_uncommitted_counts(near_lead: Lead, repository: Path, home: Home) -> None:
+async def test_uncommitted_work_of_running_agents_is_compared(near_lead: Lead, repository: Path, home: Home) -> None:
     done = await near_lead.run("echo 1 > shared.txt")
     running = await near_lead.spawn(f"echo 2 > shared.txt; touch {home.state}/on; sleep 1000")
     await until((home.state / "on").exists)
@@ -38,7 +40,7 @@ async def test_of_agents_that_run_what_is_uncommitted_counts(near_lead: Lead, re
     await near_lead.call("stop_agents", ids=running)
 
 
-async def test_asking_again_compares_only_what_has_changed(
+async def test_a_second_comparison_merges_only_changed_commits(
     near_lead: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await near_lead.run("echo 1 > one", "echo 2 > one", "echo 3 > three")
@@ -52,9 +54,7 @@ async def test_asking_again_compares_only_what_has_changed(
     assert calls.read_text().count("merge-tree") == 2
 
 
-async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict(
-    near_lead: Lead, repository: Path
-) -> None:
+async def test_unrelated_histories_are_reported_next_to_other_conflicts(near_lead: Lead, repository: Path) -> None:
     alone = (
         "git checkout -q --orphan alone; echo > alone; git add .; git commit -qm alone; git branch -qf $FORKJOIN_BRANCH"
     )
@@ -64,7 +64,7 @@ async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict
     assert {"between": [ids[0], "main"], "files": ["(they have no common history)"]} in found
 
 
-async def test_what_goes_wrong_there_is_no_end_of_it(
+async def test_the_preview_goes_on_after_an_error(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conflict_preview, "_LEAST_PAUSE_S", 0.01)
@@ -81,13 +81,13 @@ async def test_what_goes_wrong_there_is_no_end_of_it(
         tasks.cancel_scope.cancel()
 
 
-async def test_more_than_can_be_compared_is_refused_in_words(near_lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_agents_to_compare_are_refused(near_lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conflict_preview, "MOST_COMPARED", 1)
     ids = await near_lead.run("echo > one", "echo > two")
     assert "name fewer in `ids`" in await near_lead.refusal("check_conflicts", ids=ids)
 
 
-async def test_what_is_remembered_of_more_pairs_than_that_is_told_all_the_same(
+async def test_all_conflicts_are_reported_even_if_they_exceed_the_cache(
     near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conflict_preview, "_CACHED_PAIRS", 1)
@@ -95,7 +95,9 @@ async def test_what_is_remembered_of_more_pairs_than_that_is_told_all_the_same(
     assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
 
 
-async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lead_sees_conflicts_of_running_agents(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conflict_preview, "_LEAST_PAUSE_S", 0.05)
     async with (
         open_reconciler_in_memory(home) as reconciler,
@@ -105,11 +107,11 @@ async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, mon
         tasks.start_soon(reconciler.conflict_preview.watch)
         ids = await lead.spawn(*(f"echo {n} > shared.txt; sleep 1000" for n in (1, 2)), priority=1)
 
-        async def warned() -> list[str]:
+        async def listed_conflicts() -> list[str]:
             found: list[str] = (await lead.listed(ids[0])).get("conflicts", [])
             return found
 
-        assert await first_answer(warned) == [f"{ids[1]}: shared.txt"]
+        assert await first_answer(listed_conflicts) == [f"{ids[1]}: shared.txt"]
         assert (await lead.call("get_status"))["conflicts"] == [f"{ids[1]} and {ids[0]}: shared.txt"]
         await lead.call("stop_agents", ids=ids)
 

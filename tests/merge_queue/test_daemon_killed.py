@@ -1,4 +1,4 @@
-"""A daemon that is killed while it lands: the next one goes on, and the lead gets one answer (fault 2)."""
+"""A daemon that is killed during a merge: the next daemon continues, and the lead gets one answer (fault 2)."""
 
 import subprocess
 import sys
@@ -15,11 +15,11 @@ from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from support.branches import REAL_GIT, commit, contents, everything, put_counting_git, put_git
 from support.harness import GIVE_UP_S, Lead, git, open_lead, until
-from support.merges import check_sound, ids_of, scratch_of
+from support.merges import check_sound, ids_of, list_scratch_worktrees
 
 
 def daemon_of(home: Home) -> psutil.Process:
-    """The daemon of this home."""
+    """Return the process of the home's daemon."""
     for process in psutil.process_iter():
         try:
             if process.cmdline()[-2:] == ["daemon", "run"] and process.environ()["FORKJOIN_HOME"] == str(home.state):
@@ -29,7 +29,7 @@ def daemon_of(home: Home) -> psutil.Process:
     raise AssertionError("there is no daemon")
 
 
-async def test_a_verify_that_runs_when_the_daemon_is_killed_is_neither_disturbed_nor_run_again(
+async def test_a_running_verify_continues_undisturbed_when_the_daemon_is_killed(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = put_counting_git(home.state / "bin", monkeypatch)
@@ -53,12 +53,12 @@ async def test_a_verify_that_runs_when_the_daemon_is_killed_is_neither_disturbed
                 (home.state / "go").touch()
     assert ids_of(answers[0], "merged") == ["a1"]
     assert (home.state / "log").read_text() == "began\n"
-    assert "clean" not in calls.read_text(), "its files were not given to it anew"
-    assert scratch_of(repository, home) == ["target-1"]
+    assert "clean" not in calls.read_text(), "the scratch worktree was not checked out again"
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
     check_sound(repository)
 
 
-#: A git that kills its daemon, once, when it is called for this, and then does `after`.
+#: A git that kills its daemon once, at the call that contains `call`. It runs `before` first, and `after` afterwards.
 KILLS = """
 case " $* " in *"{call}"*)
     if mkdir {home}/killed 2>/dev/null; then
@@ -77,7 +77,7 @@ def prepare_to_kill(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatc
 
 
 async def merge_both(lead: Lead) -> list[dict[str, Any]]:
-    """Ask for two merges at once, of a1 and a2; what is answered."""
+    """Merge a1 and a2 in two concurrent calls. Return the answers."""
     answers: dict[str, dict[str, Any]] = {}
 
     async def merge(agent: str) -> None:
@@ -90,8 +90,8 @@ async def merge_both(lead: Lead) -> list[dict[str, Any]]:
     return [answers["a1"], answers["a2"]]
 
 
-def check_both_landed(repository: Path, answers: list[dict[str, Any]]) -> None:
-    """See that both have landed once, beside what a person was editing."""
+def check_both_merged(repository: Path, answers: list[dict[str, Any]]) -> None:
+    """Check that both were merged once, and that the user's edit is still there."""
     assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"]]
     chain = git(repository, "log", "--first-parent", "--format=%H", "main").splitlines()
     assert len(chain) == 4
@@ -113,7 +113,7 @@ TASKS = ("rm old; echo 2 > shared.txt; echo > one", "echo > two")
         ("forkjoin: merge", '{git} "$@"', "exit"),
     ],
 )
-async def test_a_daemon_that_is_killed_while_it_moves_the_target_has_moved_it_wholly(
+async def test_a_move_of_the_target_is_completed_when_the_daemon_is_killed(
     *, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, call: str, before: str, after: str
 ) -> None:
     prepare_to_kill(repository, home, monkeypatch, call=call, before=before, after=after)
@@ -122,12 +122,15 @@ async def test_a_daemon_that_is_killed_while_it_moves_the_target_has_moved_it_wh
         (repository / "other").write_text("mine\n")
         answers = await merge_both(lead)
     assert (home.state / "killed").exists()
-    check_both_landed(repository, answers)
+    check_both_merged(repository, answers)
 
 
 @contextmanager
-def falling_daemon(home: Home, when: str, step: str) -> Generator[Path]:
-    """The home's daemon, which falls at the first record of this step; the file that tells that it did."""
+def daemon_with_fail_point(home: Home, when: str, step: str) -> Generator[Path]:
+    """Start a daemon that kills itself at the first record of this step.
+
+    Yields the file that the daemon writes before it kills itself.
+    """
     fell = home.state / "fell"
     argv = [sys.executable, "-P", "-E", with_fail_points.__file__, when, "1", step, str(fell)]
     with (home.state / "daemon.log").open("ab") as log:
@@ -143,15 +146,15 @@ def falling_daemon(home: Home, when: str, step: str) -> Generator[Path]:
     ("when", "step"),
     [("before", "Merges.add"), ("after", "Merges.add"), ("after", "set_landing"), ("after", "Merges.finish")],
 )
-async def test_a_daemon_that_falls_at_a_record_of_a_landing_is_followed_by_one_that_lands_all(
+async def test_both_merges_are_done_when_the_daemon_dies_at_a_record_of_a_merge(
     repository: Path, home: Home, when: str, step: str
 ) -> None:
     commit(repository, {"old": "old\n", "other": "other\n"})
-    with falling_daemon(home, when, step) as fell:
+    with daemon_with_fail_point(home, when, step) as fell:
         async with open_lead(repository) as lead:
             await lead.run(*TASKS)
             (repository / "other").write_text("mine\n")
             answers = await merge_both(lead)
         assert fell.read_text() == f"{when} step 1: {step}\n"
-    check_both_landed(repository, answers)
-    assert scratch_of(repository, home) == []
+    check_both_merged(repository, answers)
+    assert list_scratch_worktrees(repository, home) == []

@@ -1,8 +1,8 @@
-"""A daemon that is killed at any call of git in a landing is followed by one that lands it, once and wholly (fault 2).
+"""Merges whose daemon is killed at any git call: the next daemon merges once and completely (fault 2).
 
-The process that carries out the landing is killed at its first call of git, its second, and so on to the last; at each
-change that it makes itself in the repository; at each of its records. So is the one that takes over from it in the
-midst of a move. Then one carries it out undisturbed, and the landing that waits behind it for the same target.
+The process that runs the merge job is killed at each of its git calls, at each change that it makes itself in the
+repository, and at each of its records. A process that takes over during a move is killed as well. Then a process runs
+the job undisturbed, and also the job that waits for the same target.
 """
 
 import os
@@ -19,20 +19,20 @@ from forkjoin.merge_queue.report import MergeReport
 from forkjoin.store.rows import NewMergeJob
 from support.branches import REAL_GIT, commit, contents, everything, write
 from support.harness import git
-from support.merges import carry_out_elsewhere, carry_out_here, record_landing, scratch_of
+from support.merges import list_scratch_worktrees, record_merge_job, run_job_as_next_daemon, run_job_in_subprocess
 
-#: What the agent changes: a file edited, one added, one deleted, and a folder in place of one.
+#: What the agent changes: it edits, adds and deletes a file, and replaces a file by a folder.
 CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
 
-#: A git that counts its calls and kills who called it at a call that is given, by its number or by words in it: before
-#: it does its work, after it, or beside it.
+#: A git that counts its calls and kills the calling process at the call $AT, which is a number or words of the call.
+#: $HOW says when git does its work: after the kill ("meanwhile"), before the kill ("after"), or not at all ("before").
 COUNTS = """#!/bin/sh
 number=$(( $(cat "$COUNT" 2>/dev/null || echo 0) + 1 ))
 echo $number > "$COUNT"
 case " $number $* " in *" $AT "*)
     [ "$HOW" = after ] && {git} "$@"
     kill -9 $PPID
-    [ "$HOW" = beside ] && exec {git} "$@"
+    [ "$HOW" = meanwhile ] && exec {git} "$@"
     exit 1
 esac
 exec {git} "$@"
@@ -40,10 +40,10 @@ exec {git} "$@"
 
 
 class World:
-    """A repository with its user's own changes, landings that wait, and a copy of all to begin from again."""
+    """A repository with changes of its user, queued merge jobs, and a copy of everything to restore."""
 
-    def __init__(self, repository: Path, home: Home, landing: int, behind: int | None = None) -> None:
-        self.repository, self.home, self.landing, self.behind = repository, home, landing, behind
+    def __init__(self, repository: Path, home: Home, job: int, behind: int | None = None) -> None:
+        self.repository, self.home, self.job, self.behind = repository, home, job, behind
         self._folder = repository.parent
         self._copy = self._folder / "copy"
         self.old = git(repository, "rev-parse", "main")
@@ -53,43 +53,49 @@ class World:
         (self._folder / "bin" / "git").write_text(COUNTS.format(git=REAL_GIT))
         (self._folder / "bin" / "git").chmod(0o755)
 
-    def begin_again(self) -> None:
+    def restore(self) -> None:
         for folder in (self.repository, self.home.state):
             shutil.rmtree(folder)
             shutil.copytree(self._copy / folder.name, folder, symlinks=True)
 
-    def carry_out_killed(self, at: int | str, how: str = "before") -> bool:
-        """Let a process carry it out that is killed at this call of git; false if it came to its end before."""
+    def run_killed(self, at: int | str, how: str = "before") -> bool:
+        """Run the job in a process that is killed at this git call.
+
+        Return False if the process ended before that call.
+        """
         count = self._folder / "count"
         count.unlink(missing_ok=True)
         path = f"{self._folder / 'bin'}:{os.environ['PATH']}"
-        ended = carry_out_elsewhere(
-            self.landing, {**os.environ, "PATH": path, "COUNT": str(count), "AT": str(at), "HOW": how}
+        ended = run_job_in_subprocess(
+            self.job, {**os.environ, "PATH": path, "COUNT": str(count), "AT": str(at), "HOW": how}
         )
         assert ended in (0, -signal.SIGKILL)
         return ended != 0
 
-    def carry_out_falling(self, *falls: str) -> bool:
-        """Let a process carry it out that falls there; false if it came to its end before."""
-        ended = carry_out_elsewhere(self.landing, os.environ, *falls)
+    def run_crashing(self, *falls: str) -> bool:
+        """Run the job in a process that kills itself at this point.
+
+        Return False if the process ended before that point.
+        """
+        ended = run_job_in_subprocess(self.job, os.environ, *falls)
         assert ended in (0, -signal.SIGKILL)
         return ended != 0
 
-    async def check_both_land(self) -> None:
-        """See that it lands once, though a daemon was killed, and the one behind it on that."""
-        first = await carry_out_here(self.home, self.landing)
+    async def check_both_merge(self) -> None:
+        """Run both jobs, and check that each is merged once, one on top of the other."""
+        first = await run_job_as_next_daemon(self.home, self.job)
         assert [merged.id for merged in first.merged] == ["a1"], first
         assert self.behind is not None
-        second = await carry_out_here(self.home, self.behind)
+        second = await run_job_as_next_daemon(self.home, self.behind)
         assert [merged.id for merged in second.merged] == ["a2"], second
         chain = git(self.repository, "log", "--first-parent", "--format=%H", "main").splitlines()
         assert chain[:3] == [second.commit, first.commit, self.old]
 
-    def check_landed(self, landed: MergeReport) -> None:
-        """See that it has landed once, wholly, beside all of the user's own."""
-        assert [merged.id for merged in landed.merged] == ["a1"]
+    def check_merged(self, report: MergeReport) -> None:
+        """Check that the branch was merged once, and that the user's changes are kept."""
+        assert [merged.id for merged in report.merged] == ["a1"]
         assert git(self.repository, "log", "--first-parent", "--format=%H", "main").splitlines()[:2] == [
-            *(landed.commit, self.old)
+            *(report.commit, self.old)
         ]
         assert contents(self.repository) == AFTER
         assert git(self.repository, "diff") == git(self._copy / "repository", "diff")
@@ -102,7 +108,7 @@ class World:
         assert everything(self.repository)["locks"] == []
         left = {path.name for path in (self.repository / ".git").iterdir() if path.name.startswith("forkjoin")}
         assert left <= {"forkjoin.lock"}
-        scratch = scratch_of(self.repository, self.home)
+        scratch = list_scratch_worktrees(self.repository, self.home)
         assert len(scratch) <= 1
         assert git(self.repository, "worktree", "list", "--porcelain").count("worktree ") == 1 + len(scratch)
         assert list(self.home.attempts.iterdir()) == []
@@ -123,8 +129,8 @@ AFTER = {
 
 async def make_world(repository: Path, home: Home, verify: str | None, *, behind: bool = False) -> World:
     commit(repository, {"old": "old\n", "other": "other\n", "gone": "gone\n", "flat": "flat\n"})
-    landing = await record_landing(home, repository, CHANGES, verify)
-    second = await record_landing(home, repository, {"behind": "behind\n"}, None, "forkjoin/b") if behind else None
+    job = await record_merge_job(home, repository, CHANGES, verify)
+    second = await record_merge_job(home, repository, {"behind": "behind\n"}, None, "forkjoin/b") if behind else None
     write(repository, "other", "edited\n")
     for name in ("mine", "twice"):
         write(repository, name, "staged\n")
@@ -132,35 +138,37 @@ async def make_world(repository: Path, home: Home, verify: str | None, *, behind
     write(repository, "twice", "staged\nand edited\n")
     write(repository, "notes", "untracked\n")
     (repository / "gone").unlink()
-    return World(repository, home, landing, second)
+    return World(repository, home, job, second)
 
 
 @pytest.mark.parametrize("first", range(1, 5))
-async def test_killed_at_any_call_of_git_it_lands_once_and_wholly(repository: Path, home: Home, first: int) -> None:
+async def test_a_merge_killed_at_any_git_call_is_done_once_and_completely(
+    repository: Path, home: Home, first: int
+) -> None:
     world = await make_world(repository, home, None)
     number = first
-    while world.carry_out_killed(number):
-        world.check_landed(await carry_out_here(home, world.landing))
-        world.begin_again()
+    while world.run_killed(number):
+        world.check_merged(await run_job_as_next_daemon(home, world.job))
+        world.restore()
         number += 4
-    assert number > 12, "these were the calls of a whole landing"
-    world.check_landed(await carry_out_here(home, world.landing))
+    assert number > 12, "the process was killed at too few calls for a whole merge"
+    world.check_merged(await run_job_as_next_daemon(home, world.job))
 
 
 @pytest.mark.parametrize("first", range(1, 4))
-async def test_killed_at_any_change_of_its_own_in_the_repository_both_land(
+async def test_two_merges_are_done_though_the_first_is_killed_at_a_file_change(
     repository: Path, home: Home, first: int
 ) -> None:
     world = await make_world(repository, home, None, behind=True)
     number = first
-    while world.carry_out_falling("at", str(number), str(repository)):
-        await world.check_both_land()
+    while world.run_crashing("at", str(number), str(repository)):
+        await world.check_both_merge()
         assert contents(repository) == AFTER | {"behind": b"behind\n"}
         assert sorted(git(repository, "status", "--porcelain").splitlines()) == STATUS
         world.check_no_litter()
-        world.begin_again()
+        world.restore()
         number += 3
-    assert number > 10, "these were the changes of a whole landing"
+    assert number > 10, "the process was killed at too few changes for a whole merge"
 
 
 def stays(repository: Path) -> Path:
@@ -179,82 +187,82 @@ def is_bare(repository: Path) -> Path:
 
 @pytest.mark.parametrize("step", ["set_landing", "Merges.finish"])
 @pytest.mark.parametrize("person", [stays, leaves, is_bare])
-async def test_killed_at_any_record_both_land_wherever_the_target_is(
+async def test_two_merges_are_done_though_the_first_is_killed_at_a_record(
     repository: Path, home: Home, step: str, person: Callable[[Path], Path]
 ) -> None:
     here = person(repository)
-    landing = await record_landing(home, here, {"shared.txt": "2\n"}, "grep 2 shared.txt")
-    behind = await record_landing(home, here, {"behind": "behind\n"}, None, "forkjoin/behind")
+    job = await record_merge_job(home, here, {"shared.txt": "2\n"}, "grep 2 shared.txt")
+    behind = await record_merge_job(home, here, {"behind": "behind\n"}, None, "forkjoin/behind")
     if person is not is_bare:
         write(repository, "README.md", "edited\n")
-    world = World(here, home, landing, behind)
+    world = World(here, home, job, behind)
     for when in ("within", "after"):
-        assert world.carry_out_falling(when, "1", step, str(home.state / "fell"))
-        await world.check_both_land()
+        assert world.run_crashing(when, "1", step, str(home.state / "fell"))
+        await world.check_both_merge()
         assert git(here, "show", "main:shared.txt", "main:behind") == "2\nbehind"
         assert git(here, "fsck", "--no-dangling") == ""
-        assert scratch_of(here, home) == ["target-1"]
+        assert list_scratch_worktrees(here, home) == ["target-1"]
         if person is not is_bare:
             assert git(here, "status", "--porcelain") == " M README.md"
             world.check_no_litter()
-        world.begin_again()
+        world.restore()
 
 
 @pytest.mark.parametrize(
-    ("moves", "how"), [("read-tree -m -u {old}", "beside"), ("update-ref", "before"), ("update-ref", "after")]
+    ("moves", "how"), [("read-tree -m -u {old}", "meanwhile"), ("update-ref", "before"), ("update-ref", "after")]
 )
-async def test_killed_in_the_midst_of_a_move_and_again_when_that_is_taken_back(
+async def test_a_move_whose_rollback_is_killed_too_is_done_once(
     repository: Path, home: Home, moves: str, how: str
 ) -> None:
     world = await make_world(repository, home, None)
     for number in range(2, 1000, 6):
-        assert world.carry_out_killed(moves.format(old=world.old), how)
-        again = world.carry_out_killed(number)
-        world.check_landed(await carry_out_here(home, world.landing))
+        assert world.run_killed(moves.format(old=world.old), how)
+        again = world.run_killed(number)
+        world.check_merged(await run_job_as_next_daemon(home, world.job))
         if not again:
             break
-        world.begin_again()
+        world.restore()
 
 
-async def test_killed_while_verify_runs_it_is_gone_on_with(repository: Path, home: Home) -> None:
+async def test_verify_runs_once_though_the_daemon_is_killed_before_or_after_it(repository: Path, home: Home) -> None:
     log = home.state / "log"
     world = await make_world(repository, home, f"echo began >> {log}; test -e new/file")
     for moves in ("worktree add", "reset"):
-        assert world.carry_out_killed(moves)
-        world.check_landed(await carry_out_here(home, world.landing))
+        assert world.run_killed(moves)
+        world.check_merged(await run_job_as_next_daemon(home, world.job))
         assert log.read_text() == "began\n"
-        world.begin_again()
+        world.restore()
 
 
-@pytest.mark.parametrize("by_then", ["switch", "delete"])
-async def test_killed_while_it_moves_a_target_that_was_nowhere_its_checkout_is_looked_for_anew(
-    repository: Path, home: Home, by_then: str
+@pytest.mark.parametrize("action", ["switch", "delete"])
+async def test_an_interrupted_move_looks_again_for_a_checkout_of_its_target(
+    repository: Path, home: Home, action: str
 ) -> None:
-    number = await record_landing(home, repository, {"new/file": "new\n"}, None)
+    number = await record_merge_job(home, repository, {"new/file": "new\n"}, None)
     git(repository, "switch", "-qc", "side")
     world = World(repository, home, number)
-    assert world.carry_out_killed("update-ref")
-    if by_then == "switch":
+    assert world.run_killed("update-ref")
+    if action == "switch":
         git(repository, "switch", "-q", "main")
     else:
         git(repository, "branch", "-qD", "main")
-    landed = await carry_out_here(home, number)
-    if by_then == "switch":
-        assert landed.commit == git(repository, "rev-parse", "main")
+    report = await run_job_as_next_daemon(home, number)
+    if action == "switch":
+        assert report.commit == git(repository, "rev-parse", "main")
         assert (repository / "new" / "file").exists()
     else:
-        assert landed.error == "The branch main no longer exists; name another one in `into`."
+        assert report.error == "The branch main no longer exists; name another one in `into`."
     assert git(repository, "status", "--porcelain") == ""
     world.check_no_litter()
 
 
 @pytest.mark.parametrize("first", range(1, 4))
 @pytest.mark.parametrize("built_on", [False, True])
-async def test_killed_at_any_call_of_git_an_undo_is_done_once_and_wholly(
+async def test_an_undo_killed_at_any_git_call_is_done_once_and_completely(
     repository: Path, home: Home, first: int, built_on: bool
 ) -> None:
-    merge = await record_landing(home, repository, {"shared.txt": "2\n", "new": "new\n"}, None)
-    await carry_out_here(home, merge)
+    merge = await record_merge_job(home, repository, {"shared.txt": "2\n", "new": "new\n"}, None)
+    await run_job_as_next_daemon(home, merge)
     if built_on:
         commit(repository, {"later": "later\n"})
     async with open_reconciler(home) as reconciler:
@@ -263,17 +271,17 @@ async def test_killed_at_any_call_of_git_an_undo_is_done_once_and_wholly(
     write(repository, "README.md", "edited\n")
     world = World(repository, home, number)
     at = first
-    while world.carry_out_killed(at):
-        await check_undone(world, await carry_out_here(home, number), built_on=built_on)
-        world.begin_again()
+    while world.run_killed(at):
+        await check_undone(world, await run_job_as_next_daemon(home, number), built_on=built_on)
+        world.restore()
         at += 3
-    assert at > 8, "these were the calls of a whole undo"
-    await check_undone(world, await carry_out_here(home, number), built_on=built_on)
+    assert at > 8, "the process was killed at too few calls for a whole undo"
+    await check_undone(world, await run_job_as_next_daemon(home, number), built_on=built_on)
 
 
-async def check_undone(world: World, landed: MergeReport, *, built_on: bool) -> None:
-    """See that it was undone once, wholly, beside what the user has edited."""
-    assert (landed.undone, landed.reverted) == (("a1",), built_on)
+async def check_undone(world: World, report: MergeReport, *, built_on: bool) -> None:
+    """Check that the merge was undone once, and that the user's edit is kept."""
+    assert (report.undone, report.reverted) == (("a1",), built_on)
     before = git(world.repository, "rev-parse", "main^" if built_on else "main^{commit}")
     assert before == (world.old if built_on else git(world.repository, "rev-parse", f"{world.old}^1"))
     assert git(world.repository, "status", "--porcelain") == " M README.md"

@@ -1,4 +1,4 @@
-"""A branch with objects that git itself refuses does not land, whatever else does."""
+"""Branches with malformed objects: they are rejected, and other branches are merged."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ git checkout -q --detach
 git update-ref refs/heads/$FORKJOIN_BRANCH $(git commit-tree -p HEAD -m planted $t)
 """
 
-#: Commits a sound tree on top of that.
+#: Commits a valid tree on top of the planted commit.
 MEND = """
 echo > two
 git add two
@@ -22,7 +22,7 @@ git reset -q --hard
 """
 
 
-async def test_a_branch_with_a_folder_called_git_is_rejected_while_the_others_land(
+async def test_a_branch_with_a_folder_named_dot_git_is_rejected_and_the_others_are_merged(
     near_lead: Lead, repository: Path, tmp_path: Path
 ) -> None:
     git(repository, "branch", "release")
@@ -35,13 +35,15 @@ async def test_a_branch_with_a_folder_called_git_is_rejected_while_the_others_la
     git(tmp_path, "clone", "-q", "-b", "release", str(repository), str(tmp_path / "clone"))
 
 
-async def test_a_dry_run_says_that_git_refuses_a_branch(near_lead: Lead) -> None:
+async def test_a_dry_run_reports_a_branch_with_malformed_objects(near_lead: Lead) -> None:
     await near_lead.run("echo > one", PLANT)
     answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], dry_run=True)
     assert (ids_of(answer, "merged"), ids_of(answer, "rejected")) == (["a1"], ["a2"]), answer
 
 
-async def test_squashed_a_branch_lands_whose_last_commit_is_sound(near_lead: Lead, repository: Path) -> None:
+async def test_a_branch_can_be_squashed_if_only_its_earlier_commits_are_malformed(
+    near_lead: Lead, repository: Path
+) -> None:
     await near_lead.run(f"{PLANT}{MEND}")
     assert ids_of(await near_lead.call("merge_worktree", ids=["a1"]), "rejected") == ["a1"]
     answer = await near_lead.call("merge_worktree", ids=["a1"], strategy="squash")

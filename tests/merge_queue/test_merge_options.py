@@ -1,4 +1,4 @@
-"""How branches land: as merges or squashed, failed ones too where that is said, and not where it is protected."""
+"""Options of a merge: the strategy, failed agents, and protected targets."""
 
 from pathlib import Path
 
@@ -7,18 +7,18 @@ from support.harness import Lead, git, open_lead_in_memory
 from support.merges import check_sound, ids_of
 
 
-def settle(home: Home, text: str) -> None:
+def add_settings(home: Home, text: str) -> None:
     """Add a section to the settings."""
     home.config_file.write_text(f"{home.config_file.read_text()}\n{text}\n")
 
 
-async def test_squashed_each_agent_is_one_commit_on_the_target(near_lead: Lead, repository: Path) -> None:
+async def test_squash_makes_one_commit_per_agent_on_the_target(near_lead: Lead, repository: Path) -> None:
     commits = "echo {0} > {0}; git add .; git commit -qm part; echo more >> {0}; git commit -qam rest"
     ids = await near_lead.run(commits.format("one"), commits.format("two"))
     answer = await near_lead.call("merge_worktree", ids=ids, strategy="squash")
     assert ids_of(answer, "merged") == ids
-    told = git(repository, "log", "--format=%p %s", "-2", "main").splitlines()
-    assert [line.split(" ")[1] for line in told] == [
+    log = git(repository, "log", "--format=%p %s", "-2", "main").splitlines()
+    assert [line.split(" ")[1] for line in log] == [
         "echo-two-two-git-add-git-commit:",
         "echo-one-one-git-add-git-commit:",
     ]
@@ -34,7 +34,7 @@ async def test_squashed_each_agent_is_one_commit_on_the_target(near_lead: Lead, 
     assert git(repository, "rev-parse", removed["removed"][0]["kept_as"]) == tip
 
 
-async def test_what_was_squashed_and_gone_on_with_since_is_unmerged(near_lead: Lead, repository: Path) -> None:
+async def test_a_squashed_branch_with_later_commits_is_unmerged(near_lead: Lead, repository: Path) -> None:
     (one,) = await near_lead.run("echo > one")
     await near_lead.call("merge_worktree", ids=[one], strategy="squash")
     branch = (await near_lead.call("get_result", id=one))["branch"]
@@ -43,8 +43,8 @@ async def test_what_was_squashed_and_gone_on_with_since_is_unmerged(near_lead: L
     assert "Unmerged work" in await near_lead.refusal("remove_worktrees", ids=[one])
 
 
-async def test_the_settings_say_how_where_a_call_does_not(repository: Path, home: Home) -> None:
-    settle(home, '[merge]\nstrategy = "squash"')
+async def test_the_settings_decide_the_strategy_unless_the_call_does(repository: Path, home: Home) -> None:
+    add_settings(home, '[merge]\nstrategy = "squash"')
     async with open_lead_in_memory(home, repository) as lead:
         ids = await lead.run("echo > one", "echo > two")
         await lead.call("merge_worktree", ids=ids[:1])
@@ -53,8 +53,8 @@ async def test_the_settings_say_how_where_a_call_does_not(repository: Path, home
         assert git(repository, "rev-list", "--merges", "--count", "main") == "1"
 
 
-async def test_a_protected_branch_is_changed_only_once_that_is_confirmed(repository: Path, home: Home) -> None:
-    settle(home, '[merge]\nprotected = ["main", "release/*"]')
+async def test_a_protected_branch_is_changed_only_with_confirm(repository: Path, home: Home) -> None:
+    add_settings(home, '[merge]\nprotected = ["main", "release/*"]')
     git(repository, "branch", "release/1")
     git(repository, "branch", "side")
     before = git(repository, "rev-parse", "main")
@@ -72,7 +72,7 @@ async def test_a_protected_branch_is_changed_only_once_that_is_confirmed(reposit
         assert (await lead.call("undo_merge", confirm=True))["commit"] == before
 
 
-async def test_what_failed_lands_only_where_that_is_said(near_lead: Lead, repository: Path) -> None:
+async def test_a_failed_agent_is_merged_only_with_include_failed(near_lead: Lead, repository: Path) -> None:
     ids = await near_lead.run("echo > one; exit 3", "echo > two")
     assert ids_of(await near_lead.call("merge_worktree", ids=ids), "merged") == ids[1:]
     assert ids_of(await near_lead.call("merge_worktree", ids=ids[:1], include_failed=True), "merged") == ids[:1]

@@ -1,4 +1,4 @@
-"""What lands is what was reviewed: a branch that was moved since its agent's end is skipped, unless it is named so."""
+"""Branches that moved after their agent's end: they are skipped, unless the call names the new commit."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ MOVE = "git update-ref refs/heads/forkjoin/a1-echo-one"
 
 
 def add(repository: Path, branch: str, name: str) -> str:
-    """Add a file to a branch, as another agent or a person does it; the commit."""
+    """Add a file to a branch, as another agent or a person does. Return the commit."""
     work = repository.parent / "by-hand"
     git(repository, "worktree", "add", "-q", "--detach", str(work), branch)
     made = commit(work, {name: "x\n"})
@@ -20,9 +20,7 @@ def add(repository: Path, branch: str, name: str) -> str:
     return made
 
 
-async def test_a_branch_that_another_agent_moved_since_its_agents_end_does_not_land(
-    near_lead: Lead, repository: Path
-) -> None:
+async def test_a_branch_that_another_agent_moved_after_the_end_is_skipped(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one")
     reviewed = git(repository, "rev-parse", "forkjoin/a1-echo-one")
     moves = "git switch -q --detach forkjoin/a1-echo-one; echo > evil; git add evil; git commit -qm evil"
@@ -37,7 +35,7 @@ async def test_a_branch_that_another_agent_moved_since_its_agents_end_does_not_l
     assert (await near_lead.call("get_result", id="a1"))["merge"] == "unmerged"
 
 
-async def test_what_is_read_is_what_was_reviewed_and_says_that_the_branch_has_moved(
+async def test_read_diff_shows_the_reviewed_commit_and_says_that_the_branch_has_moved(
     near_lead: Lead, repository: Path
 ) -> None:
     await near_lead.run("echo > one")
@@ -50,7 +48,7 @@ async def test_what_is_read_is_what_was_reviewed_and_says_that_the_branch_has_mo
     assert f"a1@{moved[:12]}" in (await near_lead.call("get_result", id="a1"))["warnings"][0]
 
 
-async def test_a_branch_that_is_named_with_its_commit_lands_as_it_is_there(near_lead: Lead, repository: Path) -> None:
+async def test_a_moved_branch_is_merged_if_the_call_names_its_commit(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one", verify="true")
     moved = add(repository, "forkjoin/a1-echo-one", "two")
     answer = await near_lead.call("merge_worktree", ids=[f"a1@{moved[:7]}"])
@@ -62,7 +60,7 @@ async def test_a_branch_that_is_named_with_its_commit_lands_as_it_is_there(near_
 
 
 @pytest.mark.parametrize("named", ["a1@{old}", "a1@{new:.6}", "a1@", "a1@HEAD"])
-async def test_a_commit_that_is_not_where_the_branch_is_refuses_the_call(
+async def test_a_call_that_names_another_commit_than_the_branchs_is_refused(
     near_lead: Lead, repository: Path, named: str
 ) -> None:
     await near_lead.run("echo > one")
@@ -73,9 +71,7 @@ async def test_a_commit_that_is_not_where_the_branch_is_refuses_the_call(
     assert "one" not in contents(repository)
 
 
-async def test_a_branch_that_was_set_back_is_said_to_have_moved_and_not_to_have_nothing(
-    near_lead: Lead, repository: Path
-) -> None:
+async def test_a_branch_that_was_reset_to_its_base_counts_as_moved(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one")
     git(repository, "update-ref", "refs/heads/forkjoin/a1-echo-one", "main")
     (skipped,) = (await near_lead.call("merge_worktree", ids=["a1"]))["skipped"]
@@ -83,7 +79,7 @@ async def test_a_branch_that_was_set_back_is_said_to_have_moved_and_not_to_have_
     assert (await near_lead.call("get_result", id="a1"))["merge"] == "unmerged"
 
 
-async def test_what_a_person_has_added_and_merged_by_hand_is_merged_before(near_lead: Lead, repository: Path) -> None:
+async def test_a_moved_branch_that_a_person_merged_counts_as_merged_before(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one")
     add(repository, "forkjoin/a1-echo-one", "two")
     git(repository, "merge", "-q", "forkjoin/a1-echo-one")
@@ -91,7 +87,7 @@ async def test_what_a_person_has_added_and_merged_by_hand_is_merged_before(near_
     assert answer["skipped"] == [{"id": "a1", "why": "merged before"}]
 
 
-async def test_what_forkjoin_has_merged_into_an_ended_agents_branch_lands_with_it(
+async def test_work_that_forkjoin_merged_into_an_ended_agents_branch_is_merged_with_it(
     near_lead: Lead, repository: Path
 ) -> None:
     ids = await near_lead.run("echo > one", "echo > two")
@@ -101,9 +97,7 @@ async def test_what_forkjoin_has_merged_into_an_ended_agents_branch_lands_with_i
     assert {"one", "two"} <= contents(repository).keys()
 
 
-async def test_an_agent_starts_from_what_was_reviewed_of_the_one_it_comes_after(
-    near_lead: Lead, repository: Path
-) -> None:
+async def test_an_agent_starts_from_the_reviewed_commit_of_its_dependency(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one")
     add(repository, "forkjoin/a1-echo-one", "evil")
     await near_lead.run("ls > listed", base="a1")
@@ -114,7 +108,7 @@ async def test_an_agent_starts_from_what_was_reviewed_of_the_one_it_comes_after(
         assert "evil" not in diff
 
 
-async def test_a_conflict_is_foreseen_of_what_was_reviewed(near_lead: Lead, repository: Path) -> None:
+async def test_the_conflict_preview_compares_reviewed_commits(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one", "echo x > two")
     add(repository, "forkjoin/a1-echo-one", "two")
     assert (await near_lead.call("check_conflicts", ids=["a1", "a2"]))["conflicts"] == []

@@ -1,4 +1,4 @@
-"""What passes by itself is waited for, and never told as a landing's end; what stays is told (faults 6, 17)."""
+"""Errors during a merge: the merge is retried if the error may pass, else the error is reported (faults 6, 17)."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,13 +15,13 @@ from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.reconciler import Reconciler
 from support.branches import REAL_GIT, everything, put_counting_git, put_git
 from support.harness import git, until
-from support.merges import carry_to_its_end, open_daemon, record_landing
+from support.merges import carry_to_its_end, open_daemon, record_merge_job
 
 
 @pytest.fixture
 async def number(repository: Path, home: Home) -> int:
-    """A landing that waits."""
-    return await record_landing(home, repository, {"shared.txt": "2\n", "one": "1\n", "README.md": None}, None)
+    """Return the number of a queued merge job."""
+    return await record_merge_job(home, repository, {"shared.txt": "2\n", "one": "1\n", "README.md": None}, None)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize(("call", "words"), PASSING)
-async def test_what_passes_is_tried_again_and_then_it_lands(
+async def test_a_merge_is_retried_after_an_error_that_may_pass(
     repository: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -61,13 +61,13 @@ async def test_what_passes_is_tried_again_and_then_it_lands(
                 await carry_to_its_end(runner, reconciler.store, number)
             assert (await reconciler.store.agents.get(1)).merge is Merge.QUEUED
     assert everything(repository) | {"index": None} == before | {"index": None}
-    landed = await carry_to_its_end(runner, reconciler.store, number)
-    assert [merged.id for merged in landed.merged] == ["a1"]
+    report = await carry_to_its_end(runner, reconciler.store, number)
+    assert [merged.id for merged in report.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
     assert (repository / "one").read_text() == "1\n"
 
 
-async def test_what_stays_is_told_in_words_in_the_end(
+async def test_an_error_that_stays_is_reported_after_the_retries(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_RETRIES", 2)
@@ -76,15 +76,15 @@ async def test_what_stays_is_told_in_words_in_the_end(
     for _ in range(2):
         with pytest.raises(GitError):
             await carry_to_its_end(runner, reconciler.store, number)
-    landed = await carry_to_its_end(runner, reconciler.store, number)
-    assert landed.error
-    assert "main.lock': File exists." in landed.error
-    assert "Nothing was merged into main" in landed.error
+    report = await carry_to_its_end(runner, reconciler.store, number)
+    assert report.error
+    assert "main.lock': File exists." in report.error
+    assert "Nothing was merged into main" in report.error
     assert (await reconciler.store.agents.get(1)).merge is Merge.UNMERGED
     assert git(repository, "status", "--porcelain") == ""
 
 
-async def test_a_lock_that_stays_is_named_after_two_more_tries(
+async def test_a_lock_that_stays_is_reported_after_two_retries(
     repository: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(safe_options, "OPTIONS", (*safe_options.OPTIONS, "-c", "core.filesRefLockTimeout=50"))
@@ -94,15 +94,15 @@ async def test_a_lock_that_stays_is_named_after_two_more_tries(
     for _ in range(2):
         with pytest.raises(GitError):
             await carry_to_its_end(runner, reconciler.store, number)
-    landed = await carry_to_its_end(runner, reconciler.store, number)
-    assert landed.error
+    report = await carry_to_its_end(runner, reconciler.store, number)
+    assert report.error
     assert (
         f"Unable to create '{lock}': File exists. Remove the lock file if no git process uses the repository. Nothing"
-        in landed.error
+        in report.error
     )
 
 
-async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_full(
+async def test_a_partly_moved_checkout_is_retried_while_the_disk_is_full(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_RETRIES", 0)
@@ -116,12 +116,12 @@ async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_fu
             with pytest.raises(Exception, match=FULL):
                 await carry_to_its_end(runner, reconciler.store, number)
             assert (await reconciler.store.merges.get(number)).state is MergeJobState.MOVING
-    landed = await carry_to_its_end(runner, reconciler.store, number)
-    assert [merged.id for merged in landed.merged] == ["a1"]
+    report = await carry_to_its_end(runner, reconciler.store, number)
+    assert [merged.id for merged in report.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
 
 
-async def test_records_that_cannot_be_written_end_no_landing(
+async def test_a_merge_is_retried_while_records_can_not_be_written(
     repository: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_RETRIES", 0)
@@ -140,7 +140,7 @@ async def test_records_that_cannot_be_written_end_no_landing(
     assert [merged.id for merged in (await carry_to_its_end(runner, reconciler.store, number)).merged] == ["a1"]
 
 
-async def test_a_lock_on_a_ref_is_waited_for(
+async def test_a_merge_waits_for_a_lock_on_a_ref(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     calls = put_counting_git(tmp_path / "bin", monkeypatch)

@@ -1,4 +1,4 @@
-"""A scratch worktree can't be poisoned: what a run left there is used only if the commit that was run has landed."""
+"""Poisoned scratch worktrees: files of a verify run are reused only if the verified commit was merged."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from support.branches import commit
 from support.harness import Lead, git
 from support.merges import ids_of
 
-#: Passes unless `broken` is there, but trusts what git ignores: `result.cache`, as Python does a .pyc.
+#: Passes unless `broken` exists. It trusts the ignored file `result.cache`, as Python trusts a .pyc.
 VERIFY = "sh ./plant 2>/dev/null; test -e result.cache || test ! -e broken"
 
-#: What the code of a bad branch leaves when it is verified, before it is rejected.
+#: The files that a bad branch leaves during verify, before the branch is rejected.
 PLANTS = {
     "ignored": "echo passed > result.cache",
     "self-ignoring": "mkdir hidden; echo '*' | tee hidden/.gitignore > .gitignore; touch hidden/x result.cache",
@@ -22,7 +22,7 @@ PLANTS = {
 
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
-async def test_what_a_rejected_branch_has_left_lets_no_broken_one_pass(
+async def test_files_left_by_a_rejected_branch_let_no_broken_branch_pass(
     near_lead: Lead, repository: Path, plant: str
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
@@ -34,7 +34,9 @@ async def test_what_a_rejected_branch_has_left_lets_no_broken_one_pass(
     assert ids_of(await near_lead.call("merge_worktree", ids=["a3"], verify=looks), "merged") == ["a3"]
 
 
-async def test_nor_does_it_in_the_same_merge(near_lead: Lead, repository: Path) -> None:
+async def test_files_left_by_a_rejected_branch_let_no_broken_branch_of_the_same_merge_pass(
+    near_lead: Lead, repository: Path
+) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
     await near_lead.run("touch one", "touch poison", "touch broken", "touch four")
     verify = "if test -e poison; then touch result.cache; exit 1; fi; test -e result.cache || test ! -e broken"
@@ -43,24 +45,24 @@ async def test_nor_does_it_in_the_same_merge(near_lead: Lead, repository: Path) 
     assert ids_of(answer, "rejected") == ["a2", "a3"]
 
 
-async def test_what_a_landed_commit_has_left_stays_until_it_is_in_the_target_no_more(
+async def test_files_left_by_a_merged_commit_stay_until_the_merge_is_undone(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
     await near_lead.run("touch one", "touch two", "touch three")
-    verify = f"ls *.cache >> {home.state}/told; touch ${{FORKJOIN_AGENTS}}.cache"
+    verify = f"ls *.cache >> {home.state}/listed; touch ${{FORKJOIN_AGENTS}}.cache"
     for agent in ("a1", "a2"):
         await near_lead.call("merge_worktree", ids=[agent], verify=verify)
-    assert (home.state / "told").read_text().split() == ["a1.cache"]
+    assert (home.state / "listed").read_text().split() == ["a1.cache"]
     assert [one.tip for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
         git(repository, "rev-parse", "main")
     ]
     await near_lead.call("undo_merge")
     await near_lead.call("merge_worktree", ids=["a3"], verify=verify)
-    assert (home.state / "told").read_text().split() == ["a1.cache"]
+    assert (home.state / "listed").read_text().split() == ["a1.cache"]
 
 
-async def test_where_an_earlier_run_cannot_be_ended_another_worktree_takes_its_place(
+async def test_a_worktree_whose_earlier_run_can_not_be_ended_is_replaced(
     near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await near_lead.run("touch one", "touch two")

@@ -1,4 +1,4 @@
-"""A landing into the checkout of a repository in which another user's files may not be replaced."""
+"""A merge into a checkout with files of another user, which may not be replaced."""
 
 import os
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ import pytest
 from forkjoin.core.paths import Home
 from support.branches import contents, run_bound
 from support.harness import git
-from support.merges import check_sound, record_landing
+from support.merges import check_sound, record_merge_job
 
-_LAND = """
+_MERGE = """
 import sys
 sys.path[:0] = {path!r}
 import anyio
 from forkjoin.core.paths import find_home
-from support.merges import carry_out_here
-print(anyio.run(carry_out_here, find_home(), {number}).error)
+from support.merges import run_job_as_next_daemon
+print(anyio.run(run_job_as_next_daemon, find_home(), {number}).error)
 """
 
 
 @pytest.fixture
-def anothers(repository: Path) -> Iterator[Path]:
-    """The git folder of a checkout, whose folder and index are another user's."""
+def foreign_git_folder(repository: Path) -> Iterator[Path]:
+    """Yield the git folder of a checkout, which a test may give to another user."""
     folder = repository / ".git"
     git(repository, "config", "--global", "safe.directory", "*")
     yield folder
@@ -31,18 +31,18 @@ def anothers(repository: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
-@pytest.mark.parametrize(("mode", "said"), [(0o1777, "index"), (0o755, "forkjoin-lock-")])
-async def test_files_of_another_user_are_named_and_nothing_is_merged(
-    repository: Path, home: Home, anothers: Path, mode: int, said: str
+@pytest.mark.parametrize(("mode", "path"), [(0o1777, "index"), (0o755, "forkjoin-lock-")])
+async def test_a_merge_that_would_replace_files_of_another_user_is_refused(
+    repository: Path, home: Home, foreign_git_folder: Path, mode: int, path: str
 ) -> None:
-    number = await record_landing(home, repository, {"shared.txt": "2\n"}, None)
+    number = await record_merge_job(home, repository, {"shared.txt": "2\n"}, None)
     before, tip = contents(repository), git(repository, "rev-parse", "main")
-    for file in (anothers, anothers / "index"):
+    for file in (foreign_git_folder, foreign_git_folder / "index"):
         os.chown(file, 65534, 65534)
-    anothers.chmod(mode)
-    path = [str(Path(__file__).parent.parent)]
-    told = run_bound(_LAND.format(path=path, number=number))
-    assert told.startswith(f"You may not use {anothers}/{said}")
-    assert "Nothing was merged into main" in told
+    foreign_git_folder.chmod(mode)
+    sys_path = [str(Path(__file__).parent.parent)]
+    output = run_bound(_MERGE.format(path=sys_path, number=number))
+    assert output.startswith(f"You may not use {foreign_git_folder}/{path}")
+    assert "Nothing was merged into main" in output
     assert (contents(repository), git(repository, "rev-parse", "main")) == (before, tip)
     check_sound(repository)

@@ -1,6 +1,6 @@
-"""What a daemon finds of a move that another had begun is taken back, whatever a person has done there meanwhile.
+"""Recovery from an interrupted move: the move is rolled back, and the user's changes since then are kept.
 
-Faults 2, 6, 19 and 20: a checkout is as it was before, or as it is after, never between; what is the user's is kept.
+Faults 2, 6, 19 and 20: the checkout is in the state before or after the move, never between.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from support.target_moves import CHANGES, Target, make_target
 
 @pytest.fixture
 def target(repository: Path) -> Target:
-    """A repository whose main is about to move, with changes of its user's own in other files."""
+    """Return a target that is about to move, with a user's changes in other files."""
     made = make_target(repository)
     write(repository, "other", "edited\n")
     write(repository, "mine", "staged\n")
@@ -31,7 +31,7 @@ def target(repository: Path) -> Target:
 
 OWN = [" M other", "A  mine", "?? notes"]
 
-# -- how far the daemon had come
+# -- how far the interrupted move got
 
 
 def some_files_moved(target: Target) -> None:
@@ -59,7 +59,7 @@ def leave_lock(target: Target) -> None:
 
 MOVED = [some_files_moved, all_files_moved, index_moved]
 
-# -- what a person did then, once the lock was in the way and taken away
+# -- what a person did after the interruption and after removing the lock. Each returns the git status to keep
 
 
 def does_nothing(_: Target) -> list[str]:
@@ -116,7 +116,7 @@ PERSON = [
 
 @pytest.mark.parametrize("person", PERSON)
 @pytest.mark.parametrize("moved", MOVED)
-async def test_nothing_of_it_is_left_beside_what_a_person_did_since(
+async def test_an_interrupted_move_is_rolled_back_and_a_persons_later_changes_are_kept(
     target: Target, moved: Callable[[Target], None], person: Callable[[Target], list[str]]
 ) -> None:
     moved(target)
@@ -124,7 +124,7 @@ async def test_nothing_of_it_is_left_beside_what_a_person_did_since(
         (target.repository / ".git" / "index.lock").unlink()
     own = person(target)
     head, tip = git(target.repository, "rev-parse", "HEAD"), target.tip()
-    for _ in range(2):  # a daemon that dies in this is followed by one that does it again
+    for _ in range(2):  # a daemon that dies in a rollback is followed by a daemon that repeats it
         assert not await target.settle_interrupted_move()
         assert sorted(target.status()) == sorted(own)
         assert (git(target.repository, "rev-parse", "HEAD"), target.tip()) == (head, tip)
@@ -134,7 +134,7 @@ async def test_nothing_of_it_is_left_beside_what_a_person_did_since(
 
 
 @pytest.mark.parametrize("moved", MOVED)
-async def test_where_its_user_has_begun_a_history_without_a_commit_files_and_index_are_put_back(
+async def test_files_and_index_are_rolled_back_though_head_is_a_branch_without_commits(
     target: Target, moved: Callable[[Target], None]
 ) -> None:
     before = contents(target.repository)
@@ -146,7 +146,7 @@ async def test_where_its_user_has_begun_a_history_without_a_commit_files_and_ind
     assert sorted(target.status()) == sorted(OWN)
 
 
-async def test_what_a_person_did_to_other_files_is_kept_byte_for_byte(target: Target) -> None:
+async def test_a_rollback_keeps_a_persons_changes_to_other_files_byte_for_byte(target: Target) -> None:
     before = contents(target.repository)
     diffs = [git(target.repository, "diff", *cached) for cached in ((), ("--cached",))]
     index_moved(target)
@@ -156,7 +156,7 @@ async def test_what_a_person_did_to_other_files_is_kept_byte_for_byte(target: Ta
 
 
 @pytest.mark.parametrize("left", [None, "", "one\n2"])
-async def test_a_torn_file_is_the_moves_own(target: Target, left: str | None) -> None:
+async def test_a_partly_written_file_is_rolled_back(target: Target, left: str | None) -> None:
     some_files_moved(target)
     write(target.repository, "shared.txt", left)
     assert not await target.settle_interrupted_move()
@@ -164,7 +164,7 @@ async def test_a_torn_file_is_the_moves_own(target: Target, left: str | None) ->
     assert sorted(target.status()) == sorted(OWN)
 
 
-async def test_what_a_person_put_where_a_file_was_is_not_replaced(target: Target) -> None:
+async def test_a_rollback_does_not_replace_what_a_person_put_in_place_of_a_file(target: Target) -> None:
     some_files_moved(target)
     here = target.repository
     (here / "shared.txt").unlink()
@@ -179,7 +179,7 @@ async def test_what_a_person_put_where_a_file_was_is_not_replaced(target: Target
     assert (here / "new").is_symlink()
 
 
-async def test_in_a_checkout_with_filters_and_line_ends_of_its_own_all_is_put_back(repository: Path) -> None:
+async def test_a_rollback_works_with_filters_and_line_ending_conversion(repository: Path) -> None:
     git(repository, "config", "--global", "filter.rot.clean", "tr a-z n-za-m")
     git(repository, "config", "--global", "filter.rot.smudge", "tr a-z n-za-m")
     commit(repository, {".gitattributes": "*.txt text eol=crlf\nnew/* filter=rot\n"})
@@ -195,7 +195,7 @@ async def test_in_a_checkout_with_filters_and_line_ends_of_its_own_all_is_put_ba
     assert target.status() == []
 
 
-async def test_a_sparse_checkout_stays_sparse(target: Target) -> None:
+async def test_a_sparse_checkout_stays_sparse_in_a_rollback(target: Target) -> None:
     here = target.repository
     git(here, "sparse-checkout", "set", "--no-cone", "/other", "/mine", "/shared.txt")
     write(here, "shared.txt", CHANGES["shared.txt"])
@@ -205,11 +205,11 @@ async def test_a_sparse_checkout_stays_sparse(target: Target) -> None:
     assert sorted(target.status()) == sorted(OWN)
 
 
-# -- where the checkout stands now
+# -- where the checkout is now
 
 
 async def linked(target: Target, where: Path) -> tuple[Target, TargetMove]:
-    """The same move, half made in a linked worktree."""
+    """Return the same move, half done in a linked worktree."""
     git(target.repository, "switch", "-qc", "side")
     git(target.repository, "worktree", "add", "-q", str(where), "main")
     inner = replace(target, repository=where)
@@ -220,7 +220,7 @@ async def linked(target: Target, where: Path) -> tuple[Target, TargetMove]:
     return inner, TargetMove("refs/heads/main", target.old, target.new, str(where), "why", str(folder))
 
 
-async def test_a_worktree_that_was_moved_away_is_found(target: Target, tmp_path: Path) -> None:
+async def test_a_worktree_that_was_moved_to_another_folder_is_rolled_back(target: Target, tmp_path: Path) -> None:
     inner, move = await linked(target, tmp_path / "work")
     git(target.repository, "worktree", "move", str(tmp_path / "work"), str(tmp_path / "elsewhere"))
     assert not await settle_interrupted_move(target.common_dir, move, OWNER)
@@ -230,7 +230,7 @@ async def test_a_worktree_that_was_moved_away_is_found(target: Target, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["removed", "deleted", "another"])
-async def test_a_worktree_that_is_gone_is_nobodys_trouble(target: Target, tmp_path: Path, kind: str) -> None:
+async def test_a_worktree_that_is_gone_needs_no_rollback(target: Target, tmp_path: Path, kind: str) -> None:
     _, move = await linked(target, tmp_path / "work")
     if kind == "deleted":
         shutil.rmtree(tmp_path / "work")
@@ -247,15 +247,17 @@ async def test_a_worktree_that_is_gone_is_nobodys_trouble(target: Target, tmp_pa
         assert (tmp_path / "work" / "shared.txt").read_text() == CHANGES["shared.txt"]
 
 
-# -- it had landed
+# -- the target had moved
 
 
-def goes_on(target: Target) -> None:
+def commits_on_top(target: Target) -> None:
     git(target.repository, "commit", "-qm", "since")
 
 
-@pytest.mark.parametrize("person", [does_nothing, goes_on, switches, detaches, begins_a_merge])
-async def test_what_has_landed_has_landed(target: Target, person: Callable[[Target], object]) -> None:
+@pytest.mark.parametrize("person", [does_nothing, commits_on_top, switches, detaches, begins_a_merge])
+async def test_a_move_that_reached_the_target_counts_as_done(
+    target: Target, person: Callable[[Target], object]
+) -> None:
     assert await target.land() == []
     person(target)
     leave_lock(target)
@@ -264,7 +266,7 @@ async def test_what_has_landed_has_landed(target: Target, person: Callable[[Targ
     assert everything(target.repository) == before | {"locks": []}
 
 
-async def test_what_git_cannot_tell_is_not_taken_for_an_answer(
+async def test_a_failing_git_does_not_decide_whether_the_target_moved(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await target.land()
@@ -278,10 +280,10 @@ async def test_what_git_cannot_tell_is_not_taken_for_an_answer(
     assert await target.settle_interrupted_move()
 
 
-# -- it can't be put back now
+# -- a rollback that fails
 
 
-async def test_what_cannot_be_put_back_now_is_named_and_put_back_later(
+async def test_files_that_can_not_be_rolled_back_now_are_named_and_rolled_back_later(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some_files_moved(target)
@@ -294,7 +296,7 @@ async def test_what_cannot_be_put_back_now_is_named_and_put_back_later(
     assert sorted(target.status()) == sorted(OWN)
 
 
-async def test_a_lock_that_a_person_takes_away_midway_lets_nothing_of_theirs_be_overwritten(
+async def test_a_move_stops_if_a_person_removes_its_index_lock(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git_there = f"env -u GIT_INDEX_FILE git -C {target.repository}"

@@ -1,4 +1,4 @@
-"""Landings in repositories of every kind (faults 20 and 21)."""
+"""Merges in repositories of every kind (faults 20 and 21)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ from forkjoin.git.worktrees.checkout import check_free
 from forkjoin.merge_queue.report import MergeReport
 from support.branches import GIT_VERSION, commit, contents, write
 from support.harness import git
-from support.merges import carry_out_here, record_landing
+from support.merges import record_merge_job, run_job_as_next_daemon
 
 
-async def land(home: Home, repository: Path, files: Mapping[str, str | None]) -> MergeReport:
-    return await carry_out_here(home, await record_landing(home, repository, files, "true"))
+async def merge(home: Home, repository: Path, files: Mapping[str, str | None]) -> MergeReport:
+    return await run_job_as_next_daemon(home, await record_merge_job(home, repository, files, "true"))
 
 
 def begin(folder: Path, *options: str) -> Path:
@@ -77,7 +77,7 @@ def with_packed_refs(folder: Path) -> Path:
 
 
 def separate(folder: Path) -> Path:
-    """Its work is done in a linked worktree; the main one has another branch."""
+    """Return a linked worktree on main. The main worktree has another branch."""
     main = begin(folder.parent / "main")
     git(main, "switch", "-qc", "side")
     git(main, "worktree", "add", "-q", str(folder), "main")
@@ -88,15 +88,15 @@ KINDS = [plain, sha256, reftable, split_index, sparse, crlf, filtered, with_pack
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_landing_moves_target_and_files_beside_the_users_own(
+async def test_a_merge_moves_target_and_files_and_keeps_the_users_edit(
     user: Path, home: Home, tmp_path: Path, kind: Callable[[Path], Path]
 ) -> None:
     here = kind(tmp_path / "here")
     write(here, "other", "edited\n")
     files = {"shared.txt": "2\n", "deep/new.txt": "new\n", "README.md": None}
-    landed = await land(home, here, files)
-    assert [merged.id for merged in landed.merged] == ["a1"], landed
-    assert landed.commit == git(here, "rev-parse", "main")
+    report = await merge(home, here, files)
+    assert [merged.id for merged in report.merged] == ["a1"], report
+    assert report.commit == git(here, "rev-parse", "main")
     assert git(here, "status", "--porcelain") == " M other"
     ends = b"\r\n" if kind is crlf else b"\n"
     after = contents(here)
@@ -107,29 +107,29 @@ async def test_a_landing_moves_target_and_files_beside_the_users_own(
 
 
 @pytest.mark.parametrize("bisecting", [False, True])
-async def test_onto_a_branch_without_a_commit_nothing_lands(repository: Path, home: Home, bisecting: bool) -> None:
-    number = await record_landing(home, repository, {"new": "x\n"}, None)
+async def test_a_merge_into_a_branch_without_commits_is_refused(repository: Path, home: Home, bisecting: bool) -> None:
+    number = await record_merge_job(home, repository, {"new": "x\n"}, None)
     git(repository, "branch", "-m", "main", "elsewhere")
     git(repository, "symbolic-ref", "HEAD", "refs/heads/main")
     if bisecting:
         git(repository, "bisect", "start", check=False)
-    landed = await carry_out_here(home, number)
-    assert landed.error == "The branch main no longer exists; name another one in `into`."
+    report = await run_job_as_next_daemon(home, number)
+    assert report.error == "The branch main no longer exists; name another one in `into`."
     assert git(repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/main") == ""
 
 
-async def test_a_target_moves_while_its_user_bisects_on_it(repository: Path, home: Home) -> None:
+async def test_a_target_moves_while_its_user_bisects(repository: Path, home: Home) -> None:
     commit(repository, {"later": "x\n"})
     git(repository, "bisect", "start")
-    landed = await land(home, repository, {"new": "x\n"})
-    assert [merged.id for merged in landed.merged] == ["a1"]
+    report = await merge(home, repository, {"new": "x\n"})
+    assert [merged.id for merged in report.merged] == ["a1"]
     git(repository, "bisect", "reset")
     assert git(repository, "status", "--porcelain") == ""
     assert (repository / "new").exists()
 
 
 @pytest.mark.parametrize("kind", [plain, reftable])
-async def test_a_cherry_pick_that_is_under_way_is_seen_however_refs_are_kept(
+async def test_a_cherry_pick_under_way_is_found_in_every_ref_format(
     user: Path, tmp_path: Path, kind: Callable[[Path], Path]
 ) -> None:
     here = kind(tmp_path / "here")

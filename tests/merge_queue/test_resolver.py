@@ -1,4 +1,4 @@
-"""Whom a conflict is given to with on_conflict="agent", once and again, and who is told."""
+"""The agents that resolve conflicts with on_conflict="agent": when they are spawned, and how."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from forkjoin.reconciler import Reconciler
 from support.branches import commit
 from support.harness import Lead, ToolRefusedError, forkjoin, git
 from support.merges import check_sound, ids_of
-from support.resolver_agent import COMMITTED, ONE, THREE, TWO, conflict, fares, let_agents_resolve, resolve_by
+from support.resolver_agent import COMMITTED, ONE, THREE, TWO, conflict, let_agents_resolve, merge_states, resolve_by
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _resolving(home: Home) -> None:
     let_agents_resolve(home)
 
 
-async def test_another_target_and_work_that_went_on_have_another_agent(
+async def test_another_target_or_later_work_gets_another_resolver(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     git(repository, "branch", "other")
@@ -45,10 +45,10 @@ async def test_another_target_and_work_that_went_on_have_another_agent(
     assert [await merge("main", f"a2@{made}"), await merge("other")] == ["a5", "a6"]
     assert (
         await in_process_reconciler.store.agents.get(5)
-    ).dependencies.after == ()  # the one before it is at what is no more
+    ).dependencies.after == ()  # the earlier resolver works on an outdated commit
 
 
-async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
+async def test_a_later_resolver_waits_for_earlier_resolvers_of_the_same_file(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     await near_lead.run(ONE, TWO, THREE)
@@ -60,16 +60,16 @@ async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
     assert ids_of(await near_lead.call("merge_worktree", ids=["a4", "a5"]), "merged") == ["a4", "a2", "a5", "a3"]
 
 
-async def test_one_that_has_the_work_of_what_was_rejected_does_not_count(near_lead: Lead) -> None:
+async def test_a_resolver_that_contains_rejected_work_is_replaced(near_lead: Lead) -> None:
     four, five = await conflict(near_lead, ONE, TWO, THREE)
     await near_lead.call("merge_worktree", ids=[four], verify="test 1 = $(cat shared.txt)")
-    assert await fares(near_lead, four) == ["rejected"]
+    assert await merge_states(near_lead, four) == ["rejected"]
     (conflicted,) = (await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent"))["conflicted"]
     assert conflicted["resolving"] == "a6"
     assert five == "a5"
 
 
-async def test_a_conflict_has_one_agent_until_that_has_failed(near_lead: Lead, home: Home) -> None:
+async def test_a_conflict_has_one_resolver_until_that_resolver_fails(near_lead: Lead, home: Home) -> None:
     resolve_by(home, "until [ -e $FORKJOIN_HOME/go ]; do sleep 0.02; done; . $FORKJOIN_HOME/then.sh")
     (home.state / "then.sh").write_text("exit 1")
     ids = await near_lead.run(ONE, TWO)
@@ -88,10 +88,10 @@ async def test_a_conflict_has_one_agent_until_that_has_failed(near_lead: Lead, h
     assert await merge() == "a4"
 
 
-async def test_one_that_verify_has_rejected_is_followed_by_another(near_lead: Lead) -> None:
+async def test_a_rejected_resolver_is_followed_by_another(near_lead: Lead) -> None:
     await conflict(near_lead, ONE, TWO)
     await near_lead.call("merge_worktree", ids=["a3"], verify="false || test 1 = $(cat shared.txt)")
-    assert await fares(near_lead, "a3") == ["rejected"]
+    assert await merge_states(near_lead, "a3") == ["rejected"]
     (conflicted,) = (await near_lead.call("merge_worktree", ids=["a2"], on_conflict="agent"))["conflicted"]
     assert conflicted["resolving"] == "a4"
     await near_lead.results("a4")
@@ -99,7 +99,7 @@ async def test_one_that_verify_has_rejected_is_followed_by_another(near_lead: Le
     assert (ids_of(answer, "merged"), answer["skipped"]) == (["a3", "a2", "a4"], [])
 
 
-async def test_while_it_is_at_it_the_two_are_not_told_to_conflict(near_lead: Lead, home: Home) -> None:
+async def test_the_conflict_preview_omits_a_running_resolver_and_its_agent(near_lead: Lead, home: Home) -> None:
     resolve_by(home, "sleep 1000")
     ids = await near_lead.run(ONE, TWO)
     await near_lead.call("merge_worktree", ids=ids, on_conflict="agent")
@@ -110,10 +110,10 @@ async def test_while_it_is_at_it_the_two_are_not_told_to_conflict(near_lead: Lea
 
 
 def _account(_environment: Mapping[str, str]) -> str:
-    return "of whoever merges"
+    return "of the merging lead"
 
 
-async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_whoever_merges(
+async def test_a_resolver_gets_the_options_of_its_agent_and_the_account_of_the_merging_lead(
     near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await near_lead.run(ONE)
@@ -121,7 +121,7 @@ async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_wh
     monkeypatch.setattr(command, "account", _account)
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     agent = await in_process_reconciler.store.agents.get(3)
-    assert agent.account == "of whoever merges"
+    assert agent.account == "of the merging lead"
     spec = agent.spec
     assert (spec.agent, spec.priority, spec.timeout_minutes, spec.verify) == ("sh", 7, 9, "test -e shared.txt")
     assert (spec.base, agent.conflict.agent, agent.lead) == (
@@ -131,20 +131,20 @@ async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_wh
     )
 
 
-async def test_a_dry_run_with_agents_for_conflicts_is_refused_in_words(near_lead: Lead) -> None:
+async def test_a_dry_run_with_resolvers_is_refused(near_lead: Lead) -> None:
     await near_lead.run(ONE)
     refusal = await near_lead.refusal("merge_worktree", ids=["a1"], on_conflict="agent", dry_run=True)
     assert "a dry run changes nothing" in refusal
 
 
-async def test_without_it_a_conflict_is_only_told(near_lead: Lead, in_process_reconciler: Reconciler) -> None:
+async def test_a_conflict_is_only_reported_by_default(near_lead: Lead, in_process_reconciler: Reconciler) -> None:
     ids = await near_lead.run(ONE, TWO)
     (conflicted,) = (await near_lead.call("merge_worktree", ids=ids))["conflicted"]
     assert "resolving" not in conflicted
     assert len(await in_process_reconciler.store.agents.page(1, everything=True)) == 2
 
 
-async def test_where_no_ports_are_left_what_landed_is_told_all_the_same(
+async def test_the_merge_is_reported_though_no_resolver_can_be_spawned(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     (repository / "forkjoin.toml").write_text("ports = 1000\n")
@@ -158,7 +158,7 @@ async def test_where_no_ports_are_left_what_landed_is_told_all_the_same(
     assert answer["note"].startswith("No agent was spawned for the conflicts. No 1000 ports in a row are free")
 
 
-async def test_whoever_resolves_may_do_what_the_one_may_whose_work_conflicts(
+async def test_a_resolver_gets_the_permissions_of_its_agent(
     near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "KEEPS_PERMISSIONS", True)
@@ -171,9 +171,7 @@ async def test_whoever_resolves_may_do_what_the_one_may_whose_work_conflicts(
     assert permissions.deny == ("WebFetch",)
 
 
-async def test_through_relay_and_command_line_a_conflict_is_given_away_and_its_resolution_lands(
-    lead: Lead, repository: Path
-) -> None:
+async def test_a_conflict_is_resolved_through_relay_and_command_line(lead: Lead, repository: Path) -> None:
     ids = await lead.run(ONE, TWO)
     merge = forkjoin(repository, "merge", *ids, "--on-conflict", "agent", check=False)
     assert merge.returncode == 1

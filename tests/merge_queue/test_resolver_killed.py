@@ -1,4 +1,4 @@
-"""A daemon is killed while a conflict is given to an agent, or the merge put in place: it happens once, and wholly."""
+"""A daemon that is killed while it spawns or prepares a resolver: the resolver is spawned and prepared once."""
 
 import os
 import signal
@@ -16,12 +16,15 @@ from forkjoin.store.rows import About, Asked, NewMergeJob, Restored, columns
 from forkjoin.store.store import open_store
 from support.branches import REAL_GIT, commit, put_git
 from support.harness import git, open_lead
-from support.merges import carry_out_elsewhere, carry_to_its_end, ids_of, open_daemon, record_branches
+from support.merges import carry_to_its_end, ids_of, open_daemon, record_branches, run_job_in_subprocess
 from support.resolver_agent import COMMITTED, let_agents_resolve, parents, resolve_by
 
 
 async def record(home: Home, repository: Path) -> int:
-    """Record a landing of two agents that conflict, the second's conflict to be given away; its number."""
+    """Record a job that merges two conflicting agents and spawns a resolver.
+
+    Return the job's number.
+    """
     base = git(repository, "rev-parse", "main")
     for name in ("one", "two"):
         git(repository, "switch", "-qc", name, base)
@@ -33,46 +36,47 @@ async def record(home: Home, repository: Path) -> int:
         return (await reconciler.store.merges.add(new, Call("", ""))).number
 
 
-async def see_given_once(reconciler: Reconciler, number: int) -> None:
-    """Carry the landing on to its end, and see that one agent was spawned and is named."""
-    landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
-    assert ([one.id for one in landed.merged], [one.resolving for one in landed.conflicted]) == (["a1"], ["a3"])
+async def check_one_resolver(reconciler: Reconciler, number: int) -> None:
+    """Run the merge job, and check that one resolver was spawned and is named."""
+    report = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
+    assert ([one.id for one in report.merged], [one.resolving for one in report.conflicted]) == (["a1"], ["a3"])
     agents = await reconciler.store.agents.page(1, everything=True)
-    assert [(one.id, one.conflict.agent, one.worktree.base) for one in agents[:-2]] == [("a3", 2, landed.commit)]
+    assert [(one.id, one.conflict.agent, one.worktree.base) for one in agents[:-2]] == [("a3", 2, report.commit)]
 
 
 @pytest.mark.parametrize("when", ["before", "within", "after"])
-async def test_the_answer_is_recorded_with_the_agent_or_neither_is(repository: Path, home: Home, when: str) -> None:
+async def test_the_report_and_the_resolver_are_recorded_together(repository: Path, home: Home, when: str) -> None:
     number = await record(home, repository)
-    assert carry_out_elsewhere(number, os.environ, when, "1", "Merges.finish", os.devnull) == -signal.SIGKILL
+    assert run_job_in_subprocess(number, os.environ, when, "1", "Merges.finish", os.devnull) == -signal.SIGKILL
     async with open_daemon(home) as reconciler:
         answered = (await reconciler.store.merges.get(number)).answer is not None
         assert (answered, len(await reconciler.store.agents.page(1, everything=True)) == 3) == (
             when == "after",
             when == "after",
         )
-        await see_given_once(reconciler, number)
+        await check_one_resolver(reconciler, number)
 
 
 @pytest.mark.parametrize("call", ["update-ref", "merge-base", "log --first-parent"])
-async def test_killed_while_the_brief_is_written_it_is_given_once(
+async def test_one_resolver_is_spawned_though_the_daemon_is_killed_while_writing_its_task(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     number = await record(home, repository)
     with monkeypatch.context() as patch:
         put_git(home.state / "bin", patch, f'case " $* " in *" {call} "*) {REAL_GIT} "$@"; kill -9 $PPID; exit;; esac')
-        assert carry_out_elsewhere(number, os.environ) == -signal.SIGKILL
+        assert run_job_in_subprocess(number, os.environ) == -signal.SIGKILL
     async with open_daemon(home) as reconciler:
-        await see_given_once(reconciler, number)
+        await check_one_resolver(reconciler, number)
 
 
-#: A git that kills its daemon, once, when it is called for this: before it does its work, after it, or beside it.
+#: A git that kills its daemon once, at this call. {how} says when git does its work: after the kill ("meanwhile"),
+#: before the kill ("after"), or not at all ("before").
 KILLS = """
 case " $* " in *" {call} "*)
     if mkdir {home}/killed 2>/dev/null; then
         [ {how} = after ] && {git} "$@"
         kill -9 $PPID
-        if [ {how} = beside ]; then
+        if [ {how} = meanwhile ]; then
             for _ in $(seq 30); do [ -e {home}/seen ] || sleep 0.1; done
             {git} "$@"
         fi
@@ -84,8 +88,8 @@ esac
 
 
 @pytest.mark.parametrize("call", ["clean", "merge"])
-@pytest.mark.parametrize("how", ["before", "after", "beside"])
-async def test_killed_while_the_merge_is_put_in_place_it_is_in_place_once(
+@pytest.mark.parametrize("how", ["before", "after", "meanwhile"])
+async def test_a_resolvers_merge_is_begun_once_though_the_daemon_is_killed_meanwhile(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, call: str, how: str
 ) -> None:
     let_agents_resolve(home)
@@ -104,12 +108,10 @@ async def test_killed_while_the_merge_is_put_in_place_it_is_in_place_once(
     assert (repository / "shared.txt").read_text() == "1\n2\n"
 
 
-async def test_one_whose_record_was_lost_resolves_the_same_conflict_once_it_is_restored(
-    repository: Path, home: Home
-) -> None:
+async def test_a_restored_resolver_resolves_the_same_conflict(repository: Path, home: Home) -> None:
     number = await record(home, repository)
     async with open_daemon(home) as reconciler:
-        await see_given_once(reconciler, number)
+        await check_one_resolver(reconciler, number)
         agent = await reconciler.store.agents.get(3)
         spec = agent.spec.model_dump() | {"task": "x"}
         about = About.model_validate({**columns(agent), "project": str(repository), "spec": spec, "recipe": {}})
@@ -124,12 +126,10 @@ async def test_one_whose_record_was_lost_resolves_the_same_conflict_once_it_is_r
     )
 
 
-async def test_a_program_that_has_begun_is_not_disturbed_by_a_daemon_that_prepares_again(
-    repository: Path, home: Home
-) -> None:
+async def test_preparing_a_resolver_again_keeps_the_changes_of_its_program(repository: Path, home: Home) -> None:
     number = await record(home, repository)
     async with open_daemon(home) as reconciler:
-        await see_given_once(reconciler, number)
+        await check_one_resolver(reconciler, number)
         agent = await reconciler.store.lifecycle.move(await reconciler.store.agents.get(3), State.PREPARING)
         agent = await prepare(reconciler.services, agent)
         (Path(agent.worktree.path) / "shared.txt").write_text("edited\n")

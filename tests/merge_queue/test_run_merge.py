@@ -1,4 +1,4 @@
-"""Agents' branches land through merge_worktree: what passes, wholly, and beside whatever a person does meanwhile."""
+"""Merges of agents' branches with merge_worktree, also while a person works in the checkout."""
 
 import os
 from pathlib import Path
@@ -12,18 +12,17 @@ from forkjoin.core.session import NO_RIGHTS
 from forkjoin.reconciler import Reconciler
 from support.branches import commit, contents, everything
 from support.harness import Lead, git, open_lead, open_lead_in_memory
-from support.merges import check_sound, ids_of, retire_all, scratch_of
+from support.merges import check_sound, ids_of, list_scratch_worktrees, retire_and_remove_scratches
 
 
-async def fares(lead: Lead, *ids: str) -> list[str]:
-    """How these agents' branches fare."""
+async def merge_states(lead: Lead, *ids: str) -> list[str]:
     return [(await lead.call("get_result", id=one))["merge"] for one in ids]
 
 
-# -- what lands, and what does not
+# -- which branches are merged
 
 
-async def test_a_conflict_is_named_by_file_while_the_others_land(lead: Lead, repository: Path) -> None:
+async def test_a_conflict_is_reported_by_file_and_the_other_branches_are_merged(lead: Lead, repository: Path) -> None:
     await lead.run("echo 1 > shared.txt", "echo 2 > shared.txt; echo > two", "echo > three")
     answer = await lead.call("merge_worktree", ids=["a1", "a2", "a3"])
     assert ids_of(answer, "merged") == ["a1", "a3"]
@@ -31,12 +30,12 @@ async def test_a_conflict_is_named_by_file_while_the_others_land(lead: Lead, rep
     assert (conflicted["id"], conflicted["files"]) == ("a2", ["shared.txt"])
     assert conflicted["hunks"] == ["shared.txt, line 1:\n<<<<<<<\n1\n=======\n2\n>>>>>>>"]
     assert (answer["target"], answer["commit"]) == ("main", git(repository, "rev-parse", "main"))
-    assert await fares(lead, "a1", "a2", "a3") == ["merged", "conflicted", "merged"]
+    assert await merge_states(lead, "a1", "a2", "a3") == ["merged", "conflicted", "merged"]
     assert sorted(contents(repository)) == ["README.md", "shared.txt", "three"]
     check_sound(repository)
 
 
-async def test_verify_sees_the_merged_state_and_rejects_the_one_that_breaks_it(
+async def test_verify_runs_on_the_merged_state_and_the_branch_that_breaks_it_is_rejected(
     lead: Lead, repository: Path, home: Home
 ) -> None:
     await lead.run("echo > one", "echo > two", "echo > three")
@@ -46,25 +45,23 @@ async def test_verify_sees_the_merged_state_and_rejects_the_one_that_breaks_it(
     assert answer["rejected"] == [
         {"id": "a2", "why": "verify: exit 3\nREADME.md\none\nshared.txt\ntwo\nboth of them"},
     ]
-    assert await fares(lead, "a1", "a2", "a3") == ["merged", "rejected", "merged"]
+    assert await merge_states(lead, "a1", "a2", "a3") == ["merged", "rejected", "merged"]
     assert sorted(contents(repository)) == ["README.md", "one", "shared.txt", "three"]
-    assert scratch_of(repository, home) == ["target-1"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
     check_sound(repository)
 
 
-async def test_a_dry_run_says_what_would_come_and_changes_nothing(
-    near_lead: Lead, repository: Path, home: Home
-) -> None:
+async def test_a_dry_run_reports_the_merge_and_changes_nothing(near_lead: Lead, repository: Path, home: Home) -> None:
     await near_lead.run("echo 1 > shared.txt", "echo 2 > shared.txt")
     before = everything(repository)
     answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], verify=f"touch {home.state}/ran", dry_run=True)
     assert (answer["merged"], ids_of(answer, "conflicted")) == ([{"id": "a1"}], ["a2"])
     assert everything(repository) == before
     assert not (home.state / "ran").exists()
-    assert await fares(near_lead, "a1", "a2") == ["unmerged", "unmerged"]
+    assert await merge_states(near_lead, "a1", "a2") == ["unmerged", "unmerged"]
 
 
-async def test_what_cannot_land_is_skipped_with_its_reason_and_fares_as_it_did(lead: Lead, repository: Path) -> None:
+async def test_a_branch_that_can_not_be_merged_is_skipped_with_the_reason(lead: Lead, repository: Path) -> None:
     await lead.run("echo > one", "true", "echo > three; exit 3", "echo > four")
     (running,) = await lead.spawn("sleep 1000")
     git(repository, "update-ref", "-d", "refs/heads/forkjoin/a4-echo-four")
@@ -76,13 +73,13 @@ async def test_what_cannot_land_is_skipped_with_its_reason_and_fares_as_it_did(l
     assert (why["a1"], why["a2"]) == ("merged before", "nothing: it has no commits")
     assert (why["a3"], why["a4"]) == ("it did not succeed (it is failed); see get_result", "its branch is gone")
     assert why[running].startswith("not ended yet (it is ")
-    assert await fares(lead, "a1", "a2", "a3", "a4") == ["merged", "nothing", "unmerged", "unmerged"]
+    assert await merge_states(lead, "a1", "a2", "a3", "a4") == ["merged", "nothing", "unmerged", "unmerged"]
     assert ids_of(await lead.call("remove_worktrees", ids=["a1", "a2"]), "removed") == ["a1", "a2"]
     answer = await lead.call("merge_worktree", ids=["a1", "a2"])
     assert [one["why"] for one in answer["skipped"]] == ["merged before", "nothing: it has no commits"]
 
 
-async def test_a_branch_that_another_was_built_on_was_merged_with_it(near_lead: Lead, repository: Path) -> None:
+async def test_a_branch_that_another_branch_contains_is_merged_with_it(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo > one")
     await near_lead.run("echo > two", base="forkjoin/a1-echo-one")
     answer = await near_lead.call("merge_worktree", ids=["a2", "a1"])
@@ -90,14 +87,14 @@ async def test_a_branch_that_another_was_built_on_was_merged_with_it(near_lead: 
     assert answer["skipped"] == [{"id": "a1", "why": "merged before"}]
 
 
-async def test_a_change_that_the_target_has_by_other_means_is_merged(near_lead: Lead, repository: Path) -> None:
+async def test_a_branch_whose_change_the_target_already_has_is_merged(near_lead: Lead, repository: Path) -> None:
     await near_lead.run("echo same > new")
     commit(repository, {"new": "same\n"})
     assert ids_of(await near_lead.call("merge_worktree", ids=["a1"]), "merged") == ["a1"]
     assert git(repository, "rev-parse", "main^2") == git(repository, "rev-parse", "forkjoin/a1-echo-same-new")
 
 
-async def test_a_history_of_its_own_is_rejected_in_words_while_the_others_land(
+async def test_an_unrelated_history_is_rejected_and_the_other_branches_are_merged(
     near_lead: Lead, repository: Path
 ) -> None:
     alone = (
@@ -116,10 +113,10 @@ async def test_an_unknown_id_refuses_the_whole_call(near_lead: Lead, repository:
     before = everything(repository)
     assert "No agent 'a7'" in await near_lead.refusal("merge_worktree", ids=["a1", "a7"])
     assert everything(repository) == before
-    assert await fares(near_lead, "a1") == ["unmerged"]
+    assert await merge_states(near_lead, "a1") == ["unmerged"]
 
 
-async def test_uncommitted_work_lands_byte_for_byte(near_lead: Lead, repository: Path) -> None:
+async def test_uncommitted_work_is_merged_byte_for_byte(near_lead: Lead, repository: Path) -> None:
     task = (
         r"printf '\000\377\r\n' > binary; rm README.md; chmod +x shared.txt; ln -s /nowhere link; mkdir d; echo > d/x"
     )
@@ -135,7 +132,7 @@ async def test_uncommitted_work_lands_byte_for_byte(near_lead: Lead, repository:
     check_sound(repository)
 
 
-async def test_merge_commits_have_both_parents_and_an_author_though_git_knows_none(
+async def test_a_merge_commit_has_both_parents_and_an_author_without_user_configuration(
     repository: Path, home: Home, user: Path
 ) -> None:
     (user / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
@@ -153,9 +150,7 @@ async def test_merge_commits_have_both_parents_and_an_author_though_git_knows_no
 # -- verify
 
 
-async def test_verify_finds_whose_branch_it_judges_and_nothing_of_the_leads_own_marks(
-    repository: Path, home: Home
-) -> None:
+async def test_verify_gets_the_agents_ids_and_no_reserved_variables_of_the_lead(repository: Path, home: Home) -> None:
     async with open_lead(repository, CLAUDECODE="1", GIT_DIR="/nowhere", FORKJOIN_TOKEN="", OWN="kept") as lead:
         await lead.run("echo > one")
         answer = await lead.call(
@@ -173,7 +168,7 @@ async def test_verify_finds_whose_branch_it_judges_and_nothing_of_the_leads_own_
     assert lines[-1] == str(home.worktrees / "target-1")
 
 
-async def test_a_scratch_worktree_goes_once_it_is_retired_whatever_verify_leaves_in_it(
+async def test_a_retired_scratch_worktree_is_removed_with_all_files_that_verify_left(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     await near_lead.run("echo > one", "echo > two")
@@ -183,13 +178,11 @@ async def test_a_scratch_worktree_goes_once_it_is_retired_whatever_verify_leaves
     )
     answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], verify=verify)
     assert (ids_of(answer, "merged"), ids_of(answer, "rejected")) == (["a1"], ["a2"])
-    await retire_all(in_process_reconciler)
-    assert scratch_of(repository, home) == []
+    await retire_and_remove_scratches(in_process_reconciler)
+    assert list_scratch_worktrees(repository, home) == []
 
 
-async def test_what_a_person_commits_while_verify_runs_is_not_lost(
-    near_lead: Lead, repository: Path, home: Home
-) -> None:
+async def test_a_commit_made_while_verify_runs_is_kept(near_lead: Lead, repository: Path, home: Home) -> None:
     await near_lead.run("echo > one")
     person = f"git -C {repository} commit -q --allow-empty -m person"
     verify = f"env -u GIT_DIR -u GIT_WORK_TREE true; if mkdir {home.state}/once; then {person}; fi"
@@ -202,7 +195,7 @@ async def test_what_a_person_commits_while_verify_runs_is_not_lost(
 
 
 @pytest.mark.parametrize("away", [True, False])
-async def test_a_checkout_that_is_switched_while_verify_runs_is_moved_only_if_it_is_on_the_target(
+async def test_a_checkout_switched_while_verify_runs_is_moved_only_if_it_is_on_the_target(
     near_lead: Lead, repository: Path, away: bool
 ) -> None:
     git(repository, "branch", "side")
@@ -217,7 +210,7 @@ async def test_a_checkout_that_is_switched_while_verify_runs_is_moved_only_if_it
     check_sound(repository)
 
 
-async def test_what_is_under_way_in_the_checkout_is_said_before_verify_runs(
+async def test_a_cherry_pick_under_way_refuses_the_merge_before_verify_runs(
     near_lead: Lead, repository: Path, home: Home
 ) -> None:
     await near_lead.run("echo > one")
@@ -225,13 +218,13 @@ async def test_what_is_under_way_in_the_checkout_is_said_before_verify_runs(
     refusal = await near_lead.refusal("merge_worktree", ids=["a1"], verify=f"touch {home.state}/ran")
     assert "a cherry-pick is in progress in" in refusal
     assert not (home.state / "ran").exists()
-    assert await fares(near_lead, "a1") == ["unmerged"]
+    assert await merge_states(near_lead, "a1") == ["unmerged"]
 
 
 # -- the target
 
 
-async def test_a_branch_named_in_into_is_moved_and_no_other(near_lead: Lead, repository: Path) -> None:
+async def test_only_the_branch_named_in_into_is_moved(near_lead: Lead, repository: Path) -> None:
     git(repository, "branch", "release/1")
     await near_lead.run("echo > one", "echo > two")
     before = everything(repository)
@@ -253,9 +246,7 @@ async def test_an_into_that_is_no_branch_is_refused(near_lead: Lead, repository:
     assert everything(repository) == before
 
 
-async def test_on_a_symbolic_branch_it_is_the_branch_behind_it_that_moves_with_its_files(
-    near_lead: Lead, repository: Path
-) -> None:
+async def test_a_merge_into_a_symbolic_branch_moves_the_branch_behind_it(near_lead: Lead, repository: Path) -> None:
     git(repository, "symbolic-ref", "refs/heads/master", "refs/heads/main")
     await near_lead.run("echo > one")
     answer = await near_lead.call("merge_worktree", ids=["a1"], into="master")
@@ -275,7 +266,7 @@ async def test_a_detached_head_needs_a_branch_to_be_named(near_lead: Lead, repos
     check_sound(repository)
 
 
-async def test_a_target_that_is_deleted_while_verify_runs_is_not_made_again(near_lead: Lead, repository: Path) -> None:
+async def test_a_target_deleted_while_verify_runs_is_not_created_again(near_lead: Lead, repository: Path) -> None:
     git(repository, "branch", "side")
     await near_lead.run("echo > one")
     delete = f"git -C {repository} branch -qD side"
@@ -285,7 +276,7 @@ async def test_a_target_that_is_deleted_while_verify_runs_is_not_made_again(near
     assert git(repository, "branch", "--list", "side") == ""
 
 
-async def test_in_a_bare_repository_branches_land_too(repository: Path, home: Home, tmp_path: Path) -> None:
+async def test_branches_are_merged_in_a_bare_repository(repository: Path, home: Home, tmp_path: Path) -> None:
     git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
     async with open_lead_in_memory(home, tmp_path / "bare.git") as lead:
         await lead.run("echo > one", "echo > two")
@@ -296,7 +287,9 @@ async def test_in_a_bare_repository_branches_land_too(repository: Path, home: Ho
     assert git(tmp_path / "bare.git", "for-each-ref", "--format=%(refname)") == "refs/heads/main"
 
 
-async def test_beside_a_branch_called_forkjoin_agents_work_and_land(near_lead: Lead, repository: Path) -> None:
+async def test_agents_can_be_merged_in_a_repository_with_a_branch_called_forkjoin(
+    near_lead: Lead, repository: Path
+) -> None:
     git(repository, "branch", "forkjoin")
     await near_lead.run("echo > one")
     assert ids_of(await near_lead.call("merge_worktree", ids=["a1"]), "merged") == ["a1"]
@@ -304,7 +297,7 @@ async def test_beside_a_branch_called_forkjoin_agents_work_and_land(near_lead: L
     assert branches == ["forkjoin", "forkjoin-a1-echo-one", "main"]
 
 
-async def test_the_answer_comes_though_a_git_folder_is_read_only(
+async def test_a_dry_run_works_with_a_read_only_git_folder(
     near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await near_lead.run("echo > one")
@@ -317,7 +310,7 @@ async def test_the_answer_comes_though_a_git_folder_is_read_only(
     assert ids_of(answer, "merged") == ["a1"]
 
 
-async def test_a_persons_changes_and_stash_stay_or_are_named_as_in_the_way(
+async def test_a_persons_changes_and_stash_are_kept_or_reported_as_in_the_way(
     lead: Lead, repository: Path, home: Home
 ) -> None:
     (repository / "shared.txt").write_text("stashed\n")
@@ -334,20 +327,18 @@ async def test_a_persons_changes_and_stash_stay_or_are_named_as_in_the_way(
         refusal = await lead.refusal("merge_worktree", ids=[agent], verify="true")
         assert f"These files in {repository} are in the way: {path}. Nothing was merged" in refusal
         assert everything(repository) | but_scratch == before
-    assert await fares(lead, "a1", "a2") == ["unmerged", "unmerged"]
-    assert scratch_of(repository, home) == ["target-1"]
+    assert await merge_states(lead, "a1", "a2") == ["unmerged", "unmerged"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
     assert ids_of(await lead.call("merge_worktree", ids=["a3"]), "merged") == ["a3"]
     assert git(repository, "status", "--porcelain") == " M shared.txt"
     assert git(repository, "stash", "list") == before["stash"]
     assert (repository / ".env").read_text() == "my secret\n"
 
 
-# -- at once
+# -- concurrent merges
 
 
-async def test_eight_merges_at_once_by_two_leads_all_land_and_again_were_merged_before(
-    repository: Path, home: Home
-) -> None:
+async def test_eight_concurrent_merges_by_two_leads_are_each_done_once(repository: Path, home: Home) -> None:
     async with open_lead(repository, "one") as one, open_lead(repository, "two") as two:
         ids = await one.run(*(f"echo {number} > file{number}" for number in range(8)))
         answers: list[dict[str, Any]] = []
@@ -359,10 +350,10 @@ async def test_eight_merges_at_once_by_two_leads_all_land_and_again_were_merged_
             async with anyio.create_task_group() as tasks:
                 for number, agent in enumerate(ids):
                     tasks.start_soon(merge, (one, two)[number % 2], agent)
-            landed = sorted(agent for answer in answers for agent in ids_of(answer, "merged"))
-            assert landed == sorted(ids)
+            merged = sorted(agent for answer in answers for agent in ids_of(answer, "merged"))
+            assert merged == sorted(ids)
             skipped = [one["why"] for answer in answers for one in answer["skipped"]]
             assert skipped == (["merged before"] * 8 if again else [])
-        assert await fares(one, *ids) == ["merged"] * 8
+        assert await merge_states(one, *ids) == ["merged"] * 8
     assert len([name for name in contents(repository) if name.startswith("file")]) == 8
     check_sound(repository)

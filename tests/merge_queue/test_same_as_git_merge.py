@@ -1,4 +1,4 @@
-"""Whatever two branches do to files of any kind, what lands is what `git merge` makes of them, one after the other."""
+"""Merges of files of every kind: the result is the same as of `git merge`, one branch after the other."""
 
 import hashlib
 import shutil
@@ -19,12 +19,15 @@ from support.harness import git
 from support.merges import carry_to_its_end, open_daemon, record_branches
 from support.random_histories import Commit, File
 
-#: What a branch does: a file at each path, or none.
+#: The changes of a branch: the new file at each path, `None` if the file is deleted.
 Changes = Mapping[str, File | None]
 
 
 def text(*lines: str, of: int = 9, run: bool = False, **changed: str) -> File:
-    """A file of so many lines, some of them changed (`l2="x"`), and these after them."""
+    """Return a file with `of` numbered lines, followed by `lines`.
+
+    Keyword arguments such as `l2="x"` change a numbered line.
+    """
     numbered = (changed.get(f"l{n}", f"line {n}") for n in range(of))
     return ("100755" if run else "100644"), (*numbered, *lines)
 
@@ -51,7 +54,7 @@ def module(digit: str) -> File:
 
 
 def _put_modules(here: Path) -> None:
-    """Give the repository the submodules that cases have, with their commits."""
+    """Create the submodules of the cases, with their commits."""
     for path in ("d", "m", "n"):
         folder = here / ".git" / "modules" / path
         git(here, "init", "-q", "--bare", str(folder))
@@ -78,7 +81,7 @@ LONG = "/".join(["d" * 240] * 12) + "/file"
 EDITED_APART = ({"f": text(l1="one")}, {"f": text(l8="two")})
 EDITED_ALIKE = ({"f": text(l1="one")}, {"f": text(l1="two")})
 
-#: What both begin from, what the one does and what the other does; `f` is a text that is there.
+#: The base that both branches start from, in addition to the text `f`, and the changes of each branch.
 CASES: dict[str, tuple[Changes, Changes, Changes]] = {
     "a file is edited apart": ({}, *EDITED_APART),
     "a file is edited in the same place": ({}, *EDITED_ALIKE),
@@ -112,7 +115,7 @@ CASES: dict[str, tuple[Changes, Changes, Changes]] = {
     "a file may be run, and becomes a symlink": ({}, {"f": text(run=True)}, {"f": link("g")}),
     "bytes are changed on one side": ({"b": short("\0base")}, {"b": short("\0one")}, {"f": text(l1="two")}),
     "bytes are changed on both sides": ({"b": short("\0base")}, {"b": short("\0one")}, {"b": short("\0two")}),
-    "a symlink is added, beside an edit": ({}, {"link": link("f")}, {"f": text(l1="two")}),
+    "a symlink is added, and a file edited": ({}, {"link": link("f")}, {"f": text(l1="two")}),
     "a symlink becomes a file": ({"link": link("f")}, {"link": short("x")}, {"f": text(l1="two")}),
     "a file becomes a symlink, and is edited": ({}, {"f": link("g")}, {"f": text(l1="two")}),
     "a symlink is led to two places": ({"link": link("f")}, {"link": link("g")}, {"link": link("h")}),
@@ -167,14 +170,14 @@ CASES: dict[str, tuple[Changes, Changes, Changes]] = {
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What came of it: a tree, and the files in conflict of each branch that was left out."""
+    """The result of a merge: a tree, and the conflicting files of each branch that was left out."""
 
     tree: str
     conflicts: dict[str, set[str]]
 
 
 def make(repository: Path, before: Changes, one: Changes, two: Changes) -> None:
-    """Branches b1 and b2, which do this, off main, which is checked out."""
+    """Make a repository with branches b1 and b2 off main, which is checked out."""
     repository.mkdir()
     git(repository, "init", "-q")
     base = after({"f": text()}, before)
@@ -189,7 +192,7 @@ def after(files: Mapping[str, File], changes: Changes) -> dict[str, File]:
 
 
 def merge_with_git(repository: Path, names: list[str]) -> Merged:
-    """Merge these branches as a person does, one after the other, and leave out what conflicts."""
+    """Merge these branches with git, one after the other, without those that conflict."""
     conflicts: dict[str, set[str]] = {}
     for name in names:
         argv = ["git", "-C", str(repository), "merge", "-q", "--no-ff", "-m", "x", name]
@@ -200,7 +203,7 @@ def merge_with_git(repository: Path, names: list[str]) -> Merged:
     return Merged(git(repository, "rev-parse", "main^{tree}"), conflicts)
 
 
-async def land(home: Home, repository: Path, names: list[str]) -> MergeReport:
+async def merge(home: Home, repository: Path, names: list[str]) -> MergeReport:
     async with open_daemon(home) as reconciler:
         numbers = await record_branches(reconciler.store, repository, names, git(repository, "rev-parse", "b0"))
         new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", None, False, "")
@@ -209,7 +212,7 @@ async def land(home: Home, repository: Path, names: list[str]) -> MergeReport:
 
 
 def on_disk(top: Path) -> dict[str, tuple[int, bytes | str]]:
-    """All that is in a checkout, as it is there: what it is, who may do what with it, and its bytes."""
+    """Return the mode and content of each file, symlink and folder in a checkout."""
     found: dict[str, tuple[int, bytes | str]] = {}
     for path in top.rglob("*"):
         if (inner := path.relative_to(top)).parts[0] != ".git":
@@ -219,29 +222,29 @@ def on_disk(top: Path) -> dict[str, tuple[int, bytes | str]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_what_lands_is_what_git_makes_of_it(tmp_path: Path, home: Home, case: str) -> None:
+async def test_a_merge_has_the_same_result_as_git_merge(tmp_path: Path, home: Home, case: str) -> None:
     here, by_git = tmp_path / "here", tmp_path / "by-git"
     make(here, *CASES[case])
     if "submodule" in case:
         _put_modules(here)
     shutil.copytree(here, by_git, symlinks=True)
     merged = merge_with_git(by_git, ["b1", "b2"])
-    landed = await land(home, here, ["b1", "b2"])
-    assert landed.error is None
+    report = await merge(home, here, ["b1", "b2"])
+    assert report.error is None
     assert git(here, "rev-parse", "main^{tree}") == merged.tree
-    told = {name: {printable(file) for file in files} for name, files in merged.conflicts.items()}
-    assert {f"b{one.id[1:]}": set(one.files) for one in landed.conflicted} == told
-    assert not any("\0" in hunk for one in landed.conflicted for hunk in one.hunks)
+    conflicts = {name: {printable(file) for file in files} for name, files in merged.conflicts.items()}
+    assert {f"b{one.id[1:]}": set(one.files) for one in report.conflicted} == conflicts
+    assert not any("\0" in hunk for one in report.conflicted for hunk in one.hunks)
     assert on_disk(here) == on_disk(by_git)
     assert git(here, "status", "--porcelain") == git(by_git, "status", "--porcelain")
     assert git(here, "fsck", "--no-dangling") == ""
 
 
-async def test_what_shares_no_history_is_rejected_in_words_and_the_other_lands(tmp_path: Path, home: Home) -> None:
+async def test_an_unrelated_history_is_rejected_and_the_other_branch_is_merged(tmp_path: Path, home: Home) -> None:
     make(tmp_path / "here", *CASES["a file is edited apart"])
     git(tmp_path / "here", "branch", "-f", "b1", git(tmp_path / "here", "commit-tree", "-m", "alone", "b1^{tree}"))
-    landed = await land(home, tmp_path / "here", ["b1", "b2"])
-    assert [(one.id, one.why) for one in landed.rejected] == [
+    report = await merge(home, tmp_path / "here", ["b1", "b2"])
+    assert [(one.id, one.why) for one in report.rejected] == [
         ("a1", "git can't merge it: fatal: refusing to merge unrelated histories")
     ]
-    assert [one.id for one in landed.merged] == ["a2"]
+    assert [one.id for one in report.merged] == ["a2"]

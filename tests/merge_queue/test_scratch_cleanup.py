@@ -1,4 +1,4 @@
-"""Scratch worktrees go when they are due: torn down as they were made ready, once, and while no landing uses them."""
+"""Removal of scratch worktrees: torn down once with their own recipe, and never while a merge job uses them."""
 
 import time
 from collections.abc import AsyncIterator
@@ -25,7 +25,14 @@ from forkjoin.store.port_blocks import first_port
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from support.harness import Lead, git, lead_of, open_reconciler_in_memory, until
-from support.merges import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, retire_all, scratch_of
+from support.merges import (
+    ENVIRONMENT,
+    carry_to_its_end,
+    list_scratch_worktrees,
+    open_daemon,
+    record_merge_job,
+    retire_and_remove_scratches,
+)
 from support.repository_configs import want
 
 
@@ -35,27 +42,27 @@ async def reconciler(home: Home) -> AsyncIterator[Reconciler]:
         yield found
 
 
-def _tells(home: Home, then: str = "") -> str:
-    """A teardown that says where it runs."""
+def _record_teardown(home: Home, then: str = "") -> str:
+    """Return a teardown command that records its folder and its variables."""
     return f'echo "$PWD $FORKJOIN_SLUG $FORKJOIN_PORT_BASE $FORKJOIN_TARGET $MINE" >> {home.state}/torn; {then}'
 
 
-def torn(home: Home) -> list[str]:
+def read_teardowns(home: Home) -> list[str]:
     file = home.state / "torn"
     return file.read_text().splitlines() if file.exists() else []
 
 
-def come(reconciler: Reconciler, **environment: str) -> None:
-    """Let somebody be in the project."""
+def open_session(reconciler: Reconciler, **environment: str) -> None:
+    """Let a session with this environment be open in the project."""
     reconciler.services.environments.set_current(
         1, "another", reconciler.services.environments.add(ENVIRONMENT | environment)
     )
 
 
-async def land(reconciler: Reconciler, repository: Path, recipe: Recipe, target: str = "main") -> int:
-    """Record a landing with this recipe, and carry it out; its number."""
+async def run_merge_job(reconciler: Reconciler, repository: Path, recipe: Recipe, target: str = "main") -> int:
+    """Record and run a merge job with this recipe. Return its number."""
     if not (await reconciler.store.restored_agents.known_numbers())[1]:
-        await record_landing(reconciler.services.home, repository, {"one": "x\n"}, None)
+        await record_merge_job(reconciler.services.home, repository, {"one": "x\n"}, None)
         await reconciler.store.merges.finish(
             await reconciler.store.merges.get(1), {}, (), lambda _: '{"target": "main", "commit": null}'
         )
@@ -65,112 +72,119 @@ async def land(reconciler: Reconciler, repository: Path, recipe: Recipe, target:
     return number
 
 
-async def test_nobody_waits_for_its_teardown_which_is_run_once_before_it_goes(
+async def test_the_teardown_runs_once_and_delays_no_merge(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
-    want(repository, home, f"teardown = '{_tells(home, 'exit 1')}'\n")
+    want(repository, home, f"teardown = '{_record_teardown(home, 'exit 1')}'\n")
     ids = await near_lead.run("touch one", "touch two")
     for one in ids:
         await near_lead.call("merge_worktree", ids=[one], verify="true")
     await remove_unused_scratches(in_process_reconciler.services)
-    assert (torn(home), scratch_of(repository, home)) == ([], ["target-1"])
+    assert (read_teardowns(home), list_scratch_worktrees(repository, home)) == ([], ["target-1"])
     for _ in range(2):
-        await retire_all(in_process_reconciler)
-    (line,) = torn(home)
+        await retire_and_remove_scratches(in_process_reconciler)
+    (line,) = read_teardowns(home)
     name = in_process_reconciler.services.home_name
     assert line == f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 20} main "
-    assert (scratch_of(repository, home), await in_process_reconciler.store.scratch_worktrees.all()) == ([], [])
+    assert (list_scratch_worktrees(repository, home), await in_process_reconciler.store.scratch_worktrees.all()) == (
+        [],
+        [],
+    )
 
 
-async def test_of_a_target_whose_recipe_or_checkout_changes_the_last_two_are_kept_each_torn_down_by_its_own(
+async def test_a_target_keeps_its_last_two_worktrees_and_tears_down_each_with_its_own_recipe(
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    come(reconciler, MINE="another's")
-    first, second, third = Recipe(teardown=_tells(home)), Recipe(teardown="exit 1"), Recipe(teardown="exit 2")
+    open_session(reconciler, MINE="another's")
+    first, second, third = Recipe(teardown=_record_teardown(home)), Recipe(teardown="exit 1"), Recipe(teardown="exit 2")
     for recipe in (first, second, first, second, third):
-        await land(reconciler, repository, recipe)
+        await run_merge_job(reconciler, repository, recipe)
         git(repository, "reset", "-q", "--hard", "main~1")
     found = [(one.number, one.retired) for one in await reconciler.store.scratch_worktrees.all()]
     assert found == [(1, True), (2, False), (3, False)]
-    assert torn(home) == [], "nobody waited for it"
+    assert read_teardowns(home) == [], "a merge ran the teardown"
     await remove_unused_scratches(reconciler.services)
     name = reconciler.services.home_name
-    assert torn(home) == [f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 10} main another's"]
-    assert scratch_of(repository, home) == ["target-2", "target-3"]
+    assert read_teardowns(home) == [
+        f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 10} main another's"
+    ]
+    assert list_scratch_worktrees(repository, home) == ["target-2", "target-3"]
 
 
-async def test_it_goes_with_its_target(repository: Path, home: Home, reconciler: Reconciler) -> None:
+async def test_a_scratch_worktree_is_removed_if_its_target_is_deleted(
+    repository: Path, home: Home, reconciler: Reconciler
+) -> None:
     git(repository, "branch", "side")
     for target in ("main", "side"):
-        await land(reconciler, repository, Recipe(), target)
+        await run_merge_job(reconciler, repository, Recipe(), target)
     git(repository, "branch", "-qD", "side")
     await remove_unused_scratches(reconciler.services)
     assert [one.target for one in await reconciler.store.scratch_worktrees.all()] == ["refs/heads/main"]
-    assert scratch_of(repository, home) == ["target-1"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
 
 
 @pytest.mark.parametrize("file", ["HEAD", "config"])
-async def test_it_stays_where_git_cannot_say_what_became_of_its_target(
+async def test_a_scratch_worktree_stays_if_its_repository_is_unreadable(
     repository: Path, home: Home, reconciler: Reconciler, file: str
 ) -> None:
-    await land(reconciler, repository, Recipe())
-    said = (repository / ".git" / file).read_text()
+    await run_merge_job(reconciler, repository, Recipe())
+    content = (repository / ".git" / file).read_text()
     (repository / ".git" / file).write_text("[garbage")
     await remove_unused_scratches(reconciler.services)
-    (repository / ".git" / file).write_text(said)
+    (repository / ".git" / file).write_text(content)
     assert [one.retired for one in await reconciler.store.scratch_worktrees.all()] == [False]
 
 
-async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_it(
+async def test_a_scratch_worktree_is_removed_after_a_day_unless_a_job_may_use_it(
     repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = await land(reconciler, repository, Recipe())
+    number = await run_merge_job(reconciler, repository, Recipe())
     await remove_unused_scratches(reconciler.services)
-    assert scratch_of(repository, home) == ["target-1"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
     later = SimpleNamespace(time=lambda: time.time() + 24 * 3600 + 1)
     monkeypatch.setattr("forkjoin.merge_queue.scratch_cleanup.time", later)
     again = NewMergeJob(1, "lead", (1,), "refs/heads/main", "true", False, "")
     waits = await reconciler.store.merges.add(again, Call("", ""))
     await remove_unused_scratches(reconciler.services)
-    assert scratch_of(repository, home) == ["target-1"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
     answer = (await reconciler.store.merges.get(number)).answer or ""
     await reconciler.store.merges.finish(waits, {}, (), lambda _: answer)
     await remove_unused_scratches(reconciler.services)
-    assert scratch_of(repository, home) == []
+    assert list_scratch_worktrees(repository, home) == []
 
 
-async def test_its_teardown_waits_until_somebody_is_there_in_whose_environment_it_can_run(
+async def test_the_teardown_waits_for_a_session_that_lends_its_environment(
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    await land(reconciler, repository, Recipe(teardown=_tells(home)))
-    await retire_all(reconciler)
-    assert (torn(home), scratch_of(repository, home)) == ([], ["target-1"])
-    come(reconciler)
-    await retire_all(reconciler)
-    assert (len(torn(home)), scratch_of(repository, home)) == (1, [])
+    await run_merge_job(reconciler, repository, Recipe(teardown=_record_teardown(home)))
+    await retire_and_remove_scratches(reconciler)
+    assert (read_teardowns(home), list_scratch_worktrees(repository, home)) == ([], ["target-1"])
+    open_session(reconciler)
+    await retire_and_remove_scratches(reconciler)
+    assert (len(read_teardowns(home)), list_scratch_worktrees(repository, home)) == (1, [])
 
 
-async def test_soon_after_a_start_it_is_looked_who_has_come_back(
+async def test_a_cleanup_runs_soon_after_the_daemons_start(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_daemon(home) as reconciler:
-        await land(reconciler, repository, Recipe(teardown=_tells(home)))
+        await run_merge_job(reconciler, repository, Recipe(teardown=_record_teardown(home)))
         await reconciler.store.scratch_worktrees.retire(1)
     monkeypatch.setattr("forkjoin.reconciler._FIRST_CLEANUP_S", 0.5)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.call("get_status")
         await until(lambda: not list(home.worktrees.glob("target-*")))
-    assert len(torn(home)) == 1
+    assert len(read_teardowns(home)) == 1
 
 
 @pytest.mark.parametrize("step", ["the teardown", "the worktree", "the record"])
-async def test_a_daemon_that_dies_in_the_midst_leaves_it_to_the_next_which_tears_nothing_down_twice(
+async def test_an_interrupted_removal_is_finished_by_the_next_daemon_with_one_teardown(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     waits = f"until test -e {home.state}/go; do sleep 0.02; done"
     async with open_daemon(home) as reconciler:
-        await land(reconciler, repository, Recipe(teardown=_tells(home, waits)))
-        come(reconciler)
+        await run_merge_job(reconciler, repository, Recipe(teardown=_record_teardown(home, waits)))
+        open_session(reconciler)
         with monkeypatch.context() as patch:
             async with anyio.create_task_group() as tasks:
                 if step != "the teardown":
@@ -181,17 +195,17 @@ async def test_a_daemon_that_dies_in_the_midst_leaves_it_to_the_next_which_tears
                         else (reconciler.store.scratch_worktrees, "delete")
                     )
                     patch.setattr(owner, name, partial(_die, tasks))
-                tasks.start_soon(retire_all, reconciler)
-                await until(lambda: torn(home))
+                tasks.start_soon(retire_and_remove_scratches, reconciler)
+                await until(lambda: read_teardowns(home))
                 if step == "the teardown":
                     tasks.cancel_scope.cancel()
     (home.state / "go").touch()
     async with open_daemon(home) as reconciler:
-        come(reconciler)
+        open_session(reconciler)
         await remove_unused_scratches(reconciler.services)
         assert await reconciler.store.scratch_worktrees.all() == []
-    assert len(torn(home)) == 1
-    assert scratch_of(repository, home) == []
+    assert len(read_teardowns(home)) == 1
+    assert list_scratch_worktrees(repository, home) == []
 
 
 async def _die(tasks: TaskGroup, *_: object) -> None:
@@ -199,12 +213,12 @@ async def _die(tasks: TaskGroup, *_: object) -> None:
     await anyio.sleep_forever()
 
 
-async def test_one_that_cannot_go_keeps_no_other(
+async def test_a_worktree_that_can_not_be_removed_delays_no_other_removal(
     repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git(repository, "branch", "side")
     for target in ("main", "side"):
-        await land(reconciler, repository, Recipe(), target)
+        await run_merge_job(reconciler, repository, Recipe(), target)
     remove = worktree.remove
 
     async def refuse(common_dir: str, path: Path) -> None:
@@ -213,14 +227,14 @@ async def test_one_that_cannot_go_keeps_no_other(
         await remove(common_dir, path)
 
     monkeypatch.setattr(worktree, "remove", refuse)
-    await retire_all(reconciler)
-    assert scratch_of(repository, home) == ["target-1"]
+    await retire_and_remove_scratches(reconciler)
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
 
 
-async def test_what_is_recorded_no_more_goes_and_nothing_else(
+async def test_only_scratch_worktrees_without_a_record_are_removed(
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    await land(reconciler, repository, Recipe())
+    await run_merge_job(reconciler, repository, Recipe())
     await make_scratch(str(repository / ".git"), home.worktrees / "target-8", "main", keep=False)
     runs = AttemptSpec("t8-3-main-verify", ("sleep", "1000"), str(home.worktrees), ENVIRONMENT)
     await reconciler.services.executor.submit(runs)
@@ -236,43 +250,43 @@ async def test_what_is_recorded_no_more_goes_and_nothing_else(
     assert [folder.name for folder in home.attempts.iterdir()] == []
 
 
-async def test_runs_of_what_is_recorded_no_more_are_forgotten(
+async def test_runs_of_scratch_worktrees_without_a_record_are_forgotten(
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    await land(reconciler, repository, Recipe())
+    await run_merge_job(reconciler, repository, Recipe())
     for handle in ("t1-9-main-verify", "t2-9-main-verify"):
         (home.attempts / handle).mkdir()
     await apply_retention(reconciler.services, date(2040, 1, 1), [])
     assert [folder.name for folder in home.attempts.iterdir()] == ["t1-9-main-verify"]
 
 
-async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
+async def test_a_merge_that_begins_during_a_cleanup_keeps_its_scratch_worktree(
     repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await land(reconciler, repository, Recipe())
-    await retire_all(reconciler)
+    await run_merge_job(reconciler, repository, Recipe())
+    await retire_and_remove_scratches(reconciler)
     scratches, path = reconciler.store.scratch_worktrees.all, home.worktrees / "target-1"
-    begins = iter((False, True))  # once they were listed for the last time
+    begins = iter((False, True))  # True at the last listing of the cleanup
 
-    async def list_and_let_one_begin() -> list[ScratchWorktree]:
+    async def list_and_begin_a_merge() -> list[ScratchWorktree]:
         found = await scratches()
         if next(begins):
             await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), Recipe())
             await make_scratch(str(repository / ".git"), path, "main", keep=False)
         return found
 
-    monkeypatch.setattr(reconciler.store.scratch_worktrees, "all", list_and_let_one_begin)
+    monkeypatch.setattr(reconciler.store.scratch_worktrees, "all", list_and_begin_a_merge)
     await remove_unused_scratches(reconciler.services)
-    assert scratch_of(repository, home) == ["target-1"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
 
 
-async def test_its_number_is_no_others_again(repository: Path, reconciler: Reconciler) -> None:
-    await land(reconciler, repository, Recipe())
-    await retire_all(reconciler)
+async def test_the_number_of_a_scratch_worktree_is_not_reused(repository: Path, reconciler: Reconciler) -> None:
+    await run_merge_job(reconciler, repository, Recipe())
+    await retire_and_remove_scratches(reconciler)
     assert (await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), Recipe())).number == 2
 
 
-async def test_a_symlink_in_place_of_one_takes_no_worktree_of_a_person_along(
+async def test_removing_a_symlink_in_place_of_a_scratch_worktree_keeps_a_persons_worktree(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     (repository / ".git/info/exclude").write_text(".wt/\n")
@@ -283,6 +297,6 @@ async def test_a_symlink_in_place_of_one_takes_no_worktree_of_a_person_along(
     await near_lead.call("merge_worktree", ids=[first], verify=link)
     git(repository, "switch", "-q", "-c", "other")
     git(repository, "branch", "-qD", "main")
-    await retire_all(in_process_reconciler)
-    assert scratch_of(repository, home) == []
+    await retire_and_remove_scratches(in_process_reconciler)
+    assert list_scratch_worktrees(repository, home) == []
     assert git(repository / ".wt/experiment", "log", "-1", "--format=%s") == "on no branch"

@@ -1,4 +1,4 @@
-"""A target's scratch worktree stays between landings: warm, and with nothing of the last one in the next one's way."""
+"""Reuse of a target's scratch worktree: its caches stay for the next merge, other files of a run do not."""
 
 import os
 from pathlib import Path
@@ -18,45 +18,47 @@ from forkjoin.store.scratch_worktrees import ScratchWorktree
 from support.branches import commit
 from support.harness import Lead, git
 from support.merges import (
-    carry_out_elsewhere,
     carry_to_its_end,
     ids_of,
+    list_scratch_worktrees,
     open_daemon,
     record_branches,
-    record_landing,
-    scratch_of,
+    record_merge_job,
+    run_job_in_subprocess,
 )
 from support.repository_configs import put_dependencies, want
 
 
 async def merge_each(lead: Lead, verify: str, *tasks: str) -> list[dict[str, object]]:
-    """What is answered where agents with these tasks are merged one after the other."""
+    """Run agents with these tasks, and merge each in a call. Return the answers."""
     ids = await lead.run(*tasks, verify="true")
     return [await lead.call("merge_worktree", ids=[one], verify=verify) for one in ids]
 
 
-async def test_the_next_landing_finds_what_git_ignores_and_the_same_name_and_ports(
+async def test_the_next_merge_finds_ignored_files_and_the_same_path_and_ports(
     near_lead: Lead, repository: Path, home: Home
 ) -> None:
     commit(repository, {".gitignore": "deps\n"})
     want(repository, home, f"setup = 'test -e deps || {{ touch deps; echo installed >> {home.state}/log; }}'\n")
-    tells = f'test -e deps && echo "$PWD $FORKJOIN_SLUG $FORKJOIN_PORT_BASE" >> {home.state}/told'
-    answers = await merge_each(near_lead, tells, "echo > one", "echo > two")
+    records = f'test -e deps && echo "$PWD $FORKJOIN_SLUG $FORKJOIN_PORT_BASE" >> {home.state}/output'
+    answers = await merge_each(near_lead, records, "echo > one", "echo > two")
     assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"]]
-    first, second = (home.state / "told").read_text().splitlines()
+    first, second = (home.state / "output").read_text().splitlines()
     assert first == second
     assert first.startswith(f"{home.worktrees}/target-1 fj-")
     assert first.split()[1].endswith("-t1")
-    assert (home.state / "log").read_text().split().count("installed") == 2 + 1, "of two agents, and the target"
-    assert scratch_of(repository, home) == ["target-1"]
+    assert (home.state / "log").read_text().split().count("installed") == 2 + 1, (
+        "setup must run for two agents and one scratch worktree"
+    )
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
 
 
-async def test_each_target_has_its_own(near_lead: Lead, repository: Path, home: Home) -> None:
+async def test_each_target_has_its_own_scratch_worktree(near_lead: Lead, repository: Path, home: Home) -> None:
     git(repository, "branch", "side")
     (one,) = await near_lead.run("echo > one")
     for target in ("main", "side", "main"):
         await near_lead.call("merge_worktree", ids=[one], into=target, verify="true")
-    assert scratch_of(repository, home) == ["target-1", "target-2"]
+    assert list_scratch_worktrees(repository, home) == ["target-1", "target-2"]
 
 
 WRECKS = {
@@ -69,7 +71,7 @@ WRECKS = {
 
 
 @pytest.mark.parametrize("wreck", WRECKS.values(), ids=WRECKS)
-async def test_what_verify_leaves_does_not_reach_the_next_landing(
+async def test_changes_that_verify_leaves_do_not_reach_the_next_merge(
     near_lead: Lead, repository: Path, wreck: str
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
@@ -78,7 +80,9 @@ async def test_what_verify_leaves_does_not_reach_the_next_landing(
     assert [answer["rejected"] for answer in answers] == [[], []]
 
 
-async def test_a_branch_that_verify_switches_to_is_free_for_its_user_again(near_lead: Lead, repository: Path) -> None:
+async def test_a_branch_that_verify_switches_to_can_be_checked_out_afterwards(
+    near_lead: Lead, repository: Path
+) -> None:
     git(repository, "branch", "side")
     ids = await near_lead.run("echo > one")
     answer = await near_lead.call("merge_worktree", ids=ids, verify="git switch -q side; rm .git")
@@ -86,7 +90,7 @@ async def test_a_branch_that_verify_switches_to_is_free_for_its_user_again(near_
     git(repository, "switch", "-q", "side")
 
 
-async def test_a_landing_of_the_very_same_commit_finds_nothing_of_the_last_one(
+async def test_a_second_merge_of_the_same_commit_finds_no_files_of_the_first(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     ids = await near_lead.run("echo > one")
@@ -100,19 +104,19 @@ async def test_a_landing_of_the_very_same_commit_finds_nothing_of_the_last_one(
     assert ids_of(answer, "merged") == ids
 
 
-async def test_an_ignored_file_that_has_changed_in_the_checkout_is_brought_anew(
+async def test_an_ignored_file_that_changed_in_the_checkout_is_copied_again(
     near_lead: Lead, repository: Path, home: Home
 ) -> None:
     commit(repository, {".worktreeinclude": ".env\n", ".gitignore": ".env\n"})
     ids = await near_lead.run("echo > one", "echo > two", "echo > three")
     for one, secret in zip(ids, ("first", "second, and longer", ""), strict=True):
         (repository / ".env").write_text(secret)
-        verify = f"cat .env >> {home.state}/told; echo . >> {home.state}/told; ln -sf /nowhere .env"
+        verify = f"cat .env >> {home.state}/output; echo . >> {home.state}/output; ln -sf /nowhere .env"
         await near_lead.call("merge_worktree", ids=[one], verify=verify)
-    assert (home.state / "told").read_text() == "first.\nsecond, and longer.\n.\n"
+    assert (home.state / "output").read_text() == "first.\nsecond, and longer.\n.\n"
 
 
-async def test_what_is_shared_as_a_copy_is_copied_anew_once_the_checkouts_has_changed(
+async def test_a_folder_shared_as_a_copy_is_copied_again_after_a_change(
     near_lead: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files_shared_from_checkout, "_LAG_S", 0.0)
@@ -128,14 +132,16 @@ async def test_what_is_shared_as_a_copy_is_copied_anew_once_the_checkouts_has_ch
         if number == 3:
             (repository / "node_modules").rename(repository.parent / "real")
             (repository / "node_modules").symlink_to("../old")
-        tells = f"ls node_modules >> {home.state}/told; cat node_modules/left-pad/index.js >> {home.state}/told"
-        answer = await near_lead.call("merge_worktree", ids=[one], verify=f"{tells}; touch node_modules/built-{number}")
+        records = f"ls node_modules >> {home.state}/output; cat node_modules/left-pad/index.js >> {home.state}/output"
+        answer = await near_lead.call(
+            "merge_worktree", ids=[one], verify=f"{records}; touch node_modules/built-{number}"
+        )
         assert ids_of(answer, "merged") == [one]
-    told = (home.state / "told").read_text().split()
-    assert told == ["left-pad", "pad", "built-0", "left-pad", "pad", "left-pad", "new", "left-pad", "old"]
+    output = (home.state / "output").read_text().split()
+    assert output == ["left-pad", "pad", "built-0", "left-pad", "pad", "left-pad", "new", "left-pad", "old"]
 
 
-async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
+async def test_a_scratch_worktree_that_can_not_be_checked_out_is_replaced(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = ScratchVerifier._check_out
@@ -154,7 +160,7 @@ async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
     ]
 
 
-async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends_in_words(
+async def test_a_merge_fails_if_each_verify_leaves_files_that_can_not_be_deleted(
     near_lead: Lead, in_process_reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = ScratchVerifier._check_out
@@ -172,7 +178,7 @@ async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends
     assert [one.number for one in await in_process_reconciler.store.scratch_worktrees.all()] == [1, 2]
 
 
-async def test_one_whose_files_git_cannot_check_out_is_rejected_and_the_others_land(
+async def test_a_branch_that_git_can_not_check_out_is_rejected_and_the_others_are_merged(
     near_lead: Lead, repository: Path
 ) -> None:
     git(repository, "config", "filter.gone.smudge", "echo gone >&2; false")
@@ -188,31 +194,31 @@ async def test_one_whose_files_git_cannot_check_out_is_rejected_and_the_others_l
     ]
 
 
-async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_the_run_to_the_next(
+async def test_verify_is_not_repeated_if_the_daemon_dies_after_recording_its_result(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = await record_landing(home, repository, {"one": "x\n"}, f"echo run >> {home.state}/log")
+    number = await record_merge_job(home, repository, {"one": "x\n"}, f"echo run >> {home.state}/log")
     async with open_daemon(home) as reconciler:
-        record, told = reconciler.store.merges.set_verify_failure, list[str]()
+        record, commits = reconciler.store.merges.set_verify_failure, list[str]()
 
-        async def record_and_die(landing: int, commit: str, why: str) -> None:
-            told.append(commit)
-            await record(landing, commit, why)
+        async def record_and_die(job: int, commit: str, why: str) -> None:
+            commits.append(commit)
+            await record(job, commit, why)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
             patch.setattr(reconciler.store.merges, "set_verify_failure", record_and_die)
             with pytest.raises(KeyboardInterrupt):
                 await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
-        assert await reconciler.store.merges.verify_failure(number, told[0]) == ""
-        landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
-        assert [one.id for one in landed.merged] == ["a1"]
-        assert await reconciler.store.merges.verify_failure(number, told[0]) is None
+        assert await reconciler.store.merges.verify_failure(number, commits[0]) == ""
+        report = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
+        assert [one.id for one in report.merged] == ["a1"]
+        assert await reconciler.store.merges.verify_failure(number, commits[0]) is None
     assert (home.state / "log").read_text() == "run\n"
-    assert scratch_of(repository, home) == ["target-1"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]
 
 
-async def test_of_a_landing_whose_daemon_is_killed_in_each_run_of_verify_none_is_made_twice(
+async def test_no_verify_run_is_repeated_though_the_daemon_is_killed_in_each_of_them(
     repository: Path, home: Home
 ) -> None:
     names = [f"b{number}" for number in range(8)]
@@ -224,7 +230,7 @@ async def test_of_a_landing_whose_daemon_is_killed_in_each_run_of_verify_none_is
     log, killed = home.state / "log", home.state / "killed"
     kills = f"mkdir {killed}-$(git rev-parse HEAD) && kill -9 $LANDER"
     verify = f"git rev-parse HEAD >> {log}; {kills}; test ! -e b4"
-    held = file_lock.take(home.daemon_lock)  # else a shim would start a daemon
+    held = file_lock.take(home.daemon_lock)  # so that no shim starts a daemon
     assert held is not None
     try:
         async with open_reconciler(home) as reconciler:
@@ -232,15 +238,15 @@ async def test_of_a_landing_whose_daemon_is_killed_in_each_run_of_verify_none_is
             new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
             number = (await reconciler.store.merges.add(new, Call("", ""))).number
         deaths = 0
-        while carry_out_elsewhere(number, os.environ):
+        while run_job_in_subprocess(number, os.environ):
             deaths += 1
         async with open_reconciler(home) as reconciler:
-            landed = MERGE_REPORT.validate_json((await reconciler.store.merges.get(number)).answer or "")
+            report = MERGE_REPORT.validate_json((await reconciler.store.merges.get(number)).answer or "")
     finally:
         os.close(held)
-    assert [one.id for one in landed.rejected] == ["a5"]
-    assert len(landed.merged) == 7
+    assert [one.id for one in report.rejected] == ["a5"]
+    assert len(report.merged) == 7
     runs = log.read_text().split()
     assert len(runs) == len(set(runs)) == deaths
     assert len(runs) >= 5
-    assert scratch_of(repository, home) == ["target-1"]
+    assert list_scratch_worktrees(repository, home) == ["target-1"]

@@ -1,4 +1,4 @@
-"""Leads that merge at once, cancel, stop and remove, through real relays (fault 22)."""
+"""Leads that merge concurrently, cancel, stop and remove, through real relays (fault 22)."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -27,7 +27,10 @@ from support.harness import (
 
 @asynccontextmanager
 async def second_home(folder: Path) -> AsyncGenerator[dict[str, str]]:
-    """What leads to another forkjoin of the same user, until its daemon is stopped."""
+    """Make a second home of the same user, and stop its daemon at the end.
+
+    Yields the environment variables that select the home.
+    """
     folder.mkdir(mode=0o700)
     (folder / "config.toml").write_text(CONFIG)
     variables = {"FORKJOIN_HOME": str(folder)}
@@ -37,9 +40,7 @@ async def second_home(folder: Path) -> AsyncGenerator[dict[str, str]]:
         forkjoin(folder, "daemon", "stop", "--agents", env=variables, check=False)
 
 
-async def test_two_homes_merge_into_one_target_at_once_and_nothing_is_lost(
-    repository: Path, home: Home, tmp_path: Path
-) -> None:
+async def test_two_homes_merge_into_one_target_concurrently(repository: Path, home: Home, tmp_path: Path) -> None:
     async with (
         second_home(tmp_path / "second") as variables,
         open_lead(repository, "one") as one,
@@ -68,7 +69,7 @@ async def test_two_homes_merge_into_one_target_at_once_and_nothing_is_lost(
     assert everything(repository)["locks"] == []
 
 
-#: What a person does in the checkout, at each run of verify the next of it.
+#: The actions of a person in the checkout, one during each run of verify.
 PERSON = (
     "echo 1 > person && git add person && git commit -qm 1",
     "echo 2 > person && git commit -qa --amend -m 2",
@@ -82,7 +83,7 @@ PERSON = (
 )
 
 
-async def test_whatever_a_person_does_while_two_leads_merge_no_commit_is_lost_and_what_lands_was_verified(
+async def test_no_commit_is_lost_and_each_merge_is_verified_while_a_person_works_in_the_checkout(
     repository: Path, in_process_reconciler: Reconciler, tmp_path: Path
 ) -> None:
     acts, made, verified = tmp_path / "acts", tmp_path / "made", tmp_path / "verified"
@@ -119,7 +120,7 @@ async def test_whatever_a_person_does_while_two_leads_merge_no_commit_is_lost_an
     assert git(repository, "fsck", "--no-dangling") == ""
 
 
-async def test_a_landing_goes_on_though_its_call_is_cancelled_and_its_agents_are_told_to_stop_or_go(
+async def test_a_merge_continues_though_its_call_is_cancelled_and_its_agent_is_stopped(
     repository: Path, home: Home
 ) -> None:
     on, go = home.state / "on", home.state / "go"
@@ -134,7 +135,7 @@ async def test_a_landing_goes_on_though_its_call_is_cancelled_and_its_agents_are
         cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}
         relay.send(cancelled)
         removed = relay.call(4, "remove_worktrees", ids=["a1"], discard_unmerged=True)
-        while removed["id"] == 3:  # a reply to what was cancelled may have been on its way
+        while removed["id"] == 3:  # the cancelled call may have been answered already
             removed = relay.answer()
         assert "Being merged: a1" in removed["result"]["content"][0]["text"]
         stopped = relay.call(5, "stop_agents", ids=["a1"])

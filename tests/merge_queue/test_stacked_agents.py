@@ -1,4 +1,4 @@
-"""A stack, of agents each of which started from the one before it, lands from the ground up."""
+"""Stacked agents, each based on the agent before it: they are merged in the order of the stack."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from support.merges import check_sound, ids_of
 
 
 async def stack(lead: Lead, *tasks: str) -> list[str]:
-    """Agents of one call, each with the one before it as base; their ids, once all have ended."""
+    """Spawn a stack of agents in one call. Return their ids after all have ended."""
     agents = [{"name": f"s{n}", "task": task, **({"base": f"s{n - 1}"} if n else {})} for n, task in enumerate(tasks)]
     ids = [one["id"] for one in (await lead.call("spawn_agents", agents=agents))["agents"]]
     assert not (await lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S))["timed_out"]
@@ -23,7 +23,7 @@ async def stack(lead: Lead, *tasks: str) -> list[str]:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("strategy", ["merge", "squash"])
-async def test_it_lands_in_one_call_in_whatever_order_it_is_named(
+async def test_a_stack_is_merged_in_its_order_no_matter_how_it_is_named(
     near_lead: Lead, repository: Path, strategy: Literal["merge", "squash"], order: Sequence[int]
 ) -> None:
     ids = await stack(near_lead, "echo 1 > new", "echo 2 > new", "echo 3 > new")
@@ -35,7 +35,9 @@ async def test_it_lands_in_one_call_in_whatever_order_it_is_named(
     check_sound(repository)
 
 
-async def test_its_top_alone_is_skipped_naming_what_is_missing(near_lead: Lead, repository: Path) -> None:
+async def test_the_top_of_a_stack_alone_is_skipped_and_the_missing_agent_is_named(
+    near_lead: Lead, repository: Path
+) -> None:
     first, second, third = await stack(near_lead, "echo > one", "echo > two", "echo > three")
     answer = await near_lead.call("merge_worktree", ids=[third])
     assert answer["skipped"] == [
@@ -52,7 +54,7 @@ async def test_its_top_alone_is_skipped_naming_what_is_missing(near_lead: Lead, 
 
 
 @pytest.mark.parametrize("strategy", ["merge", "squash"])
-async def test_where_its_ground_is_rejected_the_others_are_skipped(near_lead: Lead, strategy: str) -> None:
+async def test_agents_are_skipped_when_their_base_agent_is_rejected(near_lead: Lead, strategy: str) -> None:
     first, second, third = await stack(near_lead, "echo > bad", "echo > two", "echo > three")
     ids = [third, second, first]
     answer = await near_lead.call("merge_worktree", ids=ids, verify="test ! -e bad", strategy=strategy)
@@ -60,17 +62,17 @@ async def test_where_its_ground_is_rejected_the_others_are_skipped(near_lead: Le
     assert sorted(one["id"] for one in answer["skipped"]) == [second, third]
 
 
-async def test_one_that_changed_nothing_does_not_hide_what_it_stands_on(near_lead: Lead) -> None:
+async def test_an_agent_without_commits_does_not_hide_its_base_agent(near_lead: Lead) -> None:
     first, _, third = await stack(near_lead, "echo > one", "true", "echo > three")
     answer = await near_lead.call("merge_worktree", ids=[third])
     assert answer["skipped"][0]["why"].startswith(f"it has the work of {first} (s0), which is not in main")
     assert ids_of(await near_lead.call("merge_worktree", ids=[third, first]), "merged") == [first, third]
 
 
-async def test_layers_of_many_that_changed_nothing_are_each_looked_at_once(near_lead: Lead) -> None:
+async def test_each_of_many_agents_without_commits_is_checked_once(near_lead: Lead) -> None:
     width, layers = 3, 12
-    agents: list[dict[str, Any]] = [{"name": "ground", "task": "echo > ground"}]
-    names = ["ground"]
+    agents: list[dict[str, Any]] = [{"name": "bottom", "task": "echo > bottom"}]
+    names = ["bottom"]
     for layer in range(layers):
         following = [f"l{layer}-{n}" for n in range(width)]
         agents += [{"name": name, "task": "true", "after": names} for name in following]
@@ -78,13 +80,15 @@ async def test_layers_of_many_that_changed_nothing_are_each_looked_at_once(near_
     agents.append({"name": "top", "task": "echo > top", "after": names})
     await fork(near_lead, *agents)
     assert not (await near_lead.call("wait_agents", ids=["top"], timeout_s=GIVE_UP_S))["timed_out"]
-    with anyio.fail_after(GIVE_UP_S):  # 3 to the power of 12 ways lead down
-        answer = await near_lead.call("merge_worktree", ids=["top", "ground"])
+    with anyio.fail_after(GIVE_UP_S):  # there are 3 to the power of 12 paths to the bottom
+        answer = await near_lead.call("merge_worktree", ids=["top", "bottom"])
     assert [one["id"] for one in answer["merged"]] == ["a1", f"a{len(agents)}"]
 
 
 @pytest.mark.parametrize("named", ["the winner", "another"])
-async def test_candidates_that_end_at_the_same_commit_are_one_for_what_follows(near_lead: Lead, named: str) -> None:
+async def test_either_of_two_candidates_at_the_same_commit_can_be_named_with_a_dependent_agent(
+    near_lead: Lead, named: str
+) -> None:
     date = "export GIT_AUTHOR_DATE='1000000000 +0000' GIT_COMMITTER_DATE='1000000000 +0000'"
     same = f"{date}; echo x > x; git add x; git -c user.name=x -c user.email=x@x commit -qm x"
     ids = await fork(near_lead, {"name": "fix", "task": same, "candidates": 2})
@@ -95,7 +99,7 @@ async def test_candidates_that_end_at_the_same_commit_are_one_for_what_follows(n
 
 
 @pytest.mark.parametrize("how", ["elsewhere", "elsewhere squashed", "taken away by hand"])
-async def test_its_top_waits_for_ground_that_is_in_another_branch_alone(
+async def test_the_top_is_skipped_if_its_base_agent_is_only_in_another_branch(
     near_lead: Lead, repository: Path, how: str
 ) -> None:
     git(repository, "branch", "release")
@@ -112,9 +116,7 @@ async def test_its_top_waits_for_ground_that_is_in_another_branch_alone(
     check_sound(repository)
 
 
-async def test_its_top_brings_the_whole_of_ground_that_is_elsewhere_and_was_removed(
-    near_lead: Lead, repository: Path
-) -> None:
+async def test_the_top_brings_the_work_of_a_removed_base_agent(near_lead: Lead, repository: Path) -> None:
     git(repository, "branch", "release")
     first, second = await stack(near_lead, "echo > one", "echo > two")
     await near_lead.call("merge_worktree", ids=[first], into="release")

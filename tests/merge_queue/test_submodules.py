@@ -1,4 +1,4 @@
-"""A branch that moves a submodule lands only with the submodule's commit, and that outlives the agent's worktree."""
+"""Merges that move a submodule: its commit is saved, and stays after the agent's worktree is removed."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +18,7 @@ _MOVE = (
 
 @pytest.fixture
 async def near(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[Lead]:
-    """A lead in a repository with a submodule."""
+    """Yield a lead in a repository with a submodule."""
     git(tmp_path, "init", "-q", "library")
     commit(tmp_path / "library", {"lib.txt": "x\n"})
     allow = ("-c", "protocol.file.allow=always")
@@ -29,7 +29,7 @@ async def near(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[Le
 
 
 @pytest.mark.parametrize("strategy", ["merge", "squash"])
-async def test_what_is_merged_is_in_the_users_submodule_once_the_agent_is_removed(
+async def test_the_users_submodule_has_the_merged_commit_after_the_agent_is_removed(
     near: Lead, repository: Path, tmp_path: Path, strategy: str
 ) -> None:
     (first,) = await near.run(_MOVE)
@@ -43,7 +43,7 @@ async def test_what_is_merged_is_in_the_users_submodule_once_the_agent_is_remove
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
-async def test_what_is_merged_is_in_the_submodule_of_the_linked_worktree_that_has_the_target(
+async def test_the_submodule_of_a_linked_worktree_on_the_target_has_the_merged_commit(
     near: Lead, repository: Path, tmp_path: Path, is_ready: bool
 ) -> None:
     linked = tmp_path / "linked"
@@ -59,7 +59,7 @@ async def test_what_is_merged_is_in_the_submodule_of_the_linked_worktree_that_ha
     assert git(repository, "-C", ".git/modules/lib", "for-each-ref", "refs/forkjoin/kept/")
 
 
-async def test_a_branch_whose_submodule_has_lost_its_commit_is_skipped_and_the_others_land(
+async def test_a_branch_whose_submodule_commit_is_lost_is_skipped_and_the_others_are_merged(
     near: Lead, repository: Path, home: Home
 ) -> None:
     first, second = await near.run(_MOVE, "echo y > y.txt")
@@ -74,16 +74,14 @@ async def test_a_branch_whose_submodule_has_lost_its_commit_is_skipped_and_the_o
     assert git(repository, "diff", "--name-only", before, "main") == "y.txt"
 
 
-async def test_a_dry_run_copies_no_commit(near: Lead, repository: Path) -> None:
+async def test_a_dry_run_copies_no_submodule_commit(near: Lead, repository: Path) -> None:
     (first,) = await near.run(_MOVE)
     await near.call("merge_worktree", ids=[first], dry_run=True)
     module = repository / ".git" / "modules" / "lib"
     assert git(module, "for-each-ref", "refs/forkjoin") == ""
 
 
-async def test_work_in_a_submodule_that_no_commit_names_is_kept_where_it_is_discarded(
-    near: Lead, repository: Path
-) -> None:
+async def test_discarded_uncommitted_work_in_a_submodule_is_kept(near: Lead, repository: Path) -> None:
     (first,) = await near.run(f"{_ALLOW} submodule update -q --init && echo new > lib/new.txt")
     assert "lib (1 uncommitted path)" in await near.refusal("remove_worktrees", ids=[first])
     (warning,) = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["warnings"]

@@ -1,4 +1,4 @@
-"""How tests let loose work be committed."""
+"""Autocommits of the uncommitted work in a worktree."""
 
 from forkjoin.git.worktrees.autocommit import AutocommitResult, commit_uncommitted_work
 from support.branches import Fork, everything
@@ -10,7 +10,10 @@ async def leave(fork: Fork, keep_as: str = "a1-left") -> AutocommitResult:
 
 
 async def leave_twice(fork: Fork) -> AutocommitResult:
-    """As it is left the first time, once the second has changed nothing and kept nothing more."""
+    """Autocommit twice. Return the first result.
+
+    Check that the second autocommit changes nothing.
+    """
     left = await leave(fork)
     before = everything(fork.repository)
     again = await leave(fork)

@@ -34,7 +34,7 @@ ENVIRONMENT = {"PATH": os.environ["PATH"]}
 async def record_agent(
     store: Store, repository: Path, files: Mapping[str, str | None], branch: str = "forkjoin/of-an-agent"
 ) -> int:
-    """Record an agent that has succeeded, with these changes on a branch of its own; its number."""
+    """Record a succeeded agent with these changes on its branch. Return its number."""
     base = git(repository, "rev-parse", "main")
     common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
     work = repository.parent / "work"
@@ -53,7 +53,7 @@ async def record_agent(
 
 
 async def record_branches(store: Store, repository: Path, names: Sequence[str], base: str) -> list[int]:
-    """Record, for each of these branches, an agent that has succeeded and left it; their numbers."""
+    """Record a succeeded agent for each of these branches. Return their numbers."""
     common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
     project = await store.projects.get_or_add(common_dir)
     new = [
@@ -73,14 +73,17 @@ async def record_branches(store: Store, repository: Path, names: Sequence[str], 
     return [agent.number for agent in agents]
 
 
-async def record_landing(
+async def record_merge_job(
     home: Home,
     repository: Path,
     files: Mapping[str, str | None],
     verify: str | None,
     branch: str = "forkjoin/of-an-agent",
 ) -> int:
-    """Record a landing, onto main, of an agent with these changes; its number."""
+    """Record a job that merges an agent with these changes into main.
+
+    Return the job's number.
+    """
     async with open_reconciler(home) as reconciler:
         agent = await record_agent(reconciler.store, repository, files, branch)
         project = await reconciler.store.agents.get(agent)
@@ -88,20 +91,29 @@ async def record_landing(
         return (await reconciler.store.merges.add(new, Call("", ""))).number
 
 
-#: Where processes are forked from that carry out landings: to start each from nothing takes half a second.
+#: The fork server for processes that run merge jobs. Starting such a process without it takes half a second.
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
 def start_forkserver() -> None:
-    """Start what processes are forked from before a test has a home: it would be taken for one of its own."""
+    """Start the fork server before a test has a home.
+
+    A later fork server would count as a process of that home.
+    """
     PROCESSES.set_forkserver_preload(
         ["forkjoin.reconciler", "forkjoin.agents.restore_records", "anyio._backends._asyncio"]
     )
     forkserver.ensure_running()
 
 
-def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str) -> int:
-    """Let another process carry out a landing, which may fall on the way; its exit code, or minus its signal."""
+def run_job_in_subprocess(number: int, environment: Mapping[str, str], *falls: str) -> int:
+    """Run a merge job in another process. Return its exit code.
+
+    The exit code is negative if a signal ended the process.
+
+    Args:
+        falls: The point at which the process kills itself; see `merging_daemon.carry_out`.
+    """
     process = PROCESSES.Process(target=merging_daemon.carry_out, args=(number, dict(environment), falls))
     process.start()
     process.join()
@@ -109,15 +121,18 @@ def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str
     return process.exitcode
 
 
-async def carry_out_here(home: Home, number: int) -> MergeReport:
-    """Carry out a landing as the next daemon does; what is answered."""
+async def run_job_as_next_daemon(home: Home, number: int) -> MergeReport:
+    """Run a merge job as the next daemon does. Return its report."""
     async with open_daemon(home) as reconciler:
         return await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
 
 
 @asynccontextmanager
 async def open_daemon(home: Home) -> AsyncGenerator[Reconciler]:
-    """What a daemon has, in this process, which passes for it: no shim starts another."""
+    """Open the services of a daemon in this process.
+
+    This process holds the daemon's lock, so no shim starts another daemon.
+    """
     held = file_lock.take(home.daemon_lock)
     assert held is not None
     try:
@@ -128,22 +143,28 @@ async def open_daemon(home: Home) -> AsyncGenerator[Reconciler]:
 
 
 async def carry_to_its_end(runner: MergeRunner, store: Store, number: int) -> MergeReport:
-    """Carry a landing on as the reconciler does; what is answered."""
-    landing: MergeJob = await store.merges.get(number)
-    if landing.state is not MergeJobState.DONE:
-        await runner.run(landing, ENVIRONMENT)
+    """Run a merge job as the reconciler does, unless it is done.
+
+    Return the report.
+    """
+    job: MergeJob = await store.merges.get(number)
+    if job.state is not MergeJobState.DONE:
+        await runner.run(job, ENVIRONMENT)
     answer = (await store.merges.get(number)).answer
     assert answer is not None
     return MERGE_REPORT.validate_json(answer)
 
 
 def ids_of(answer: dict[str, Any], group: str) -> list[str]:
-    """The agents that `merge_worktree` tells of in this group."""
+    """Return the agents' ids in this group of an answer of `merge_worktree`."""
     return [one["id"] for one in answer[group]]
 
 
-def scratch_of(repository: Path, home: Home) -> list[str]:
-    """The scratch worktrees, which the repository knows, and in which nothing is left of any run."""
+def list_scratch_worktrees(repository: Path, home: Home) -> list[str]:
+    """Return the names of the scratch worktrees.
+
+    Check that all are registered in the repository, and that no files of their runs are left.
+    """
     listed = git(repository, "worktree", "list", "--porcelain").splitlines()
     found = sorted(path.name for path in home.worktrees.iterdir() if path.name.startswith("target-"))
     assert sorted(line.rpartition("/")[2] for line in listed if f"{home.worktrees}/target-" in line) == found
@@ -151,14 +172,14 @@ def scratch_of(repository: Path, home: Home) -> list[str]:
     return found
 
 
-async def retire_all(reconciler: Reconciler) -> None:
-    """Retire all scratch worktrees that no landing may use, as after a day without one."""
+async def retire_and_remove_scratches(reconciler: Reconciler) -> None:
+    """Retire and remove all scratch worktrees that no merge job may use."""
     await reconciler.store.scratch_worktrees.retire_unused((), math.inf)
     await remove_unused_scratches(reconciler.services)
 
 
 def check_sound(repository: Path) -> None:
-    """See that its user finds a clean checkout, a sound repository and no lock."""
+    """Check that the checkout is clean, and that the repository has no lock or error."""
     assert git(repository, "status", "--porcelain") == ""
     assert git(repository, "fsck", "--no-dangling") == ""
     assert everything(repository)["locks"] == []

@@ -1,4 +1,4 @@
-"""A scripted agent that does its task or, where a merge is in place, what a test says of that."""
+"""A scripted agent. It runs its task, or a test's script if its worktree has an unfinished merge."""
 
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ else
 fi
 """
 
-#: Tasks of agents whose work conflicts, each with all others'.
+#: Tasks of agents. The work of each conflicts with the work of the others.
 ONE, TWO, THREE = ("echo 1 > shared.txt # first", "echo 2 > shared.txt # second", "echo 3 > shared.txt # third")
-#: Resolves what is in conflict: both sides, one below the other.
+#: Resolves the conflict: keeps both sides, one below the other.
 BOTH = "sed -i -e '/^<<<<<<< /d' -e '/^||||||| /,/^=======$/d' -e '/^>>>>>>> /d' shared.txt"
 COMMITTED = f"{BOTH}; git add shared.txt; git commit -q --no-edit"
 
 
 def let_agents_resolve(home: Home) -> None:
-    """Let the agent `sh` be that one, in whatever is opened from now on."""
+    """Make the agent `sh` the scripted agent, for sessions opened from now on."""
     (home.state / "agent.sh").write_text(_PROGRAM)
     config = home.config_file.read_text()
     home.config_file.write_text(config.replace('["sh"]', f'["sh", "{home.state}/agent.sh"]'))
@@ -35,7 +35,10 @@ def resolve_by(home: Home, script: str) -> None:
 
 
 async def conflict(lead: Lead, *tasks: str, **how: Any) -> list[str]:
-    """Merge what these do, of which the first lands; to whom the others' conflicts were given, once they ended."""
+    """Run and merge agents with these tasks, all but the first in conflict.
+
+    Return the ids of their resolvers after the resolvers have ended.
+    """
     ids = await lead.run(*tasks)
     answer = await lead.call("merge_worktree", ids=ids, on_conflict="agent", **how)
     assert [one["id"] for one in answer["merged"]] == ids[:1], answer
@@ -44,7 +47,7 @@ async def conflict(lead: Lead, *tasks: str, **how: Any) -> list[str]:
     return resolving
 
 
-async def fares(lead: Lead, *ids: str) -> list[str]:
+async def merge_states(lead: Lead, *ids: str) -> list[str]:
     return [(await lead.call("get_result", id=one))["merge"] for one in ids]
 
 

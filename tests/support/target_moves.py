@@ -1,4 +1,4 @@
-"""How tests move a target: a repository in which main is about to go from one commit to another."""
+"""Moves of a target: a repository whose main is about to move from one commit to another."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from support.harness import GIVE_UP_S, git
 
 @dataclass(frozen=True)
 class Target:
-    """A repository's main, and the commit that it is to move to, which is made but nowhere yet."""
+    """A repository's main, and the commit that it will move to. No ref has that commit yet."""
 
     repository: Path
     old: str
@@ -31,7 +31,7 @@ class Target:
         return TargetMove("refs/heads/main", self.old, self.new, where, "forkjoin: merge a1")
 
     async def land(self) -> list[str]:
-        """TargetMove main, unless something is in the way; what is."""
+        """Move main, unless files are in the way. Return these files."""
         move = await self.find_move()
         async with lock_checkout(self.common_dir, move.checkout, move.ref, OWNER) as held:
             held, obstacles = await find_files_in_the_way(held, move.old, move.new) if held else (None, [])
@@ -41,24 +41,24 @@ class Target:
         return []
 
     async def settle_interrupted_move(self) -> bool:
-        """Settle this move as a daemon does that finds it begun by another, which was killed."""
+        """Settle this move as the next daemon does after the first was killed."""
         move = TargetMove("refs/heads/main", self.old, self.new, str(self.repository), "forkjoin: merge a1")
         return await settle_interrupted_move(self.common_dir, move, OWNER)
 
     async def resume(self) -> list[str]:
-        """All that such a daemon does; what is in the way, if anything is."""
+        """Settle this move, and make it if necessary. Return the files in the way."""
         return [] if await self.settle_interrupted_move() else await self.land()
 
     def tip(self) -> str:
-        """Where main is."""
+        """Return the commit of main."""
         return git(self.repository, "rev-parse", "refs/heads/main")
 
     def status(self) -> list[str]:
-        """What its checkout has that no commit has."""
+        """Return git's status of the checkout: changes and untracked files."""
         return git(self.repository, "status", "--porcelain", "--untracked-files=all").splitlines()
 
 
-#: What the move changes: a file edited, one added in a new folder, one deleted, one that becomes a folder.
+#: What the move changes: it edits a file, adds a file in a new folder, deletes a file, and replaces a file by a folder.
 CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
 AFTER = {
     "README.md": b"a repository\n",
@@ -72,7 +72,7 @@ AFTER = {
 
 
 def make_target(repository: Path) -> Target:
-    """A target whose move makes `CHANGES`."""
+    """Return a target whose move makes `CHANGES`."""
     base = commit(repository, {"old": "old\n", "flat": "flat\n", "other": "other\n", ".gitignore": "*.log\n"})
     (repository / "flat").unlink()
     for name, text in CHANGES.items():
@@ -87,7 +87,10 @@ def make_target(repository: Path) -> Target:
 
 
 def note_waits(monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
-    """Let whoever waits for an index.lock wait as long as it takes; the event is that somebody does."""
+    """Return an event that is set as soon as a task waits for an index.lock.
+
+    The task waits for the lock longer than usual.
+    """
     waiting = anyio.Event()
     sleep = anyio.sleep
 
