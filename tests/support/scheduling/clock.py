@@ -1,4 +1,4 @@
-"""A clock that stands still but for what is to happen, one after the other."""
+"""A simulated clock that jumps from one planned event to the next."""
 
 import heapq
 from collections.abc import Callable
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 
 @dataclass(order=True, slots=True)
 class Event:
-    """What happens, and when."""
+    """A planned call, and its time."""
 
     at: float
     number: int
     act: Callable[[], None] = field(compare=False)
-    is_off: bool = field(default=False, compare=False)
+    is_cancelled: bool = field(default=False, compare=False)
 
 
 class Clock:
-    """Seconds since the epoch, from `begin` on; it passes for the module `time`, too.
+    """A clock in seconds since the epoch, which begins at `begin`. It can replace the module `time`.
 
     Attributes:
-        planned: How much was planned so far.
+        planned: Number of events that were planned so far.
     """
 
     def __init__(self, begin: float) -> None:
@@ -33,21 +33,21 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
-    def at(self, seconds: float, act: Callable[[], None]) -> Event:
-        """Let this happen so many seconds after the beginning."""
+    def plan(self, seconds: float, act: Callable[[], None]) -> Event:
+        """Plan a call at this number of seconds after the beginning."""
         self.planned += 1
         event = Event(self._begin + seconds, self.planned, act)
         heapq.heappush(self._events, event)
         return event
 
-    def following(self) -> Event | None:
-        """What happens next."""
-        while self._events and self._events[0].is_off:
+    def next_event(self) -> Event | None:
+        """Return the next event, or `None` if there is none."""
+        while self._events and self._events[0].is_cancelled:
             heapq.heappop(self._events)
         return self._events[0] if self._events else None
 
-    def pass_to_following(self) -> None:
-        """Let what follows happen, at its time."""
+    def advance(self) -> None:
+        """Set the clock to the time of the next event, and run that event."""
         event = heapq.heappop(self._events)
         self.now = event.at
         event.act()

@@ -1,4 +1,4 @@
-"""What the simulator plays: agents' programs, vendors that record_refusal, daemons that begin anew."""
+"""The input of the simulator: programs of agents, refusals of vendors, and restarts of the daemon."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ _PLAIN = Spec(task="a task")
 
 
 class Turn(NamedTuple):
-    """A program works for so long, and then calls its model at this price."""
+    """Work of a program, followed by a model call with this price."""
 
     work_s: float
     price_usd: float = 0.0
@@ -22,70 +22,70 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What one agent is asked to do, and does; times are seconds since the beginning."""
+    """The task of an agent and the behaviour of its program. Times are seconds since the beginning."""
 
     spec: Spec = _PLAIN
     spawned: float = 0
     lead: str = "lead"
     account: str = ""
-    after: tuple[int, ...] = ()  #: numbers of those that were spawned before
+    after: tuple[int, ...] = ()  #: numbers of older agents
     turns: tuple[Turn, ...] = (Turn(1),)
     end: Literal["ok", "failed", "timed_out", "lost"] = "ok"
-    stumbles: int = 0  #: how many of its attempts end in passing trouble
-    patience: int = 0  #: how often its program tries a refused call again by itself before it ends
-    stopped_s: float | None = None  #: so long after its spawn somebody asks for its stop
-    takes_gb: float = 0  #: of memory, while it has a program
-    is_secretive: bool = False  #: it tells nothing of what its calls cost
-    told_s: float | None = None  #: so long after it somebody sends a message: if it has ended, that begins an attempt
+    failures: int = 0  #: attempts that end with a temporary error
+    own_retries: int = 0  #: times that the program itself repeats a refused call before it ends
+    stop_s: float | None = None  #: seconds from the spawn until a person stops the agent
+    program_gb: float = 0  #: memory of the program
+    hides_cost: bool = False  #: the program does not report the cost of its calls
+    message_s: float | None = None  #: seconds from the spawn until a message, which queues an ended agent again
 
     def __repr__(self) -> str:
-        told = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
-        return f"Script({told | {'spec': self.spec.model_dump(exclude_defaults=True)}})"
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return f"Script({values | {'spec': self.spec.model_dump(exclude_defaults=True)}})"
 
 
-class Tells(StrEnum):
-    """What a vendor tells of a shortage: nothing, a time to wait, or when it is over."""
+class RefusalHint(StrEnum):
+    """The information in a refusal: none, a time to wait, or the time of a reset."""
 
-    NOTHING = "nothing"
+    NONE = "none"
     WAIT = "wait"
     RESET = "reset"
 
 
-class When(NamedTuple):
-    """A time, in seconds since the beginning, and what a vendor tells of it."""
+class Period(NamedTuple):
+    """A period in seconds since the beginning, and the information in its refusals."""
 
     since: float
     lasts_s: float
-    tells: Tells = Tells.NOTHING
+    hint: RefusalHint = RefusalHint.NONE
 
 
 class Shortage(NamedTuple):
-    """A vendor refuses calls of an account while more than so many of its programs run."""
+    """A period in which a vendor refuses calls while more than `accepted` agents of an account run."""
 
     account: str
-    when: When
-    takes: int
+    period: Period
+    accepted: int
 
     def refusal(self, begin: float) -> RateLimited:
-        """What it says, where all this begins then."""
-        match self.when.tells:
-            case Tells.NOTHING:
+        """Return the vendor's refusal, in a history that begins at this time."""
+        match self.period.hint:
+            case RefusalHint.NONE:
                 return RateLimited("429")
-            case Tells.WAIT:
+            case RefusalHint.WAIT:
                 return RateLimited("429", wait_s=4)
-            case Tells.RESET:
-                return RateLimited("limit of use", until=begin + self.when.since + self.when.lasts_s)
+            case RefusalHint.RESET:
+                return RateLimited("usage limit", until=begin + self.period.since + self.period.lasts_s)
 
 
 class Restart(NamedTuple):
-    """A daemon begins that knows of nothing but the records; the leads connect again some time later."""
+    """A restart of the daemon, which knows only the records, and the later reconnection of the leads."""
 
     at: float
-    back_s: float
+    reconnect_s: float
 
 
-class Purse(NamedTuple):
-    """What all may spend together, until somebody gives all of them as much as they like."""
+class SharedBudget(NamedTuple):
+    """The repository's budget, and the time at which a person raises all budgets."""
 
     limit_usd: float
     raised_s: float
@@ -93,16 +93,16 @@ class Purse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that is going to happen but for what is decided."""
+    """Everything that happens, except the decisions of the scheduler."""
 
     scripts: Sequence[Script]  #: in the order of their spawns: the first agent is number 1
     max_running: int
     shortages: Sequence[Shortage] = ()
     restarts: Sequence[Restart] = ()
-    step_s: float = 1  #: how long it takes to prepare, and to finish, an agent
-    seed: int = 0  #: of jitter
-    purse: Purse | None = None
-    memory_gb: float | None = None  #: that agents can have; none: as much as they like
+    step_s: float = 1  #: duration of preparing an agent, and of finishing it
+    seed: int = 0  #: seed of the jitter
+    budget: SharedBudget | None = None
+    memory_gb: float | None = None  #: memory for agents; `None`: no limit
 
     def numbered(self) -> Iterable[tuple[int, Script]]:
         return enumerate(self.scripts, 1)
@@ -110,11 +110,11 @@ class History:
 
 @dataclass(slots=True)
 class Program:
-    """How far an agent's program is, in whatever attempt."""
+    """The progress of an agent's program, across its attempts."""
 
     script: Script
-    done: int = 0  #: of its turns
-    tried: int = 0  #: how often its next call was refused in this attempt
-    left_s: float = 0  #: of its work until that
-    left_usd: float = math.inf  #: that it may spend in this attempt, as it was told
+    done: int = 0  #: finished turns
+    refusals: int = 0  #: refusals of the next call in this attempt
+    left_s: float = 0  #: remaining work until the next call
+    left_usd: float = math.inf  #: remaining budget of this attempt, as known to the program
     concluded: Conclusion = field(default_factory=lambda: Conclusion(ok=False, output=""))

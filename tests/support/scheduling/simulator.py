@@ -1,12 +1,12 @@
-"""A simulator of the scheduler: what the daemon decides and records, on a simulated clock.
+"""A simulator of the scheduler: the daemon's decisions and records, on a simulated clock.
 
 The scheduler, its gates, the rate-limit policy, the delays before retries and the table of states are forkjoin's own
 code. The clock, the agents' programs and their vendors are simulated. The order of steps imitates `reconciler.py` and
 `lifecycle.py`, and may differ from them:
 
-- A change is noticed once nothing else happens at that moment.
+- A change is noticed after all other events of the same moment.
 - Preparing an agent, finishing it, and ending its program take a fixed time.
-- What a program does is recorded at once.
+- An action of a program is recorded at once.
 """
 
 import math
@@ -45,151 +45,151 @@ from support.scheduling.stores import TableStore
 
 T = TypeVar("T")
 
-#: When a history begins, in seconds since the epoch.
+#: The beginning of a history, in seconds since the epoch.
 BEGIN = 1_000_000.0
-#: How long it takes until a program that is to be stopped has ended.
+#: Seconds until a stopped program has ended.
 GRACE_S = 2.0
-#: How long a program waits before it tries a refused call again by itself, and an agent before it looks for its lead.
-AGAIN_S = 3.0
-#: How long before something happens it is glanced.
-_BEFORE_S = 0.001
-#: The reconciler looks no sooner again where nothing has happened.
-_SOONEST_S = 0.1
-#: Money and memory that nobody lacks, or counts.
-RICH_USD, GB = 1000.0, 1_000_000_000
-#: More looks than any history needs.
-_TOO_MANY = 20_000
+#: Seconds before a program repeats a refused call, and before an agent checks again for its lead's environment.
+RETRY_S = 3.0
+#: Seconds by which a probe precedes the next event.
+_PROBE_LEAD_S = 0.001
+#: The shortest pause of the reconciler in seconds, if nothing happens.
+_SHORTEST_PAUSE_S = 0.1
+#: An amount that no history spends, and the unit of memory.
+AMPLE_USD, GB = 1000.0, 1_000_000_000
+#: More decisions than any history needs.
+_MAX_RECORDS = 20_000
 
 
-class Look(NamedTuple):
-    """A decision: what was, and what was decided."""
+class DecisionRecord(NamedTuple):
+    """A decision and its input."""
 
     inputs: SchedulerInput
     decision: SchedulerDecision
-    is_glance: bool  #: nothing had happened, nor was a look due
+    is_probe: bool  #: made early, although nothing had happened
 
 
 class World:
-    """Agents with their scripts, from the first spawn until nothing happens any more.
+    """A simulation, from the first spawn until no events are left.
 
     Attributes:
-        looks: Every decision, in order.
-        asked: When each agent was asked to stop that had not ended.
-        spent: What the calls of each agent have cost.
+        records: All decisions, in order.
+        stop_requests: By agent number: the time of the stop, for agents that had not ended.
+        spent: By agent number: the cost of all calls.
     """
 
-    def __init__(self, history: History, *, records: Store | None = None, glances: bool = False) -> None:
-        """A world in which nothing has happened.
+    def __init__(self, history: History, *, store: Store | None = None, probes: bool = False) -> None:
+        """Prepare a simulation.
 
         Args:
-            records: Where it is recorded; by default in a table.
-            glances: Whether it is looked just before something happens, too.
+            store: The store of the daemon. The default is a table in memory.
+            probes: Whether the scheduler also decides just before each event.
         """
         self.history = history
-        self.looks: list[Look] = []
-        self.asked: dict[int, float] = {}
+        self.records: list[DecisionRecord] = []
+        self.stop_requests: dict[int, float] = {}
         self.spent = defaultdict[int, float](float)
         home = Home(Path("/home"), Path("/home"))
         executor = _Executor(home.attempts, home.daemon_lock, [])
         settings = Settings(limits=Limits(max_running=history.max_running))
-        self._services = Services(home, settings, records or TableStore(), executor, LeadEnvironments())
+        self._services = Services(home, settings, store or TableStore(), executor, LeadEnvironments())
         self._schedule = apply_schedule.ScheduleApplier(self._services)
         self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
-        self._draw = random.Random(history.seed)
-        self._glances = glances
-        self._is_glance = False
+        self._random = random.Random(history.seed)
+        self._probes = probes
+        self._is_probe = False
         self._clock = Clock(BEGIN)
-        self._seen_to: dict[int, tuple[State, int, bool]] = {}  #: what of each agent is being seen to
+        self._followed_up: dict[int, tuple[State, int, bool]] = {}  #: the last state of each agent that was followed up
         self._next: dict[int, Event] = {}  #: the next step of each agent
-        self._wake: Event | None = None  #: the next look that was asked for
+        self._wake: Event | None = None  #: the next pass of the reconciler
         self._plan()
 
     def __repr__(self) -> str:
         return f"World({self.history})"
 
     def _plan(self) -> None:
-        """Let happen what people do, and daemons."""
-        if purse := self.history.purse:
-            self._clock.at(0, lambda: _done(self._services.store.budgets.set_limit(1, "", purse.limit_usd)))
-            self._clock.at(purse.raised_s, self._raise)
+        """Plan the actions of people, and the restarts of the daemon."""
+        if budget := self.history.budget:
+            self._clock.plan(0, lambda: _run_sync(self._services.store.budgets.set_limit(1, "", budget.limit_usd)))
+            self._clock.plan(budget.raised_s, self._raise_budgets)
         for number, script in self.history.numbered():
-            self._clock.at(script.spawned, partial(self._spawn, f"agent-{number}", script))
-            for after_s, act in ((script.stopped_s, self._stop), (script.told_s, self._tell)):
+            self._clock.plan(script.spawned, partial(self._spawn, f"agent-{number}", script))
+            for after_s, act in ((script.stop_s, self._stop), (script.message_s, self._send_message)):
                 if after_s is not None:
-                    self._clock.at(script.spawned + after_s, partial(act, number))
+                    self._clock.plan(script.spawned + after_s, partial(act, number))
         for restart in self.history.restarts:
-            self._clock.at(restart.at, self._restart)
-            self._clock.at(restart.at + restart.back_s, self._connect_all)
+            self._clock.plan(restart.at, self._restart)
+            self._clock.plan(restart.at + restart.reconnect_s, self._connect_all)
 
     @property
     def now(self) -> float:
         return self._clock.now
 
     def run(self) -> "World":
-        """Let all happen; the world as it is then."""
-        with self._played():
-            while (event := self._clock.following()) and len(self.looks) < _TOO_MANY:
-                self._glance(event.at)
-                self._clock.pass_to_following()
-                following = self._clock.following()
-                if following is None or following.at > self.now:
-                    self._look()
+        """Run all events. Return this simulation."""
+        with self._patched():
+            while (event := self._clock.next_event()) and len(self.records) < _MAX_RECORDS:
+                self._probe(event.at)
+                self._clock.advance()
+                upcoming = self._clock.next_event()
+                if upcoming is None or upcoming.at > self.now:
+                    self._reconcile()
         return self
 
     def agents(self) -> list[Agent]:
-        with self._played():
-            return [_done(self._services.store.agents.get(number)) for number in self._programs]
+        with self._patched():
+            return [_run_sync(self._services.store.agents.get(number)) for number in self._programs]
 
-    def _played(self) -> ExitStack:
-        """Who asks for the time, or draws, asks ours; nobody moves an agent while another does, so no move may fail."""
+    def _patched(self) -> ExitStack:
+        """Patch forkjoin's clock, random numbers and machine. No transition may fail."""
         with ExitStack() as stack:
             for module in (apply_schedule, rate_limits, retry, transitions):
                 stack.enter_context(patch.object(module, "time", self._clock))
             for module in (rate_limits, retry):
-                stack.enter_context(patch.object(module, "random", self._draw))
+                stack.enter_context(patch.object(module, "random", self._random))
             stack.enter_context(patch.object(apply_schedule, "decide", self._decide))
             stack.enter_context(patch.object(apply_schedule, "_unless_moved", nullcontext))
-            stack.enter_context(patch.object(MachineMonitor, "measure", self._look_at_machine))
+            stack.enter_context(patch.object(MachineMonitor, "measure", self._measure_machine))
             if isinstance(self._services.store, TableStore):
-                stack.enter_context(patch.object(rows, "agent", _as_it_is))
+                stack.enter_context(patch.object(rows, "agent", _unchanged))
             return stack.pop_all()
 
     # -- the reconciler
 
-    def _look(self) -> None:
-        """Decide, and see to what is under way, as long as that changes anything."""
+    def _reconcile(self) -> None:
+        """Run passes of the reconciler until one changes nothing."""
         changes, seen, soon = self._services.store.changes, None, math.inf
-        while changes.version != seen and len(self.looks) < _TOO_MANY:
+        while changes.version != seen and len(self.records) < _MAX_RECORDS:
             seen = changes.version
-            for agent in _done(self._schedule.apply()):
-                self._see_to(agent)
-            soon = max(_SOONEST_S, self._schedule.next_pass_s)
+            for agent in _run_sync(self._schedule.apply()):
+                self._follow_up(agent)
+            soon = max(_SHORTEST_PAUSE_S, self._schedule.next_pass_s)
         if self._wake:
-            self._wake.is_off = True
-        self._wake = self._clock.at(self.now - BEGIN + soon, _nothing) if soon < math.inf else None
+            self._wake.is_cancelled = True
+        self._wake = self._clock.plan(self.now - BEGIN + soon, _nothing) if soon < math.inf else None
 
-    def _glance(self, at: float) -> None:
-        """Decide just before something happens: that nothing comes of it, a test must see."""
-        if self._glances and at - _BEFORE_S > self.now:
-            self._clock.now = at - _BEFORE_S
-            self._is_glance = True
-            _done(self._schedule.apply())
-            self._is_glance = False
+    def _probe(self, at: float) -> None:
+        """Decide just before the next event. A test checks that the decision is empty."""
+        if self._probes and at - _PROBE_LEAD_S > self.now:
+            self._clock.now = at - _PROBE_LEAD_S
+            self._is_probe = True
+            _run_sync(self._schedule.apply())
+            self._is_probe = False
 
     def _decide(self, inputs: SchedulerInput) -> SchedulerDecision:
         decision = decide(inputs)
-        self.looks.append(Look(inputs, decision, self._is_glance))
+        self.records.append(DecisionRecord(inputs, decision, self._is_probe))
         return decision
 
-    async def _look_at_machine(self, live: Sequence[Agent]) -> MachineState | None:
-        """What there is; a program takes its memory as long as it is there."""
+    async def _measure_machine(self, live: Sequence[Agent]) -> MachineState | None:
+        """Return the state of the machine. Existing programs use their whole memory."""
         if self.history.memory_gb is None:
             return None
-        there = [one for one in live if one.phase in (*CALLING, PauseKind.FROZEN, PauseKind.ENDING)]
-        taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
-        free = round(self.history.memory_gb * GB) - sum(taken.values())
+        existing = [agent for agent in live if agent.phase in (*CALLING, PauseKind.FROZEN, PauseKind.ENDING)]
+        used = {agent.number: round(self._programs[agent.number].script.program_gb * GB) for agent in existing}
+        free = round(self.history.memory_gb * GB) - sum(used.values())
         return MachineState(
-            free, kept_free_bytes=GB, used_bytes=taken, needed_bytes=await self._services.store.projects.memory_peaks()
+            free, kept_free_bytes=GB, used_bytes=used, needed_bytes=await self._services.store.projects.memory_peaks()
         )
 
     # -- people
@@ -201,28 +201,29 @@ class World:
             *(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe()),
             rows.Others(script.after),
         )
-        (agent,) = _done(self._services.store.lifecycle.spawn([new], place, NOBODY))
-        if agent.money.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:
-            _done(self._services.store.agents.update(agent, budget_usd=RICH_USD))
+        (agent,) = _run_sync(self._services.store.lifecycle.spawn([new], place, NOBODY))
+        budget = self.history.budget
+        if agent.money.budget_usd is not None and budget and self.now > BEGIN + budget.raised_s:
+            _run_sync(self._services.store.agents.update(agent, budget_usd=AMPLE_USD))
 
     def _stop(self, number: int) -> None:
-        agent = _done(self._services.store.agents.get(number))
+        agent = _run_sync(self._services.store.agents.get(number))
         if agent.state not in FINAL:
-            self.asked[number] = self.now
-            _done(self._services.store.lifecycle.ask_stop([agent]))
+            self.stop_requests[number] = self.now
+            _run_sync(self._services.store.lifecycle.ask_stop([agent]))
 
-    def _tell(self, number: int) -> None:
-        agent, program = _done(self._services.store.agents.get(number)), self._programs[number]
+    def _send_message(self, number: int) -> None:
+        agent, program = _run_sync(self._services.store.agents.get(number)), self._programs[number]
         if agent.state in FINAL and not agent.stop_asked:
             program.done, program.left_s = 0, program.script.turns[0].work_s
-            _done(self._services.store.lifecycle.queue_again(agent, "Do it again."))
+            _run_sync(self._services.store.lifecycle.queue_again(agent, "Do it again."))
 
-    def _raise(self) -> None:
-        """Nobody has to look at money any more."""
-        _done(self._services.store.budgets.set_limit(1, "", 100 * RICH_USD))
-        for agent in _done(self._services.store.agents.live()):
+    def _raise_budgets(self) -> None:
+        """Raise all budgets so far that no agent waits for money."""
+        _run_sync(self._services.store.budgets.set_limit(1, "", 100 * AMPLE_USD))
+        for agent in _run_sync(self._services.store.agents.live()):
             if agent.money.budget_usd is not None:
-                _done(self._services.store.agents.update(agent, budget_usd=RICH_USD))
+                _run_sync(self._services.store.agents.update(agent, budget_usd=AMPLE_USD))
 
     def _restart(self) -> None:
         services = self._services
@@ -243,41 +244,41 @@ class World:
 
     # -- an agent's life
 
-    def _see_to(self, agent: Agent) -> None:
-        """Let follow what an agent's state asks for, once."""
+    def _follow_up(self, agent: Agent) -> None:
+        """Plan the step that follows from an agent's state, once."""
         at_work = State.RUNNING if agent.stop_asked and agent.phase is PauseKind.FROZEN else agent.state
         state = at_work, agent.attempt, agent.stop_asked or agent.phase is PauseKind.ENDING
-        if self._seen_to.get(agent.number) == state:
+        if self._followed_up.get(agent.number) == state:
             return
-        self._seen_to[agent.number] = state
+        self._followed_up[agent.number] = state
         program = self._programs[agent.number]
         match agent.state:
             case State.PREPARING:
-                self._after(agent, self.history.step_s, self._prepare)
+                self._plan_step(agent, self.history.step_s, self._prepare)
             case State.FINISHING:
-                self._after(agent, self.history.step_s, self._finish)
+                self._plan_step(agent, self.history.step_s, self._finish)
             case _ if agent.stop_asked or agent.phase is PauseKind.ENDING:
-                program.left_s = self._cancel(agent)
-                self._after(agent, GRACE_S, self._end)
+                program.left_s = self._cancel_step(agent)
+                self._plan_step(agent, GRACE_S, self._end)
             case State.RUNNING:
-                self._after(agent, program.left_s, self._go_on)
+                self._plan_step(agent, program.left_s, self._end_turn)
             case _:  # frozen
-                program.left_s = self._cancel(agent)
+                program.left_s = self._cancel_step(agent)
 
-    def _after(self, agent: Agent, seconds: float, act: Callable[[Agent], None]) -> None:
-        """Let this be the next step of the agent, so many seconds from now, and no other."""
-        self._cancel(agent)
+    def _plan_step(self, agent: Agent, seconds: float, act: Callable[[Agent], None]) -> None:
+        """Plan the agent's next step in this number of seconds, and no other."""
+        self._cancel_step(agent)
         number = agent.number
-        self._next[number] = self._clock.at(
-            self.now - BEGIN + seconds, lambda: act(_done(self._services.store.agents.get(number)))
+        self._next[number] = self._clock.plan(
+            self.now - BEGIN + seconds, lambda: act(_run_sync(self._services.store.agents.get(number)))
         )
 
-    def _cancel(self, agent: Agent) -> float:
-        """In how many seconds the agent's next step was due, which is not to be made."""
+    def _cancel_step(self, agent: Agent) -> float:
+        """Cancel the agent's next step. Return the seconds until it was due."""
         event = self._next.pop(agent.number, None)
         if event is None:
             return 0
-        event.is_off = True
+        event.is_cancelled = True
         return event.at - self.now
 
     def _prepare(self, agent: Agent) -> None:
@@ -285,7 +286,7 @@ class World:
             self._services.waiting_for_environment.discard(agent.number)
             self._move(agent, State.FINISHING)
         elif find_environment(self._services, agent) is None:
-            self._after(agent, AGAIN_S, self._prepare)
+            self._plan_step(agent, RETRY_S, self._prepare)
         else:
             bound = agent.money.reserved_usd > 0
             self._programs[agent.number].left_usd = (
@@ -294,105 +295,105 @@ class World:
             self._move(agent, State.RUNNING)
 
     def _move(self, agent: Agent, to: State) -> None:
-        _done(self._services.store.lifecycle.move(agent, to))
+        _run_sync(self._services.store.lifecycle.move(agent, to))
 
-    def _go_on(self, agent: Agent) -> None:
-        """It has worked, and calls its model now."""
+    def _end_turn(self, agent: Agent) -> None:
+        """End the work of a turn with a model call, or with an error."""
         program = self._programs[agent.number]
         script, program.left_s = program.script, 0
-        if agent.history.retried < script.stumbles:
+        if agent.history.retried < script.failures:
             self._end(agent, Conclusion(ok=False, output="", error="API Error: 500", retry=Retry.LATER))
         elif refused := self._refuse(agent):
-            _done(rate_limits.record_rate_limit(self._services, agent, refused))
-            program.tried += 1
-            if program.tried > script.patience:
+            _run_sync(rate_limits.record_rate_limit(self._services, agent, refused))
+            program.refusals += 1
+            if program.refusals > script.own_retries:
                 self._end(agent, Conclusion(ok=False, output="", error=refused.text, retry=Retry.WHEN_TAKEN))
             else:
-                self._after(agent, AGAIN_S, self._go_on)
+                self._plan_step(agent, RETRY_S, self._end_turn)
         else:
             self._call(agent, program)
 
     def _refuse(self, agent: Agent) -> RateLimited | None:
-        """What the vendor says, where it takes no more: what it says of the longest time."""
-        live = _done(self._services.store.agents.live())
+        """Return the refusal of a call, or `None`. The longest period counts."""
+        live = _run_sync(self._services.store.agents.live())
         running = sum(one.account == agent.account and one.state is State.RUNNING for one in live)
-        short = [one for one in self.history.shortages if one.account == agent.account and running > one.takes]
-        lasting = [one for one in short if 0 <= self.now - BEGIN - one.when.since < one.when.lasts_s]
-        return max(lasting, key=lambda one: one.when.lasts_s).refusal(BEGIN) if lasting else None
+        short = [s for s in self.history.shortages if s.account == agent.account and running > s.accepted]
+        active = [s for s in short if 0 <= self.now - BEGIN - s.period.since < s.period.lasts_s]
+        return max(active, key=lambda s: s.period.lasts_s).refusal(BEGIN) if active else None
 
     def _call(self, agent: Agent, program: Program) -> None:
         turns = program.script.turns
         if agent.converses:
-            self._spend(agent, program, turns[program.done].price_usd)
-        program.done, program.tried = program.done + 1, 0
+            self._record_cost(agent, program, turns[program.done].price_usd)
+        program.done, program.refusals = program.done + 1, 0
         if program.done == len(turns):
             self._end(agent, Conclusion(ok=program.script.end == "ok", output="done"))
         elif program.left_usd <= 0:
             program.left_s = turns[program.done].work_s
             self._end(agent, Conclusion(ok=False, output="", retry=Retry.WHEN_FUNDED))
         else:
-            self._after(agent, turns[program.done].work_s, self._go_on)
+            self._plan_step(agent, turns[program.done].work_s, self._end_turn)
 
-    def _spend(self, agent: Agent, program: Program, price_usd: float) -> None:
-        """It tells what its call has cost, or does not."""
+    def _record_cost(self, agent: Agent, program: Program, price_usd: float) -> None:
+        """Record a call, and its cost unless the program hides the cost."""
         self.spent[agent.number] += price_usd
         program.left_usd -= price_usd
-        cost = rows.Cost(str(self._clock.planned), "a model", None if program.script.is_secretive else price_usd)
-        _done(self._services.store.events.add(agent, [], None, [cost]))
+        cost = rows.Cost(str(self._clock.planned), "a model", None if program.script.hides_cost else price_usd)
+        _run_sync(self._services.store.events.add(agent, [], None, [cost]))
 
     def _end(self, agent: Agent, concluded: Conclusion | None = None) -> None:
-        """Its program has ended, by itself or not."""
+        """End the attempt, as after the end of its program."""
         program = self._programs[agent.number]
         program.concluded = concluded or Conclusion(ok=False, output="")
-        program.tried = 0
+        program.refusals = 0
         if program.concluded.retry is Retry.WHEN_TAKEN:
             refused = RateLimited(program.concluded.error or "")
-            _done(rate_limits.record_rate_limit(self._services, agent, refused))
-        kind, taken = program_key(agent), round(program.script.takes_gb * GB)
-        _done(
+            _run_sync(rate_limits.record_rate_limit(self._services, agent, refused))
+        key, used = program_key(agent), round(program.script.program_gb * GB)
+        _run_sync(
             self._services.store.projects.set_memory_peak(
-                *kind, update_need(_done(self._services.store.projects.memory_peaks()).get(kind), taken)
+                *key, update_need(_run_sync(self._services.store.projects.memory_peaks()).get(key), used)
             )
         )
         if program.concluded.retry is Retry.WHEN_FUNDED:
-            _done(self._services.store.budgets.count_reserved_as_spent(agent))
+            _run_sync(self._services.store.budgets.count_reserved_as_spent(agent))
         pause = retry.pause_after(self._services, agent, program.concluded)
-        _done(self._services.store.lifecycle.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
+        _run_sync(self._services.store.lifecycle.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
 
     def _finish(self, agent: Agent) -> None:
         program = self._programs[agent.number]
         verifies = agent.spec.verify and program.concluded.ok and not agent.stop_asked
         if verifies and find_environment(self._services, agent) is None:
-            self._after(agent, AGAIN_S, self._finish)
+            self._plan_step(agent, RETRY_S, self._finish)
             return
         self._services.waiting_for_environment.discard(agent.number)
         end = program.script.end
         outcome = Outcome(end if end in ("timed_out", "lost") and program.done else "exited")
         ok = program.concluded.ok
         state = final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=ok, verify=Verify.NONE)
-        _done(self._services.store.lifecycle.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
+        _run_sync(self._services.store.lifecycle.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
 
 
 class _Executor(LocalExecutor):
-    """It is asked for nothing, but to tell a program something."""
+    """An executor that accepts all input for programs, and is never asked anything else."""
 
     async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
         return True
 
 
 def _nothing() -> None:
-    """It is only looked."""
+    """Do nothing: the pass of the reconciler follows every event."""
 
 
-def _as_it_is(row: Agent) -> Agent:
+def _unchanged(row: Agent) -> Agent:
     return row
 
 
-def _done(work: Coroutine[Any, Any, T]) -> T:
-    """What it returns; there is nothing here that it could wait for."""
+def _run_sync(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that never waits."""
     try:
         work.send(None)
     except StopIteration as stop:
         found: T = stop.value
         return found
-    raise AssertionError("it waits for something")
+    raise AssertionError("the coroutine waits")

@@ -1,7 +1,7 @@
-"""Stores that nobody has to wait for: the store's own code over a table in memory, and over SQLite.
+"""Stores that never wait: the store's own code over a table in memory, and over SQLite.
 
-The table imitates, of the named queries, those that scheduling uses. Its rows are agents already: whoever uses it lets
-`rows.agent` take them as they are.
+The table imitates the named queries that scheduling uses. Its rows are agents, so its user must patch `rows.agent` to
+return them unchanged.
 """
 
 from collections import defaultdict
@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 
 class Table:
-    """The named queries, over a table of agents."""
+    """The named queries, over a dictionary of agents."""
 
     def __init__(self) -> None:
         self.agents: dict[int, Agent] = {}
         self.limits: dict[tuple[int, str], float] = {}
         self.spent: defaultdict[tuple[int, str], float] = defaultdict(float)
         self.costs: defaultdict[int, float] = defaultdict(float)
-        self.priced: set[tuple[int, int]] = set()  #: attempts of which costs are known
-        self.kinds: dict[tuple[int, str], int] = {}
+        self.priced: set[tuple[int, int]] = set()  #: attempts with known costs
+        self.memory: dict[tuple[int, str], int] = {}
 
     def agent_numbered(self, number: int) -> Agent | None:
         return self.agents.get(number)
@@ -89,9 +89,9 @@ class Table:
         self.limits[project, lead] = limit_usd
 
     def set_agents(self, numbers: tuple[int, ...], **fields: Any) -> None:
-        said = {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
         for number in numbers:
-            self.agents[number] = change(self.agents[number], **said)
+            self.agents[number] = change(self.agents[number], **given)
 
     def give(self, number: int, usd: float) -> None:
         self.agents[number] = change(self.agents[number], reserved_usd=usd, wind_up=False)
@@ -116,19 +116,19 @@ class Table:
     def add_to_budget(self, project: int, lead: str, usd: float) -> None:
         self.spent[project, lead] += usd
 
-    # -- room
+    # -- memory
 
     def peaks(self) -> list[dict[str, Any]]:
-        return [{"project": key[0], "program": key[1], "bytes": size} for key, size in self.kinds.items()]
+        return [{"project": key[0], "program": key[1], "bytes": size} for key, size in self.memory.items()]
 
     def set_peak(self, project: int, program: str, bytes: int) -> None:  # noqa: A002
-        self.kinds[project, program] = bytes
+        self.memory[project, program] = bytes
 
     def result(self, agent: int) -> None:
-        """No result: what earlier ones warned of is no part of these histories."""
+        """Return no result: the histories contain no warnings of earlier attempts."""
 
     def ignore(self, **values: object) -> None:
-        """Nothing that is decided depends on this."""
+        """Do nothing: no decision depends on this query."""
 
     add_event = set_last_event = add_result = add_message = take_back_mail = give_mail = withdraw_requests = ignore
     delete_refs_before = ignore
@@ -141,14 +141,14 @@ class Table:
 
 
 class DirectDatabase(Database):
-    """A SQLite database that is used in the caller's thread."""
+    """A SQLite database whose queries run in the caller's thread."""
 
     async def in_thread(self, act: Callable[[], T]) -> T:
         return act()
 
 
 class TableDatabase(Database):
-    """A database whose queries are those of a `Table`."""
+    """A database whose queries run on a `Table`."""
 
     def __init__(self) -> None:
         self.changes = Changes()
@@ -175,7 +175,7 @@ class TableDatabase(Database):
 
 
 class TableLifecycle(Lifecycle):
-    """A lifecycle that spawns agents into the table."""
+    """A lifecycle that adds spawned agents to the table."""
 
     def __init__(self, database: TableDatabase) -> None:
         super().__init__(database)
@@ -192,8 +192,8 @@ class TableLifecycle(Lifecycle):
         for one in new:
             agent = make_agent(len(self._agents) + 1, lead=one.lead, account=one.account, after=one.after.older)
             budget_usd = one.spec.budget_usd
-            told = change(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
-            self._agents[agent.number] = told
+            spawned = change(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
+            self._agents[agent.number] = spawned
         self._database.changes.announce()
         return list(self._agents.values())[-len(new) :]
 
