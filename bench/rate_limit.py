@@ -150,7 +150,7 @@ def run_with_forkjoin(folder: Path, api: MessagesApi) -> collections.Counter[str
         with Stdio([sys.executable, "-P", "-E", "-m", "forkjoin", "mcp"], variables, repository) as lead:
             lead.call("spawn_agents", agents=[{"task": f"Do the work number {n}."} for n in range(AGENTS)])
             ended = lead.call("wait_agents", timeout_s=900)
-        return collections.Counter(one["state"] for one in [*ended["finished"], *ended["pending"]])
+        return collections.Counter(agent["state"] for agent in [*ended["finished"], *ended["pending"]])
     finally:
         stop = [sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents"]
         subprocess.run(stop, env=variables, cwd=repository, check=True, stdout=subprocess.DEVNULL)

@@ -166,7 +166,7 @@ def test_leads_share_the_slots_and_the_agents_of_a_lead_start_in_order(rows: lis
         own = [agent for agent in queued if agent.lead == lead]
         first = sorted(own, key=lambda agent: (-agent.spec.priority, agent.number))[: started[lead]]
         assert [agent.number for agent in first] == [n for n in start if queued[n - 1].lead == lead]
-        if started[lead] < len(own):  # agents are left, so no other lead has started over one more
+        if started[lead] < len(own):  # agents are left, so no other lead has started 2 more
             assert all(started[lead] >= started[other] - 1 for other in started)
 
 

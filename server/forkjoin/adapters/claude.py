@@ -53,7 +53,7 @@ _STOP_EXIT_CODES = (129, 130, 143)
 _LIMIT_OUTCOMES = ("timed_out", "limited")
 #: Variables that select the credentials. The first that is set counts.
 _CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "HOME")
-#: Variables that select the API endpoint, and the account there.
+#: Variables that select the API endpoint, and the account at that endpoint.
 _ENDPOINT = (
     *("ANTHROPIC_BASE_URL", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"),
     *("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
@@ -81,7 +81,7 @@ _PLUGINS = {"forkjoin@forkjoin": False}
 _DEFAULT_ALLOW, _APPROVE = ("Bash", "WebFetch", "WebSearch"), "mcp__forkjoin__approve"
 #: Error of a program that exits because the `approve` tool was not connected in time.
 _APPROVE_MISSING = f"MCP tool {_APPROVE} (passed via --permission-prompt-tool) not found"
-#: Arguments that describe a tool call, the best first.
+#: Arguments that describe a tool call, the most useful first.
 _DESCRIBING_ARGUMENTS = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
 
 

@@ -316,7 +316,7 @@ class World:
     def _refuse(self, agent: Agent) -> RateLimited | None:
         """Return the refusal of a call, or `None`. The longest period counts."""
         live = _run_sync(self._services.store.agents.live())
-        running = sum(one.account == agent.account and one.state is State.RUNNING for one in live)
+        running = sum(other.account == agent.account and other.state is State.RUNNING for other in live)
         short = [s for s in self.history.shortages if s.account == agent.account and running > s.accepted]
         active = [s for s in short if 0 <= self.now - BEGIN - s.period.since < s.period.lasts_s]
         return max(active, key=lambda s: s.period.lasts_s).refusal(BEGIN) if active else None

@@ -189,10 +189,14 @@ class TableLifecycle(Lifecycle):
         *,
         commit: bool = True,
     ) -> list[Agent]:
-        for one in new:
-            agent = make_agent(len(self._agents) + 1, lead=one.lead, account=one.account, after=one.after.older)
-            budget_usd = one.spec.budget_usd
-            spawned = change(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
+        for request in new:
+            agent = make_agent(
+                len(self._agents) + 1, lead=request.lead, account=request.account, after=request.after.older
+            )
+            budget_usd = request.spec.budget_usd
+            spawned = change(
+                agent, name=request.name, spec=request.spec, environment=request.environment, budget_usd=budget_usd
+            )
             self._agents[agent.number] = spawned
         self._database.changes.announce()
         return list(self._agents.values())[-len(new) :]
