@@ -1,4 +1,4 @@
-"""A place where attempts run, and an executor for it; at the end nothing of it may be left."""
+"""Fixtures: a place where attempts run, and executors for it. No process may be left at the end."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +15,10 @@ __all__ = ["folder", "local", "place"]  # pytest finds fixtures by name
 
 @pytest.fixture(params=["local"])
 def reopen(request: pytest.FixtureRequest, local: LocalExecutor, place: Place) -> Callable[[], Executor]:
-    """How a daemon that takes over opens the executor that is under test. Another executor is another parameter."""
+    """Return a function that opens the tested executor as the next daemon does.
+
+    Another executor is another parameter of this fixture.
+    """
     return place.open
 
 
@@ -26,7 +29,7 @@ def executor(reopen: Callable[[], Executor]) -> Executor:
 
 @pytest.fixture
 def sibling() -> Iterator[int]:
-    """The pid of a process of the same user that has nothing to do with any attempt."""
+    """Yield the pid of a process of the same user that belongs to no attempt."""
     with subprocess.Popen(["sleep", "1000"]) as process:
         yield process.pid
         process.kill()
@@ -34,5 +37,5 @@ def sibling() -> Iterator[int]:
 
 @pytest.fixture
 def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shims whose minute and whose grace are a moment."""
+    """Shorten the intervals and the grace period of shims to 0.05 seconds."""
     change_shims(monkeypatch, tmp_path, "shim._DAEMON_CHECK_S = shim._LOG_CHECK_S = shim._GRACE_S = 0.05")

@@ -1,4 +1,4 @@
-"""Logs that are too long: head and tail are kept, and every offset stays true (fault 9)."""
+"""Logs that are too long: head and tail are kept, and every offset stays valid (fault 9)."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from support.harness import until
 
 MEGABYTE = 1024 * 1024
 
-#: Prints as many megabytes as it reads numbers, each on a line: its lines are 16 bytes long and tell where they stand.
+#: Reads numbers from stdin, and prints that many megabytes. Each line has 16 bytes, and contains its own offset.
 NUMBERED = """
 import sys
 where = 0
@@ -29,14 +29,14 @@ for line in sys.stdin:
 
 
 def numbered(start: int, size: int) -> bytes:
-    """What stands in `NUMBERED`'s output from a byte on."""
+    """Return `size` bytes of the output of `NUMBERED` from offset `start` on."""
     first = start // 16
     text = b"".join(b"%015d\n" % (16 * n) for n in range(first, (start + size) // 16 + 1))
     return text[start - 16 * first :][:size]
 
 
 def printer(handle: str, stream: str = "stdout", *, keep_unread_output: bool = False) -> AttemptSpec:
-    """What prints megabytes as it is told to, and may keep four of them."""
+    """Return a spec of `NUMBERED` with a log limit of four megabytes."""
     return AttemptSpec(
         handle,
         (sys.executable, "-S", "-E", "-c", NUMBERED, stream),
@@ -49,12 +49,12 @@ def printer(handle: str, stream: str = "stdout", *, keep_unread_output: bool = F
 
 
 def kept(file: Path) -> int:
-    """Bytes that the file takes on the disk."""
+    """Return the bytes that the file takes on the disk."""
     return file.stat().st_blocks * 512
 
 
 async def until_short(file: Path, size: int) -> None:
-    """Until all was printed, and the middle of it dropped."""
+    """Wait until the file has this size, and its middle is dropped."""
     await until(lambda: file.exists() and file.stat().st_size == size and kept(file) < 6 * MEGABYTE)
 
 
@@ -78,7 +78,7 @@ def read(file: Path, start: int, limit: int) -> tuple[int, bytes]:
         return attempt_log.read(opened.fileno(), start, limit)
 
 
-def test_a_log_within_its_limit_stays_whole(file: Path) -> None:
+def test_a_log_within_its_limit_is_not_shortened(file: Path) -> None:
     shorten(file, 10 * MEGABYTE)
     assert kept(file) >= 10 * MEGABYTE
 
@@ -91,26 +91,26 @@ def test_a_log_beyond_its_limit_keeps_its_size_its_head_and_its_tail(file: Path)
     assert read(file, 7 * MEGABYTE, 5 * MEGABYTE) == (7 * MEGABYTE, numbered(7 * MEGABYTE, 3 * MEGABYTE))
 
 
-def test_whoever_reads_where_nothing_is_left_gets_what_follows_and_is_told_where_it_begins(file: Path) -> None:
+def test_reading_dropped_bytes_returns_the_next_bytes_with_their_offset(file: Path) -> None:
     shorten(file, 4 * MEGABYTE)
     for start in (MEGABYTE, 2 * MEGABYTE + 5, 7 * MEGABYTE - 1):
         assert read(file, start, 16) == (7 * MEGABYTE, numbered(7 * MEGABYTE, 16))
     assert read(file, MEGABYTE - 5, 100) == (MEGABYTE - 5, numbered(MEGABYTE - 5, 5))
 
 
-def test_nothing_is_dropped_from_where_it_was_released(file: Path) -> None:
+def test_only_released_bytes_are_dropped(file: Path) -> None:
     shorten(file, 4 * MEGABYTE, MEGABYTE)
     assert kept(file) >= 10 * MEGABYTE
     shorten(file, 4 * MEGABYTE, 3 * MEGABYTE + 7)
     assert read(file, MEGABYTE, 16)[0] == 3 * MEGABYTE
 
 
-def test_reading_at_and_beyond_the_end_gives_nothing(file: Path) -> None:
+def test_reading_at_or_beyond_the_end_returns_no_bytes(file: Path) -> None:
     for start in (10 * MEGABYTE, 11 * MEGABYTE):
         assert read(file, start, 16) == (start, b"")
 
 
-def test_what_is_dropped_while_it_is_read_is_never_zeros(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_dropped_during_a_read_are_not_returned_as_zeros(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really = os.pread
 
     def shorten_first(descriptor: int, limit: int, start: int) -> bytes:
@@ -125,10 +125,10 @@ def test_what_is_dropped_while_it_is_read_is_never_zeros(file: Path, monkeypatch
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-async def test_a_flood_keeps_its_beginning_and_its_end_while_it_goes_on(
+async def test_head_and_tail_of_a_flood_are_kept_while_the_program_runs(
     local: LocalExecutor, place: Place, stream: str
 ) -> None:
-    """Fault 9: the disk is not filled, and with no daemon: only the shim is there."""
+    """Fault 9: the shim alone keeps the disk from filling, without a daemon."""
     file, errors = place.folder / "a1-1" / {"stdout": "output", "stderr": "errors"}[stream], stream == "stderr"
     await local.submit(printer("a1-1", stream))
     for size in (10, 40):
@@ -144,7 +144,7 @@ async def test_a_flood_keeps_its_beginning_and_its_end_while_it_goes_on(
     assert after.data == numbered(after.start, 100)
 
 
-async def test_a_flood_that_ends_at_once_is_shortened_too(local: LocalExecutor, place: Place) -> None:
+async def test_a_flood_of_a_program_that_ends_at_once_is_shortened(local: LocalExecutor, place: Place) -> None:
     spec = printer("a1-1")
     await local.submit(spec)
     await local.send("a1-1", b"20\n")
@@ -153,9 +153,7 @@ async def test_a_flood_that_ends_at_once_is_shortened_too(local: LocalExecutor, 
     assert kept(place.folder / "a1-1" / "output") < 6 * MEGABYTE
 
 
-async def test_of_output_that_somebody_must_read_only_that_is_dropped_which_was_released(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_unread_output_is_kept_until_it_is_released(local: LocalExecutor, place: Place) -> None:
     file = place.folder / "a1-1" / "output"
     await local.submit(printer("a1-1", keep_unread_output=True))
     await local.send("a1-1", b"20\n")
@@ -167,11 +165,11 @@ async def test_of_output_that_somebody_must_read_only_that_is_dropped_which_was_
     assert await printed(local, "a1-1", 9 * MEGABYTE) == numbered(9 * MEGABYTE, 11 * MEGABYTE)
     await local.outcome("a1-1")
     assert kept(file) > 11 * MEGABYTE
-    await local.release_output("a1-1", 20 * MEGABYTE)  # the shim is gone
+    await local.release_output("a1-1", 20 * MEGABYTE)  # the shim has ended
     assert kept(file) < 6 * MEGABYTE
 
 
-async def test_where_a_file_can_not_be_shortened_it_is_said_once_and_the_program_goes_on(
+async def test_a_log_that_can_not_be_shortened_is_reported_once_and_the_program_goes_on(
     place: Place, local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_shims(
@@ -181,24 +179,24 @@ async def test_where_a_file_can_not_be_shortened_it_is_said_once_and_the_program
         "def refuse(*_): raise OSError(95, 'Operation not supported')\n"
         "attempt_log._punch_hole = refuse; shim._LOG_CHECK_S = 0.01",
     )
-    words = place.folder / "a1-1" / "shim.log"
+    log = place.folder / "a1-1" / "shim.log"
     await local.submit(printer("a1-1"))
     await local.send("a1-1", b"8\n")
-    await until(lambda: words.exists() and b"Operation not supported" in words.read_bytes())
+    await until(lambda: log.exists() and b"Operation not supported" in log.read_bytes())
     await local.send("a1-1", b"8\n")
     await local.close_input("a1-1")
     assert len(await printed(local, "a1-1")) == 16 * MEGABYTE
     assert (await local.outcome("a1-1")).ok
-    assert words.read_text().count("can't keep the logs") == 1
+    assert log.read_text().count("can't keep the logs") == 1
 
 
-async def test_zeros_that_a_program_printed_are_its_output(local: LocalExecutor) -> None:
+async def test_zeros_that_a_program_prints_are_kept(local: LocalExecutor) -> None:
     spec = program("a1-1", "head", "-c", str(3 * MEGABYTE), "/dev/zero")
     assert await run(local, spec) == bytes(3 * MEGABYTE)
     assert await local.read_output("a1-1", MEGABYTE, 10) == (bytes(10), MEGABYTE, 3 * MEGABYTE)
 
 
-async def test_an_attempt_says_whose_it_is(local: LocalExecutor, place: Place) -> None:
+async def test_an_attempts_folder_describes_its_agent(local: LocalExecutor, place: Place) -> None:
     about = {"agent": 1, "name": "one", "spec": {"task": "t"}}
     await run(local, AttemptSpec("a1-1", ("true",), "/", {}, about=about))
     file = place.folder / "a1-1" / "about.json"
@@ -206,15 +204,15 @@ async def test_an_attempt_says_whose_it_is(local: LocalExecutor, place: Place) -
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_shim_that_a_daemon_of_before_an_update_has_started_does_without_what_that_did_not_say(
+async def test_a_shim_works_with_a_spec_of_an_older_daemon(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forget_to_say(file: Path, data: bytes) -> None:
+    def write_without_new_keys(file: Path, data: bytes) -> None:
         if file.name == "spec.json":
             news = ("silence_s", "log_bytes", "keeps_unread", "cgroups", "limits", "in_all", "open_files")
             data = json.dumps({k: v for k, v in json.loads(data).items() if k not in news}).encode()
         write_atomically(file, data)
 
-    monkeypatch.setattr(local_executor, "write_atomically", forget_to_say)
+    monkeypatch.setattr(local_executor, "write_atomically", write_without_new_keys)
     assert await run(local, program("a1-1", "echo", "well")) == b"well\n"
     assert (await local.outcome("a1-1")).ok

@@ -1,4 +1,4 @@
-"""An attempt's own cgroup: fault 7, where mark, shim and session find nothing any more, and fault 25 in its pids."""
+"""An attempt's cgroup: processes that mark, shim and session don't find (fault 7), and reused pids (fault 25)."""
 
 import json
 import os
@@ -18,16 +18,16 @@ from forkjoin.process import (
 )
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.process.usage import Meter
-from support.attempts import Place, is_running, is_sleep, keeper, lines, pids, shell, shim_of
+from support.attempts import Place, is_running, is_sleep, lines, pids, shell, shim_of, supervisor_command
 from support.harness import until
 
-#: Clears its environment and forks twice into a session of its own: only its cgroup still tells whose it is.
+#: Clears its environment and forks twice into a new session: only the cgroup still identifies its attempt.
 ESCAPED = "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"
 
 
 @pytest.fixture
 def base() -> str:
-    """Where cgroups can be made by which processes are found."""
+    """Return the folder in which cgroups for finding processes can be created."""
     found = next((base.folder for base in cgroup_root.find_cgroup_roots()), "")
     probe = f"{found}/forkjoin-probe-{os.getpid()}"
     try:
@@ -44,15 +44,15 @@ def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def group_of(place: Place, handle: str) -> Path:
-    """The folder of the cgroup that its processes are found by."""
+    """Return the folder of the cgroup that is used to find an attempt's processes."""
     return Path(attempt_cgroups.find(place.folder / handle)[0])
 
 
 @pytest.mark.usefixtures("base")
-async def test_what_left_its_shim_its_session_and_its_mark_is_ended_by_its_cgroup(
+async def test_a_process_without_mark_shim_and_session_is_ended_by_its_cgroup(
     local: LocalExecutor, place: Place
 ) -> None:
-    """Fault 7: `env -i setsid`, forked twice, outlives a shim that was killed, and is found all the same."""
+    """Fault 7: `env -i setsid` doesn't hide a process whose shim was killed."""
     await local.submit(shell("a1-1", ESCAPED))
     [pid] = await pids(local, "a1-1", 1)
     await until(lambda: is_sleep(pid))
@@ -65,7 +65,7 @@ async def test_what_left_its_shim_its_session_and_its_mark_is_ended_by_its_cgrou
 
 
 @pytest.mark.usefixtures("base")
-async def test_a_cgroup_goes_with_its_attempt(local: LocalExecutor, place: Place) -> None:
+async def test_a_cgroup_is_removed_at_the_end_of_its_attempt(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo up; read go", stdin=None))
     await lines(local, "a1-1", 1)
     group = group_of(place, "a1-1")
@@ -77,10 +77,8 @@ async def test_a_cgroup_goes_with_its_attempt(local: LocalExecutor, place: Place
 
 
 @pytest.mark.usefixtures("base")
-async def test_agents_get_as_much_of_the_processors_as_if_each_stood_beside_all_others(
-    local: LocalExecutor, place: Place
-) -> None:
-    """Though they are in one cgroup, so that their limits in all can be held."""
+async def test_the_cpu_weight_of_all_attempts_grows_with_their_number(local: LocalExecutor, place: Place) -> None:
+    """One cgroup around all attempts must not reduce the share of each attempt."""
     at = [index for index, base in enumerate(cgroup_root.find_cgroup_roots()) if "cpu" in base.controllers]
     if not at:
         pytest.skip("no cgroup that shares out the processors can be made here")
@@ -98,7 +96,7 @@ async def test_agents_get_as_much_of_the_processors_as_if_each_stood_beside_all_
 
 
 @pytest.mark.usefixtures("base")
-async def test_a_cgroup_that_a_killed_shim_left_empty_is_removed_by_the_next_daemon(
+async def test_an_empty_cgroup_of_a_killed_shim_is_removed_by_the_next_daemon(
     local: LocalExecutor, place: Place
 ) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
@@ -113,22 +111,22 @@ async def test_a_cgroup_that_a_killed_shim_left_empty_is_removed_by_the_next_dae
 
 
 @pytest.mark.usefixtures("base")
-async def test_a_daemon_that_was_started_in_an_attempt_s_cgroup_is_not_ended_with_it(
+async def test_a_daemon_started_in_an_attempts_cgroup_is_not_ended_with_the_attempt(
     local: LocalExecutor, place: Place
 ) -> None:
-    """Fault 7: what was never of the attempt is never touched."""
-    daemon = f"{keeper(place.folder)} sleep 1000 & echo $!;"
+    """Fault 7: a process that does not belong to the attempt is never ended."""
+    daemon = f"{supervisor_command(place.folder)} sleep 1000 & echo $!;"
     await local.submit(shell("a1-1", f"{daemon} exec sleep 1000"))
-    [kept] = await pids(local, "a1-1", 1)
-    await until(lambda: is_sleep(kept))
+    [survivor] = await pids(local, "a1-1", 1)
+    await until(lambda: is_sleep(survivor))
     assert await local.cancel("a1-1", 1) == []
-    assert is_running(kept)
-    os.kill(kept, signal.SIGKILL)
-    await until(lambda: not is_running(kept))
+    assert is_running(survivor)
+    os.kill(survivor, signal.SIGKILL)
+    await until(lambda: not is_running(survivor))
     await local.forget("a1-1")
 
 
-def test_a_cgroup_that_takes_nobody_is_removed_and_holds_no_limit(tmp_path: Path) -> None:
+def test_a_cgroup_that_no_process_can_join_is_removed_and_limits_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "forkjoin-x" / "forkjoin-a1-1"
     (folder / "cgroup.procs").mkdir(parents=True)
     cgroup_files.join_or_remove([str(folder)])
@@ -136,7 +134,7 @@ def test_a_cgroup_that_takes_nobody_is_removed_and_holds_no_limit(tmp_path: Path
     assert not Meter("", [str(folder)], {f"{folder}/pids.max"}).kernel_limits_processes
 
 
-def test_a_cgroup_that_is_not_the_attempt_s_own_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_a_foreign_cgroup_in_the_spec_is_ignored(tmp_path: Path) -> None:
     folder = tmp_path / "a1-1"
     folder.mkdir()
     (folder / "spec.json").write_text(json.dumps({"log_bytes": 1, "cgroups": ["/another's"]}))
@@ -145,7 +143,7 @@ def test_a_cgroup_that_is_not_the_attempt_s_own_is_not_taken_for_it(tmp_path: Pa
 
 @pytest.fixture
 def group(base: str, tmp_path: Path) -> Iterator[Path]:
-    """An attempt's cgroup that nobody is in."""
+    """Yield an attempt's cgroup without processes."""
     folder = Path(base) / f"forkjoin-test-{tmp_path.name}-{os.getpid()}"
     folder.mkdir()
     yield folder
@@ -153,7 +151,7 @@ def group(base: str, tmp_path: Path) -> Iterator[Path]:
     assert not folder.exists()
 
 
-def test_a_daemon_leaves_the_cgroup_of_the_attempt_that_it_was_started_in(group: Path) -> None:
+def test_a_daemon_leaves_the_cgroup_of_the_attempt_that_started_it(group: Path) -> None:
     script = (
         "import os, sys; from forkjoin.process import cgroup_files, cgroup_root, daemon_cgroup\n"
         "cgroup_files.join(sys.argv[1])\n"
@@ -166,7 +164,7 @@ def test_a_daemon_leaves_the_cgroup_of_the_attempt_that_it_was_started_in(group:
     assert done.stdout == f"True {group.parent}\nFalse\n"
 
 
-def test_members_of_a_cgroup_within_are_members(group: Path) -> None:
+def test_processes_of_a_nested_cgroup_are_members(group: Path) -> None:
     (group / "within").mkdir()
     with subprocess.Popen(["sleep", "1000"]) as sleeper:
         (group / "within" / "cgroup.procs").write_text(str(sleeper.pid))
@@ -177,10 +175,8 @@ def test_members_of_a_cgroup_within_are_members(group: Path) -> None:
         sleeper.kill()
 
 
-def test_a_member_s_pid_that_was_another_s_when_the_table_was_read_ends_nobody(
-    monkeypatch: pytest.MonkeyPatch, sibling: int
-) -> None:
-    """Fault 25: a pid out of a cgroup means whoever the table knew by it, and a signal goes to that very process."""
+def test_a_reused_pid_in_a_cgroup_is_not_signalled(monkeypatch: pytest.MonkeyPatch, sibling: int) -> None:
+    """Fault 25: a signal goes only to the process in the process table."""
 
     def members(group: str | None) -> set[int]:
         return {sibling, 0, 2**22}
@@ -193,14 +189,14 @@ def test_a_member_s_pid_that_was_another_s_when_the_table_was_read_ends_nobody(
 
 
 @pytest.mark.usefixtures("no_cgroups")
-async def test_without_cgroups_an_attempt_runs_and_ends_all_the_same(local: LocalExecutor) -> None:
+async def test_an_attempt_runs_and_ends_without_cgroups(local: LocalExecutor) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     assert await local.cancel("a1-1", 1) == []
     assert not is_running(pid)
 
 
-async def test_a_cgroup_that_cannot_be_made_hurts_nobody(
+async def test_an_attempt_runs_though_its_cgroup_can_not_be_created(
     local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,6 +1,6 @@
-"""Where cgroups can be made: trees that are made of plain files, as the kernel and systemd would show them.
+"""Discovery of cgroup roots, tested on plain files that imitate the kernel's and systemd's cgroups.
 
-What the kernel itself does is seen in test_hogs.py, where there are cgroups.
+test_memory_limits.py and test_cgroup_files.py test real cgroups where these exist.
 """
 
 import os
@@ -15,24 +15,24 @@ from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, ended, limited, lines, shell
 
 ALL = ("pids", "memory", "cpu")
-OTHERS = 2**22 + 1  #: a pid that nobody has
+OTHERS = 2**22 + 1  #: a pid that no process has
 
 
 class Tree:
-    """Hierarchies of plain files, and what /proc tells of them."""
+    """Cgroup hierarchies of plain files, and the files in /proc that describe them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        self.told = folder / "told"
-        self.told.write_text("")
+        self.memberships = folder / "memberships"
+        self.memberships.write_text("")
         self.mounts = ""
 
     def mount(self, name: str, kind: str = "cgroup2", options: str = "rw", root: str = "/") -> None:
         self.mounts += f"31 23 0:28 {root} {self.folder / name} rw - {kind} {kind} {options}\n"
 
     def add(self, path: str, *pids: int, controllers: str = "cpu io memory pids", is_root: bool = False) -> str:
-        """A cgroup of version 2 with these processes in it; where it is."""
+        """Add a cgroup of version 2 with these processes. Return its folder."""
         at = self.folder / path
         at.mkdir(parents=True, exist_ok=True)
         (at / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
@@ -42,14 +42,14 @@ class Tree:
             (at / "cgroup.type").write_text("domain\n")
         return str(at)
 
-    def tell(self, *told: str) -> None:
-        """What is said of the cgroups that we are in."""
-        self.told.write_text("".join(f"{line}\n" for line in told))
+    def set_memberships(self, *lines: str) -> None:
+        """Set the content of /proc/self/cgroup."""
+        self.memberships.write_text("".join(f"{line}\n" for line in lines))
 
     def read(self, file: str) -> str:
         match file:
             case "/proc/self/cgroup":
-                return self.told.read_text()
+                return self.memberships.read_text()
             case "/proc/self/mountinfo":
                 return self.mounts
             case _:
@@ -61,7 +61,7 @@ _really_read = cgroup_files.read
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    """A tree, on a machine without systemd."""
+    """Return a tree on a machine without systemd."""
     tree = Tree(tmp_path / "cgroup")
     monkeypatch.setattr(cgroup_files, "read", tree.read)
     monkeypatch.setattr(cgroup_root, "SYSTEMD", str(tmp_path / "none"))
@@ -76,55 +76,55 @@ def systemd(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 # -- version 2
 
 
-def test_the_root_hands_controllers_on_though_processes_are_in_it(tree: Tree) -> None:
+def test_the_root_cgroup_is_used_though_it_contains_processes(tree: Tree) -> None:
     tree.mount("v2")
     root = tree.add("v2", 1, OTHERS, is_root=True)
-    tree.tell("0::/")
+    tree.set_memberships("0::/")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(root, 2, ALL)]
 
 
-def test_what_is_our_own_hands_controllers_on_once_we_have_left_it_for_a_leaf(tree: Tree, systemd: None) -> None:
+def test_the_daemons_own_cgroup_is_used_after_the_daemon_moved_to_a_leaf(tree: Tree, systemd: None) -> None:
     tree.mount("v2")
     tree.add("v2", is_root=True)
     own = tree.add("v2/user.slice/a.scope", os.getpid())
-    tree.tell("0::/user.slice/a.scope")
+    tree.set_memberships("0::/user.slice/a.scope")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ALL, must_be_empty=True)]
     daemon_cgroup.join_daemon_cgroup()
     assert Path(own, "forkjoin-daemon/cgroup.procs").read_text() == "0"
-    tree.tell("0::/user.slice/a.scope/forkjoin-daemon")
+    tree.set_memberships("0::/user.slice/a.scope/forkjoin-daemon")
     tree.add("v2/user.slice/a.scope")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ALL, must_be_empty=True)]
 
 
-def test_what_others_are_in_too_serves_to_find_processes_alone(tree: Tree, systemd: None) -> None:
-    """Nor is made what systemd has not given away, though it be writable and empty."""
+def test_a_cgroup_with_other_processes_gets_no_controllers(tree: Tree, systemd: None) -> None:
+    """A parent cgroup is not used either if systemd did not delegate it."""
     tree.mount("v2")
     tree.add("v2", is_root=True)
     tree.add("v2/user.slice")
     own = tree.add("v2/user.slice/a.scope", os.getpid(), OTHERS)
-    tree.tell("0::/user.slice/a.scope")
+    tree.set_memberships("0::/user.slice/a.scope")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ())]
 
 
-def test_without_systemd_an_empty_cgroup_around_ours_will_do(tree: Tree) -> None:
+def test_an_empty_parent_cgroup_is_used_without_systemd(tree: Tree) -> None:
     tree.mount("v2")
     root = tree.add("v2")
     tree.add("v2/init", os.getpid(), OTHERS)
-    tree.tell("0::/init")
+    tree.set_memberships("0::/init")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(root, 2, ALL, must_be_empty=True)]
 
 
-def test_no_cgroup_is_made_within_an_attempt_s(tree: Tree) -> None:
+def test_no_cgroup_is_created_within_an_attempts_cgroup(tree: Tree) -> None:
     tree.mount("v2")
     own = tree.add("v2/a", controllers="memory pids")
-    tree.tell("0::/a/forkjoin-0123/forkjoin-a1-1-4567")
+    tree.set_memberships("0::/a/forkjoin-0123/forkjoin-a1-1-4567")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(own, 2, ("pids", "memory"), must_be_empty=True)]
 
 
-def test_where_nothing_may_be_written_there_is_none(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cgroup_root_is_found_without_write_access(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.mount("v2")
     tree.add("v2")
-    tree.tell("0::/")
+    tree.set_memberships("0::/")
 
     def refuse(file: str, mode: int) -> bool:
         return False
@@ -136,15 +136,15 @@ def test_where_nothing_may_be_written_there_is_none(tree: Tree, monkeypatch: pyt
 # -- version 1
 
 
-def test_each_hierarchy_of_version_1_that_limits_is_used_where_we_are_in_it(tree: Tree) -> None:
-    """Of those that are mounted together as one; a mount may show but a part, as in a container."""
+def test_each_hierarchy_of_version_1_with_limits_is_used(tree: Tree) -> None:
+    """Controllers may share a hierarchy, and a mount may show only a part."""
     tree.mount("cpu,cpuacct", "cgroup", "rw,cpu,cpuacct")
     tree.mount("memory", "cgroup", "rw,memory", root="/docker/x")
     tree.mount("freezer", "cgroup", "rw,freezer")
     tree.mount("v2")
     for path in ("cpu,cpuacct", "memory/y", "freezer", "v2"):
         (tree.folder / path).mkdir(parents=True)
-    tree.tell("3:freezer:/", "2:memory:/docker/x/y", "1:cpu,cpuacct:/", "0::/")
+    tree.set_memberships("3:freezer:/", "2:memory:/docker/x/y", "1:cpu,cpuacct:/", "0::/")
     memory = CgroupRoot(str(tree.folder / "memory/y"), 1, ("memory",))
     assert cgroup_root.find_cgroup_roots() == [
         memory,
@@ -152,10 +152,10 @@ def test_each_hierarchy_of_version_1_that_limits_is_used_where_we_are_in_it(tree
     ]
 
 
-def test_where_none_limits_processes_are_found_by_the_freezer(tree: Tree) -> None:
+def test_the_freezer_is_used_if_no_hierarchy_has_limits(tree: Tree) -> None:
     tree.mount("freezer", "cgroup", "rw,freezer")
     (tree.folder / "freezer").mkdir()
-    tree.tell("3:freezer:/")
+    tree.set_memberships("3:freezer:/")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(str(tree.folder / "freezer"), 1, ())]
 
 
@@ -166,14 +166,15 @@ def as_dict(settings: list[list[str]]) -> dict[str, str]:
     return {setting[0]: setting[1] for setting in settings}
 
 
-def test_limits_of_one_and_of_all_are_written_around_each_other() -> None:
+def test_limits_of_an_attempt_and_of_all_attempts_are_written_to_nested_cgroups() -> None:
     base = CgroupRoot("/c", 2, ALL, must_be_empty=True)
     [folder] = attempt_cgroups.place([base], "h", "a1-1-x")
     assert folder == "/c/forkjoin-h/forkjoin-a1-1-x"
-    own, in_all = TreeLimits(memory=200, processes=50, cpus=1.5), TreeLimits(memory=1000, processes=60)
-    told = as_dict(attempt_cgroups.settings([base], [folder], own, in_all))
-    assert told["/c/cgroup.subtree_control"] == told["/c/forkjoin-h/cgroup.subtree_control"] == "+cpu"  # the last
-    assert {name.removeprefix("/c/forkjoin-h/"): value for name, value in told.items() if "control" not in name} == {
+    own, total = TreeLimits(memory=200, processes=50, cpus=1.5), TreeLimits(memory=1000, processes=60)
+    values = as_dict(attempt_cgroups.settings([base], [folder], own, total))
+    # Each controller is written on its own, and the last is cpu.
+    assert values["/c/cgroup.subtree_control"] == values["/c/forkjoin-h/cgroup.subtree_control"] == "+cpu"
+    assert {name.removeprefix("/c/forkjoin-h/"): value for name, value in values.items() if "control" not in name} == {
         "pids.max": "120",
         "memory.max": "1000",
         "memory.swap.max": "0",
@@ -186,14 +187,14 @@ def test_limits_of_one_and_of_all_are_written_around_each_other() -> None:
     }
 
 
-def test_limits_that_are_no_more_are_taken_back() -> None:
+def test_removed_limits_are_reset() -> None:
     base = CgroupRoot("/c", 2, ALL)
-    told = as_dict(attempt_cgroups.settings([base], attempt_cgroups.place([base], "h", "a"), UNLIMITED, UNLIMITED))
-    assert (told["/c/forkjoin-h/memory.max"], told["/c/forkjoin-h/memory.swap.max"]) == ("max", "max")
+    values = as_dict(attempt_cgroups.settings([base], attempt_cgroups.place([base], "h", "a"), UNLIMITED, UNLIMITED))
+    assert (values["/c/forkjoin-h/memory.max"], values["/c/forkjoin-h/memory.swap.max"]) == ("max", "max")
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("files", "reason"),
     [
         ({"memory.events": "oom 1\noom_kill 1\n"}, "its memory limit of 200 MB (peak 200 MB)"),
         (
@@ -212,8 +213,8 @@ def test_limits_that_are_no_more_are_taken_back() -> None:
         ({"cpu.stat": "usage_usec 61000000\nuser_usec 1\n"}, "its limit of 1 min of CPU time"),
     ],
 )
-async def test_what_the_kernel_tells_of_a_cgroup_of_version_2_ends_the_attempt_and_names_the_limit(
-    place: Place, local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], words: str
+async def test_an_attempt_ends_and_names_the_limit_that_its_cgroup_reports(
+    place: Place, local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], reason: str
 ) -> None:
     monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", lambda: [CgroupRoot(tree.add("v2"), 2, ALL)])
     executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=1_000_000_000))
@@ -221,17 +222,17 @@ async def test_what_the_kernel_tells_of_a_cgroup_of_version_2_ends_the_attempt_a
     await executor.submit(limited(spec, memory=200_000_000, processes=50, cpu_s=60))
     await lines(executor, "a1-1", 1)
     [group] = map(Path, attempt_cgroups.find(place.folder / "a1-1"))
-    for name, text in told.items():
+    for name, text in files.items():
         (group / name).write_text(text)
     outcome = await ended(executor, "a1-1")
     assert outcome.kind == "limited"
-    assert str(outcome).startswith(f"ended by {words}")
+    assert str(outcome).startswith(f"ended by {reason}")
 
 
-async def test_a_limit_that_a_cgroup_does_not_take_is_held_by_the_watchdog(
+async def test_the_watchdog_enforces_a_limit_that_a_cgroup_rejects(
     local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one of version 2 whose controllers are handed on to nobody."""
+    """Such a cgroup is one of version 2 whose controllers are not delegated."""
     root = tree.add("v2")
     Path(root, "forkjoin-x").touch()
 
@@ -249,20 +250,24 @@ async def test_a_limit_that_a_cgroup_does_not_take_is_held_by_the_watchdog(
 # -- systemd
 
 BUSCTL = """#!/bin/sh
-echo "$@" >> "$0.asked"
+echo "$@" >> "$0.calls"
 {answer}
 """
 
 
 @pytest.fixture
-def ask(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: None) -> Callable[[str, str, int], str]:
-    """Settle, as a user in a cgroup that others are in, too, with a busctl that does so; what it was asked."""
+def join(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: None) -> Callable[[str, str, int], str]:
+    """Return a function that joins a daemon cgroup with a fake busctl.
 
-    def ask(own: str, answer: str, user: int) -> str:
+    The function takes the cgroup of the daemon, which contains other processes, a script for busctl, and the uid. It
+    returns the calls of busctl.
+    """
+
+    def join(own: str, answer: str, user: int) -> str:
         tree.mount("v2")
         tree.add("v2", is_root=True)
         tree.add(f"v2{own}", os.getpid(), OTHERS)
-        tree.tell(f"0::{own}")
+        tree.set_memberships(f"0::{own}")
         busctl = tmp_path / "bin" / "busctl"
         busctl.parent.mkdir()
         busctl.write_text(BUSCTL.format(answer=answer))
@@ -271,35 +276,35 @@ def ask(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: No
         monkeypatch.setattr(os, "getuid", lambda: user)
         monkeypatch.setattr(daemon_cgroup, "_SCOPE_TIMEOUT_S", 0.5)
         daemon_cgroup.join_daemon_cgroup()
-        asked = Path(f"{busctl}.asked")
-        return asked.read_text() if asked.exists() else ""
+        calls = Path(f"{busctl}.calls")
+        return calls.read_text() if calls.exists() else ""
 
-    return ask
+    return join
 
 
-def test_systemd_is_asked_for_a_scope_of_the_daemon_s_own(ask: Callable[[str, str, int], str], tree: Tree) -> None:
+def test_the_daemon_requests_its_own_scope_from_the_users_systemd(
+    join: Callable[[str, str, int], str], tree: Tree
+) -> None:
     scope = f"app-forkjoin-{os.getpid()}.scope"
     at = tree.folder / "v2" / scope
-    give = f"echo 0::/{scope} > {tree.told}"
+    give = f"echo 0::/{scope} > {tree.memberships}"
     tree.add(f"v2/{scope}", os.getpid())
-    asked = ask("/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope", give, 1000)
-    assert "--user" in asked
-    assert asked.endswith(f"{scope} fail 2 PIDs au 1 {os.getpid()} Delegate b true 0\n")
+    calls = join("/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope", give, 1000)
+    assert "--user" in calls
+    assert calls.endswith(f"{scope} fail 2 PIDs au 1 {os.getpid()} Delegate b true 0\n")
     assert cgroup_root.find_cgroup_roots() == [CgroupRoot(str(at), 2, ALL, must_be_empty=True)]
     assert (at / "forkjoin-daemon" / "cgroup.procs").read_text() == "0"
 
 
-def test_the_system_s_own_is_asked_by_root(ask: Callable[[str, str, int], str]) -> None:
-    assert "--system" in ask("/user.slice/user-0.slice/session-1.scope", "", 0)
+def test_root_requests_a_scope_from_the_systems_systemd(join: Callable[[str, str, int], str]) -> None:
+    assert "--system" in join("/user.slice/user-0.slice/session-1.scope", "", 0)
 
 
-def test_a_user_s_is_not_asked_where_all_of_it_ends_with_the_last_login(ask: Callable[[str, str, int], str]) -> None:
-    assert ask("/user.slice/user-1000.slice/session-1.scope", "", 1000) == ""
+def test_no_scope_is_requested_if_it_would_end_with_the_last_login(join: Callable[[str, str, int], str]) -> None:
+    assert join("/user.slice/user-1000.slice/session-1.scope", "", 1000) == ""
 
 
 @pytest.mark.parametrize("answer", ["exit 1", "exec sleep 1000", "exit 0"])
-def test_a_systemd_that_refuses_hangs_or_forgets_keeps_no_daemon_from_coming_up(
-    ask: Callable[[str, str, int], str], answer: str
-) -> None:
-    assert ask("/user.slice/user-0.slice/session-1.scope", answer, 0)
+def test_the_daemon_starts_though_systemd_refuses_or_hangs(join: Callable[[str, str, int], str], answer: str) -> None:
+    assert join("/user.slice/user-0.slice/session-1.scope", answer, 0)
     assert [base.controllers for base in cgroup_root.find_cgroup_roots()] == [()]

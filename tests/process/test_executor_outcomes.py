@@ -1,4 +1,4 @@
-"""What any executor promises of starting once, of how an attempt ended, and of ending it."""
+"""The contract of executors: attempts start once, have an outcome, and can be cancelled."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ from forkjoin.process.executor import Executor
 from support.attempts import ENVIRONMENT, HOSTILE, is_running, lines, pids, printed, program, run, shell
 from support.harness import GIVE_UP_S, until
 
-# -- once
+# -- starting once
 
 
 async def test_a_handle_that_is_submitted_twice_starts_one_program(executor: Executor, tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ async def test_a_handle_that_has_ended_is_not_started_again(executor: Executor, 
     assert (tmp_path / "log").read_text() == "started\n"
 
 
-async def test_one_that_could_not_be_started_is_not_tried_again(executor: Executor, tmp_path: Path) -> None:
+async def test_an_attempt_that_could_not_be_started_is_not_started_again(executor: Executor, tmp_path: Path) -> None:
     script = tmp_path / "script"
     await run(executor, program("a1-1", str(script)))
     script.write_text("#!/bin/sh\n")
@@ -46,18 +46,18 @@ async def test_one_that_could_not_be_started_is_not_tried_again(executor: Execut
     assert (await executor.outcome("a1-1")).kind == "not_started"
 
 
-# -- how it ended
+# -- outcomes
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 127, 255])
-async def test_an_exit_code_is_told(executor: Executor, code: int) -> None:
+async def test_the_outcome_has_the_exit_code(executor: Executor, code: int) -> None:
     await executor.submit(shell("a1-1", f"exit {code}"))
     outcome = await executor.outcome("a1-1")
     assert (outcome.kind, outcome.code, outcome.left, outcome.ok) == ("exited", code, (), code == 0)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-async def test_a_signal_that_ended_the_program_is_told(executor: Executor, signum: signal.Signals) -> None:
+async def test_the_outcome_has_the_signal_that_ended_the_program(executor: Executor, signum: signal.Signals) -> None:
     await executor.submit(shell("a1-1", f"kill -{signum} $$"))
     outcome = await executor.outcome("a1-1")
     assert (outcome.kind, outcome.code) == ("signalled", signum)
@@ -76,7 +76,7 @@ async def test_a_signal_that_ended_the_program_is_told(executor: Executor, signu
         (["true", "\ud800"], "/", "the program true: 'utf-8' codec can't encode character"),
     ],
 )
-async def test_why_a_program_could_not_be_started_is_told(
+async def test_the_outcome_says_why_a_program_could_not_be_started(
     executor: Executor, argv: list[str], cwd: str, error: str
 ) -> None:
     await executor.submit(program("a1-1", *argv, cwd=cwd))
@@ -85,20 +85,20 @@ async def test_why_a_program_could_not_be_started_is_told(
     assert outcome.error.startswith(error)
 
 
-async def test_a_handle_that_nobody_knows_was_not_started(executor: Executor) -> None:
+async def test_the_outcome_of_an_unknown_handle_is_not_started(executor: Executor) -> None:
     assert (await executor.outcome("a1-1")).kind == "not_started"
     assert await printed(executor, "a1-1") == b""
     assert await executor.read_output("a1-1", 0, 10) == (b"", 0, 0)
 
 
-async def test_a_program_past_its_time_is_ended_with_its_tree(executor: Executor) -> None:
+async def test_a_time_limit_ends_the_process_tree(executor: Executor) -> None:
     tree = "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"
-    told = await run(executor, shell("a1-1", tree, timeout_s=0.3))
+    output = await run(executor, shell("a1-1", tree, timeout_s=0.3))
     assert (await executor.outcome("a1-1")).kind == "timed_out"
-    assert not any(is_running(int(pid)) for pid in told.split())
+    assert not any(is_running(int(pid)) for pid in output.split())
 
 
-async def test_a_program_that_ends_in_time_has_not_timed_out(executor: Executor) -> None:
+async def test_a_program_within_its_time_limit_has_not_timed_out(executor: Executor) -> None:
     await executor.submit(shell("a1-1", "exit 4", timeout_s=60))
     outcome = await executor.outcome("a1-1")
     assert (outcome.kind, outcome.code) == ("exited", 4)
@@ -112,7 +112,7 @@ async def test_a_program_that_ends_in_time_has_not_timed_out(executor: Executor)
         "trap '' TERM; setsid sh -c 'env -i sleep 1000 & echo $!'",
     ],
 )
-async def test_a_child_that_holds_stdout_ends_with_its_program(executor: Executor, child: str) -> None:
+async def test_a_child_that_holds_stdout_is_ended_with_its_program(executor: Executor, child: str) -> None:
     await executor.submit(shell("a1-1", f"{child}; exit 3"))
     with anyio.fail_after(GIVE_UP_S):
         outcome = await executor.outcome("a1-1")
@@ -121,10 +121,10 @@ async def test_a_child_that_holds_stdout_ends_with_its_program(executor: Executo
     assert not is_running(pid)
 
 
-# -- ending it
+# -- cancelling
 
 
-async def test_cancelling_ends_a_tree_that_does_not_want_to(executor: Executor) -> None:
+async def test_cancelling_ends_a_process_tree_that_ignores_signals(executor: Executor) -> None:
     await executor.submit(shell("a1-1", HOSTILE))
     tree = await pids(executor, "a1-1", 3)
     assert all(is_running(pid) for pid in tree)
@@ -133,7 +133,7 @@ async def test_cancelling_ends_a_tree_that_does_not_want_to(executor: Executor) 
     assert (await executor.outcome("a1-1")).kind == "signalled"
 
 
-async def test_cancelling_lets_a_program_put_things_in_order(executor: Executor) -> None:
+async def test_cancelling_lets_a_program_handle_sigterm(executor: Executor) -> None:
     script = "trap 'echo in order; exit 7' TERM; echo up; while :; do sleep 0.01; done"
     await executor.submit(shell("a1-1", script))
     await lines(executor, "a1-1", 1)
@@ -153,7 +153,7 @@ async def test_cancelling_again_is_no_error(executor: Executor) -> None:
     assert await executor.outcome("a1-1") == outcome
 
 
-async def test_cancelling_what_has_ended_changes_nothing(executor: Executor) -> None:
+async def test_cancelling_an_ended_attempt_changes_nothing(executor: Executor) -> None:
     await run(executor, shell("a1-1", "echo printed; exit 3"))
     outcome = await executor.outcome("a1-1")
     assert await executor.cancel("a1-1", 1) == []
@@ -161,14 +161,14 @@ async def test_cancelling_what_has_ended_changes_nothing(executor: Executor) -> 
     assert await printed(executor, "a1-1") == b"printed\n"
 
 
-async def test_what_was_cancelled_before_is_not_started(executor: Executor, tmp_path: Path) -> None:
+async def test_an_attempt_that_was_cancelled_before_is_not_started(executor: Executor, tmp_path: Path) -> None:
     assert await executor.cancel("a1-1", 1) == []
     await run(executor, shell("a1-1", 'echo started > "$1"', str(tmp_path / "log")))
     assert await executor.outcome("a1-1") == Outcome("not_started", error="it was stopped before it started")
     assert not (tmp_path / "log").exists()
 
 
-async def test_a_cancel_that_races_with_a_submit_leaves_nothing(executor: Executor, tmp_path: Path) -> None:
+async def test_a_cancel_during_a_submit_leaves_no_process(executor: Executor, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()
     script = 'echo $$ >> "$1"; exec sleep 1000'
@@ -190,7 +190,7 @@ def start_sleep(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True)
 
 
-async def test_what_somebody_else_starts_with_its_mark_ends_with_it(executor: Executor) -> None:
+async def test_a_process_started_elsewhere_with_the_mark_is_ended_by_a_cancel(executor: Executor) -> None:
     environment = {**ENVIRONMENT, **await executor.mark_variables("a1-person")}
     assert await executor.list_handles() == ["a1-person"]
     with start_sleep(environment) as other:
@@ -200,7 +200,7 @@ async def test_what_somebody_else_starts_with_its_mark_ends_with_it(executor: Ex
     assert await executor.list_handles() == []
 
 
-async def test_processes_that_are_not_of_the_attempt_are_left_alone(executor: Executor, sibling: int) -> None:
+async def test_a_cancel_does_not_end_processes_of_other_attempts(executor: Executor, sibling: int) -> None:
     others = ("a1-2", "a1-1-verify", "a2-1")
     for handle in ("a1-1", *others):
         await executor.submit(shell(handle, "echo $$; exec sleep 1000"))
@@ -210,7 +210,7 @@ async def test_processes_that_are_not_of_the_attempt_are_left_alone(executor: Ex
     assert all(is_running(pid) for pid in running)
 
 
-async def test_what_an_older_attempt_brings_late_is_not_of_the_newer(executor: Executor) -> None:
+async def test_late_output_of_an_older_attempt_does_not_reach_a_newer_attempt(executor: Executor) -> None:
     await executor.submit(shell("a1-1", "read -r line; echo late; exit 3", stdin=None))
     await run(executor, shell("a1-2", "echo newer"))
     outcome = await executor.outcome("a1-2")

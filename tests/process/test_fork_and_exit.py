@@ -1,4 +1,4 @@
-"""A process that forks and ends without pause: it has another pid by the time that the process table was read."""
+"""Processes that fork and exit without pause: each has ended before the process table is read completely."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, is_running, pids, shell, shim_of
 from support.harness import until
 
-#: Hops for 20 seconds at most: each life is a fork and a session of its own, and ignores all that can be ignored.
-HOPPER = """
+#: Forks and exits for 20 seconds at most. Each process has its own session, and ignores all signals that it can.
+FORK_AND_EXIT = """
 import os, signal, time
 for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
     signal.signal(signum, signal.SIG_IGN)
@@ -28,8 +28,8 @@ while time.monotonic() < end:
         pass
 """
 
-#: Starts $3 hoppers, with no environment but $4. The file $1 is locked as long as one of them lives,
-#: and has a byte of each.
+#: Starts $3 forking processes, with no environment but $4. The file $1 is locked as long as one of them lives,
+#: and has one byte of each.
 START = """
 exec 9> "$1"; flock 9
 for n in $(seq "$3"); do env -i $4 python3 -S -E -c "$2" > /dev/null 2>&1 & done
@@ -37,7 +37,7 @@ exec 9>&-
 read go
 """
 
-#: Shims that can't kill anything as long as a file is there.
+#: Makes shims unable to kill processes as long as a file exists.
 SPARING = """
 import os
 shim.termination.KILL_WAIT_S = shim._KILL_RETRY_S = shim._LEFTOVER_GRACE_S = 0.05
@@ -49,10 +49,10 @@ shim.termination._kill_unless_supervisor = lambda *arguments: os.path.exists({fi
 
 @pytest.fixture(params=["no cgroup", "cgroup v1", "cgroup v2"])
 def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What holds the processes of attempts together, next to their shims."""
+    """Use this kind of cgroup, or none, to find the processes of attempts."""
     found = cgroup_root.find_cgroup_roots()
     if (unified := cgroup_root.cgroups_of("self").get("")) and os.access(unified, os.W_OK):
-        found.append(cgroup_root.CgroupRoot(unified, 2, ()))  # next to a version 1 with all controllers
+        found.append(cgroup_root.CgroupRoot(unified, 2, ()))  # mounted in addition to a version 1 with all controllers
     bases = [base for base in found if request.param == f"cgroup v{base.version}"][:1]
     if not bases and request.param != "no cgroup":
         pytest.skip(f"no {request.param} can be made here")
@@ -60,14 +60,14 @@ def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def start(local: LocalExecutor, alive: Path, count: int = 1, variable: str = "") -> None:
-    """Start an attempt with hoppers, and return once they hop."""
-    await local.submit(shell("a1-1", START, str(alive), HOPPER, str(count), variable, stdin=None))
+    """Start an attempt with forking processes, and wait until they fork."""
+    await local.submit(shell("a1-1", START, str(alive), FORK_AND_EXIT, str(count), variable, stdin=None))
     await until(lambda: alive.exists() and alive.stat().st_size == count)
 
 
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("count", [1, 5])
-async def test_hoppers_end_with_their_program(local: LocalExecutor, tmp_path: Path, count: int) -> None:
+async def test_forking_processes_are_ended_with_their_program(local: LocalExecutor, tmp_path: Path, count: int) -> None:
     alive = tmp_path / "alive"
     await start(local, alive, count)
     await local.close_input("a1-1")
@@ -77,7 +77,7 @@ async def test_hoppers_end_with_their_program(local: LocalExecutor, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("tier")
-async def test_a_hopper_that_calls_itself_a_daemon_ends_with_its_program(local: LocalExecutor, tmp_path: Path) -> None:
+async def test_a_forking_process_that_pretends_to_be_a_daemon_is_ended(local: LocalExecutor, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     await start(local, alive, variable="FORKJOIN_KEEPER=1")
     await local.close_input("a1-1")
@@ -86,7 +86,7 @@ async def test_a_hopper_that_calls_itself_a_daemon_ends_with_its_program(local: 
 
 
 @pytest.mark.usefixtures("tier")
-async def test_a_hopper_is_ended_by_a_cancel(local: LocalExecutor, tmp_path: Path) -> None:
+async def test_a_cancel_ends_a_forking_process(local: LocalExecutor, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)
     assert await local.cancel("a1-1", 0.1) == []
@@ -97,17 +97,17 @@ def zombies(parent: int) -> set[int]:
     return {pid for pid in process_table.list_children(parent) if not process_table.identify(pid)}
 
 
-async def test_what_a_hopper_leaves_behind_takes_no_pids_while_others_put_things_in_order(
+async def test_zombies_of_a_forking_process_are_reaped_during_the_grace_period(
     local: LocalExecutor, place: Place, tmp_path: Path
 ) -> None:
-    alive, told, done = (tmp_path / name for name in ("alive", "told", "done"))
-    script = f"trap 'touch {told}' TERM\n{START}\nwhile [ ! -e {done} ]; do sleep 0.01; done"
-    await local.submit(shell("a1-1", script, str(alive), HOPPER, "1", ""))
+    alive, terminated, done = (tmp_path / name for name in ("alive", "terminated", "done"))
+    script = f"trap 'touch {terminated}' TERM\n{START}\nwhile [ ! -e {done} ]; do sleep 0.01; done"
+    await local.submit(shell("a1-1", script, str(alive), FORK_AND_EXIT, "1", ""))
     await until(lambda: alive.exists() and alive.stat().st_size == 1)
     shim = shim_of(place, "a1-1")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.cancel, "a1-1", 1000)
-        await until(told.exists)
+        await until(terminated.exists)
         await until(lambda: bool(zombies(shim)))
         ended = zombies(shim)
         await until(lambda: not ended & zombies(shim))
@@ -118,7 +118,7 @@ async def test_what_a_hopper_leaves_behind_takes_no_pids_while_others_put_things
 
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("tier", ["cgroup v1", "cgroup v2"], indirect=True)
-async def test_a_hopper_whose_shim_was_killed_is_ended_by_its_cgroup(
+async def test_a_forking_process_whose_shim_was_killed_is_ended_by_its_cgroup(
     local: LocalExecutor, place: Place, tmp_path: Path
 ) -> None:
     alive = tmp_path / "alive"
@@ -131,18 +131,18 @@ async def test_a_hopper_whose_shim_was_killed_is_ended_by_its_cgroup(
     assert not group.exists()
 
 
-def ask_in_vain(folder: Path, grace: float) -> bool:
+def ask_without_effect(folder: Path, grace: float) -> bool:
     return True
 
 
 @pytest.mark.usefixtures("tier")
-async def test_a_hopper_whose_shim_does_not_answer_is_ended_before_that(
+async def test_a_forking_process_whose_shim_is_stopped_is_ended(
     local: LocalExecutor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)
     monkeypatch.setattr(shim_control, "WAIT_S", 0)
-    monkeypatch.setattr(shim_control, "ask_to_end", ask_in_vain)
+    monkeypatch.setattr(shim_control, "ask_to_end", ask_without_effect)
     os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
     assert await local.cancel("a1-1", 0) == []
     assert not file_lock.is_held(alive)
@@ -150,7 +150,7 @@ async def test_a_hopper_whose_shim_does_not_answer_is_ended_before_that(
 
 @pytest.fixture
 def spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As long as this file is there, shims can't end what they have started."""
+    """Return a file. Shims can't kill processes as long as the file exists."""
     file = tmp_path / "spared"
     file.touch()
     change_shims(monkeypatch, tmp_path, SPARING.format(file=str(file)))
@@ -159,7 +159,7 @@ def spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("spared")
-async def test_what_could_not_be_ended_is_still_its_agents_until_a_cancel_ends_it(
+async def test_a_process_that_could_not_be_ended_still_belongs_to_its_attempt(
     local: LocalExecutor, place: Place
 ) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'"))
@@ -173,7 +173,7 @@ async def test_what_could_not_be_ended_is_still_its_agents_until_a_cancel_ends_i
     assert shim and not process_table.is_alive(shim)
 
 
-async def test_a_hopper_that_could_not_be_ended_is_told_of_and_ended_by_its_shim_as_soon_as_that_can(
+async def test_a_shim_ends_a_surviving_process_as_soon_as_it_can(
     local: LocalExecutor, place: Place, tmp_path: Path, spared: Path
 ) -> None:
     alive = tmp_path / "alive"

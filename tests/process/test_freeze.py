@@ -1,4 +1,4 @@
-"""Freezing: an attempt's whole tree stops in midst, its limits of time with it, and goes on as if nothing had been."""
+"""Freezing: an attempt's process tree and time limits stop, and continue after thawing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,19 +13,19 @@ from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, ended, lines, pids, printed, run, shell
 from support.harness import until
 
-#: A child, one in a session of its own, forked twice, and itself: three pids.
+#: Prints three pids: a child, a grandchild in another session, and the shell itself.
 TREE = "sleep 1000 & echo $!; setsid sh -c 'sleep 1000 & echo $!'; echo $$; read line; echo $line"
 
 
 def states(found: Sequence[int]) -> set[str]:
-    """How these processes stand, each a letter (proc_pid_stat(5))."""
+    """Return the states of these processes as letters (proc_pid_stat(5))."""
     return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in found}
 
 
-async def test_a_whole_tree_stops_and_goes_on(executor: Executor, reopen: Callable[[], Executor]) -> None:
+async def test_a_whole_process_tree_is_frozen_and_thawed(executor: Executor, reopen: Callable[[], Executor]) -> None:
     await executor.submit(shell("a1-1", TREE, stdin=None))
     tree = await pids(executor, "a1-1", 3)
-    for one in (executor, reopen()):  # a daemon that takes over may do it once more
+    for one in (executor, reopen()):  # the next daemon may freeze again
         await one.freeze("a1-1")
         await until(lambda: states(tree) == {"T"})
     await executor.send("a1-1", b"heard\n")
@@ -35,7 +35,7 @@ async def test_a_whole_tree_stops_and_goes_on(executor: Executor, reopen: Callab
     assert (await executor.outcome("a1-1")).ok
 
 
-async def test_what_was_only_just_submitted_is_frozen_once_it_is_there(executor: Executor, place: Place) -> None:
+async def test_an_attempt_that_was_just_submitted_can_be_frozen(executor: Executor, place: Place) -> None:
     await executor.submit(shell("a1-1", "read line; echo $line", stdin=None))
     await executor.freeze("a1-1")
     marked = f"FORKJOIN_MARK={place.folder / 'a1-1'}".encode()
@@ -47,14 +47,14 @@ async def test_what_was_only_just_submitted_is_frozen_once_it_is_there(executor:
     assert await lines(executor, "a1-1", 1) == ["heard"]
 
 
-async def test_what_has_ended_or_never_was_is_let_be(executor: Executor) -> None:
+async def test_freezing_an_ended_or_unknown_attempt_does_nothing(executor: Executor) -> None:
     assert await run(executor, shell("a1-1", "echo done")) == b"done\n"
     for handle in ("a1-1", "a2-1"):
         await executor.freeze(handle)
         await executor.thaw(handle)
 
 
-async def test_what_is_frozen_is_ended_where_all_together_take_too_much(executor: Executor, place: Place) -> None:
+async def test_a_frozen_attempt_is_ended_by_a_total_limit(executor: Executor, place: Place) -> None:
     await executor.submit(shell("a1-1", "echo up; exec sleep 1000"))
     await lines(executor, "a1-1", 1)
     await executor.freeze("a1-1")
@@ -62,7 +62,7 @@ async def test_what_is_frozen_is_ended_where_all_together_take_too_much(executor
     assert str(await ended(executor, "a1-1")) == "ended by the limit of all agents together"
 
 
-async def test_what_is_frozen_may_obey_when_it_is_to_end(executor: Executor) -> None:
+async def test_a_frozen_program_can_handle_sigterm(executor: Executor) -> None:
     await executor.submit(shell("a1-1", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done"))
     await lines(executor, "a1-1", 1)
     await executor.freeze("a1-1")
@@ -71,10 +71,13 @@ async def test_what_is_frozen_may_obey_when_it_is_to_end(executor: Executor) -> 
 
 
 @pytest.mark.parametrize("limit", ["timeout_s", "silence_s"])
-async def test_no_time_passes_for_what_is_frozen(
+async def test_time_limits_stop_while_an_attempt_is_frozen(
     local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    """Two hours pass while it is frozen, of which its shim leaves `held` once it has seen that."""
+    """Let two hours pass while the attempt is frozen.
+
+    The shim creates the file `held` after it has seen the jump of the clock.
+    """
     change_shims(
         monkeypatch,
         tmp_path,
@@ -104,7 +107,7 @@ async def test_no_time_passes_for_what_is_frozen(
     assert outcome.duration_s < 7000
 
 
-async def test_what_waits_for_somebody_is_silent_for_as_long_as_it_takes_until_it_is_thawed(
+async def test_the_silence_limit_is_paused_until_the_attempt_is_thawed(
     executor: Executor, reopen: Callable[[], Executor]
 ) -> None:
     await executor.submit(replace(shell("a1-1", "echo up; exec sleep 1000"), silence_s=1.0))

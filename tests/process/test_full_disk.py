@@ -1,4 +1,4 @@
-"""The disk that attempts' folders are on is full: nothing is torn, and nothing passes for a success."""
+"""A full disk under the attempts' folders: no record is torn, and no failure counts as a success."""
 
 import os
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from support.small_disk import fill, small_disk
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """The attempts' folder: a disk of one megabyte."""
+    """Yield the attempts' folder: a disk of one megabyte."""
     with small_disk(tmp_path / "attempts", 1) as folder:
         yield folder
 
 
-async def test_a_program_whose_output_was_cut_has_not_succeeded(local: LocalExecutor) -> None:
+async def test_a_program_whose_output_was_cut_is_lost(local: LocalExecutor) -> None:
     await local.submit(shell("a1-1", "head -c 2000000 /dev/zero; exit 0"))
     outcome = await local.outcome("a1-1")
     assert outcome == Outcome("lost", error="the disk was full when it ended")
     assert len(await printed(local, "a1-1")) < 2_000_000
 
 
-async def test_a_disk_that_has_room_again_at_the_end_leaves_no_trace(local: LocalExecutor, folder: Path) -> None:
+async def test_a_disk_that_was_full_for_a_while_does_not_change_the_outcome(local: LocalExecutor, folder: Path) -> None:
     await local.submit(shell("a1-1", "echo up; read -r line; exit 3", stdin=None))
     await lines(local, "a1-1", 1)
     fill(folder).unlink()
@@ -36,7 +36,7 @@ async def test_a_disk_that_has_room_again_at_the_end_leaves_no_trace(local: Loca
     assert (outcome.kind, outcome.code) == ("exited", 3)
 
 
-async def test_nothing_arrives_of_a_message_that_there_was_no_room_for(local: LocalExecutor, folder: Path) -> None:
+async def test_no_part_of_a_message_without_room_arrives(local: LocalExecutor, folder: Path) -> None:
     await local.submit(shell("a1-1", "cat", stdin=None))
     await local.send("a1-1", b"first\n")
     await lines(local, "a1-1", 1)
@@ -59,7 +59,9 @@ async def test_an_attempt_can_be_ended_on_a_full_disk(local: LocalExecutor, fold
     assert (await local.outcome("a1-1")).kind == "lost"
 
 
-async def test_what_cannot_be_written_down_is_not_started(local: LocalExecutor, folder: Path, tmp_path: Path) -> None:
+async def test_an_attempt_without_room_for_its_records_is_not_started(
+    local: LocalExecutor, folder: Path, tmp_path: Path
+) -> None:
     filler = fill(folder)
     spec = shell("a1-1", 'echo started >> "$1"', str(tmp_path / "log"))
     with pytest.raises(OSError, match="No space left"):
@@ -71,19 +73,19 @@ async def test_what_cannot_be_written_down_is_not_started(local: LocalExecutor, 
     assert (tmp_path / "log").read_text() == "started\n"
 
 
-async def test_no_word_to_end_is_left_half_written(local: LocalExecutor, folder: Path) -> None:
+async def test_the_file_over_is_never_half_written(local: LocalExecutor, folder: Path) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo up; wait"))
     await lines(local, "a1-1", 1)
-    watchman, filler = shim_watchdog.ShimWatchdog(TreeLimits(processes=1)), fill(folder)
+    watchdog, filler = shim_watchdog.ShimWatchdog(TreeLimits(processes=1)), fill(folder)
     with pytest.raises(OSError, match="No space left"):
-        watchman.check([folder / "a1-1"])
+        watchdog.check([folder / "a1-1"])
     filler.unlink()
     assert not (folder / "a1-1" / "over").exists()
-    watchman.check([folder / "a1-1"])
+    watchdog.check([folder / "a1-1"])
     assert str(await ended(local, "a1-1")).startswith("ended by the limit of 1 processes and threads of all agents")
 
 
-async def test_how_one_ended_that_its_shim_did_not_end_is_told_on_a_full_disk_too(
+async def test_an_attempt_ended_without_its_shim_has_an_outcome_on_a_full_disk(
     local: LocalExecutor, folder: Path
 ) -> None:
     await local.submit(shell("a1-1", "echo $$; kill -STOP $PPID; exec sleep 1000"))

@@ -1,4 +1,4 @@
-"""Limits of an attempt: time, silence, open files; and clocks that are set meanwhile (fault 26)."""
+"""Limits of an attempt: time, silence, open files. Changes of the clock don't matter (fault 26)."""
 
 import os
 import resource
@@ -18,10 +18,13 @@ from support.harness import until
 # -- time and silence
 
 
-def let_jump(monkeypatch: pytest.MonkeyPatch, folder: Path, clock: str, seconds: float) -> None:
-    """Have the clock of shims (of `time`) jump by so many seconds once the file `jump` is there.
+def make_clock_jump(monkeypatch: pytest.MonkeyPatch, folder: Path, clock: str, seconds: float) -> None:
+    """Make a clock of shims jump by `seconds` as soon as the file `jump` exists.
 
-    They leave the file `seen` once they have seen that something was printed.
+    The shims create the file `seen` after they have seen output.
+
+    Args:
+        clock: The name of a function of the module `time`.
     """
     change_shims(
         monkeypatch,
@@ -36,7 +39,7 @@ def let_jump(monkeypatch: pytest.MonkeyPatch, folder: Path, clock: str, seconds:
     )
 
 
-#: Stopped by itself; silent; deaf; waiting for a child.
+#: Programs that stop themselves, are silent, ignore signals, or wait for a child.
 HANGS = (
     "echo $$; kill -STOP $$",
     "echo $$; exec sleep 1000",
@@ -50,11 +53,11 @@ PRINTING = "echo $$; while :; do echo on >&2; sleep 0.01; done"
     ("limit", "hang"),
     [("time", PRINTING), *((limit, hang) for limit in ("time", "silence") for hang in HANGS)],
 )
-async def test_a_program_that_hangs_is_ended_by_its_limit_which_is_named(
+async def test_a_program_that_hangs_is_ended_by_its_limit(
     local: LocalExecutor, hang: str, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 23: nothing of it lives, and what it printed is kept."""
-    let_jump(monkeypatch, tmp_path, "monotonic", 7200)
+    """Fault 23: all processes are ended, and the output is kept."""
+    make_clock_jump(monkeypatch, tmp_path, "monotonic", 7200)
     whole, silence = (3600, None) if limit == "time" else (None, 3600)
     spec = shell("a1-1", hang, timeout_s=whole)
     await local.submit(replace(spec, silence_s=silence))
@@ -68,39 +71,39 @@ async def test_a_program_that_hangs_is_ended_by_its_limit_which_is_named(
     assert await pids(local, "a1-1", 1) == [pid]
 
 
-def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 23: printing for ever is no silence."""
+def test_output_on_either_stream_ends_a_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 23: a program that prints for ever is not silent."""
     monkeypatch.chdir(tmp_path)
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for name in ("output", "errors"):
         Path(name).touch()
     logs = attempt_log.Logs({"log_bytes": 1, "keeps_unread": False, "together": False})
-    heard: list[float] = []
+    growth_times: list[float] = []
     for now[0], printed_to in enumerate([None, "output", None, "errors", None]):
         if printed_to:
             with Path(printed_to).open("a") as file:
                 file.write("x")
         logs.check()
-        heard.append(logs.last_growth)
-    assert heard == [0, 1, 1, 3, 3]
+        growth_times.append(logs.last_growth)
+    assert growth_times == [0, 1, 1, 3, 3]
     for descriptor in logs.files.values():
         os.close(descriptor)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.3, "0.3 s"), (59, "59 s"), (60, "1 min"), (150, "2.5 min")])
-def test_a_limit_is_told_as_a_person_would(seconds: float, words: str) -> None:
+def test_seconds_are_formatted_in_readable_units(seconds: float, words: str) -> None:
     assert resource_limits.format_seconds(seconds) == words
 
 
 # -- clocks
 
 
-async def test_no_limit_is_reached_because_the_clock_was_set_forward(
+async def test_setting_the_clock_forward_reaches_no_limit(
     local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 26: forward a day."""
-    let_jump(monkeypatch, tmp_path, "time", 24 * 3600)
+    """Fault 26: the clock is set forward by a day."""
+    make_clock_jump(monkeypatch, tmp_path, "time", 24 * 3600)
     script = "echo up; read -r line; echo $line"
     environment = {"PATH": os.environ["PATH"]}
     await local.submit(
@@ -110,18 +113,18 @@ async def test_no_limit_is_reached_because_the_clock_was_set_forward(
     )
     await lines(local, "a1-1", 1)
     (tmp_path / "jump").touch()
-    await local.send("a1-1", b"looked\n")  # wakes the shim, which looks at its limits
+    await local.send("a1-1", b"checked\n")  # wakes the shim, which checks its limits
     await lines(local, "a1-1", 2)
     await local.close_input("a1-1")
     assert (await local.outcome("a1-1")).ok
 
 
 @pytest.mark.parametrize("limit", ["time", "silence"])
-async def test_a_limit_is_reached_although_the_clock_was_set_back(
+async def test_a_limit_is_reached_though_the_clock_was_set_back(
     local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    """Fault 26: back an hour."""
-    let_jump(monkeypatch, tmp_path, "time", -3600)
+    """Fault 26: the clock is set back by an hour."""
+    make_clock_jump(monkeypatch, tmp_path, "time", -3600)
     (tmp_path / "jump").touch()
     spec = shell("a1-1", "exec sleep 1000")
     await local.submit(replace(spec, timeout_s=0.3) if limit == "time" else replace(spec, silence_s=0.3))
@@ -135,7 +138,10 @@ async def test_a_limit_is_reached_although_the_clock_was_set_back(
 
 @pytest.fixture
 def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
-    """We have raised our limit, as a daemon does; the limits that it was started with."""
+    """Raise the limit of open files, as a daemon does.
+
+    Yields the limits that the daemon was started with.
+    """
     former = resource.getrlimit(resource.RLIMIT_NOFILE)
     given = (256, former[1])
     monkeypatch.setattr(resource_limits, "INHERITED_OPEN_FILES", given)
@@ -145,15 +151,15 @@ def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, former)
 
 
-async def test_a_daemon_may_open_all_the_files_it_is_allowed_and_its_programs_as_many_as_it_was_given(
+async def test_a_daemon_raises_its_limit_of_open_files_but_not_that_of_programs(
     local: LocalExecutor, raised: tuple[int, int]
 ) -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised[1], raised[1])
-    told = await run(local, program("a1-1", "sh", "-c", "ulimit -Sn; ulimit -Hn"))
-    assert [int(word) for word in told.split()] == list(raised)
+    output = await run(local, program("a1-1", "sh", "-c", "ulimit -Sn; ulimit -Hn"))
+    assert [int(word) for word in output.split()] == list(raised)
 
 
-async def test_a_daemon_that_a_shim_starts_has_the_limits_that_its_own_was_given(
+async def test_a_daemon_started_by_a_shim_has_the_limits_of_the_first_daemon(
     place: Place, raised: tuple[int, int]
 ) -> None:
     place.wake.write_text(f"#!/bin/sh\nulimit -Sn > '{place.woken}.new'; mv '{place.woken}.new' '{place.woken}'\n")
@@ -164,7 +170,7 @@ async def test_a_daemon_that_a_shim_starts_has_the_limits_that_its_own_was_given
 
 
 @pytest.mark.parametrize("where", ["mkfifo", "popen"])
-async def test_an_attempt_that_could_not_be_submitted_for_want_of_open_files_starts_once_when_there_are(
+async def test_an_attempt_refused_for_lack_of_open_files_can_be_submitted_again(
     local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""What any executor promises. One that runs attempts elsewhere joins by a parameter of the fixture `reopen`."""
+"""The contract of executors: output, input, and takeover. Each executor is a parameter of the fixture `reopen`."""
 
 import hashlib
 import os
@@ -11,18 +11,18 @@ import pytest
 from forkjoin.process.executor import Executor
 from support.attempts import ENVIRONMENT, lines, printed, program, python, run, shell
 
-#: Reads stdin to its end, and prints what came.
+#: Reads stdin to its end, and prints the digest.
 DIGEST = "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
 
 # -- output
 
 
-async def test_what_a_program_prints_is_its_output_byte_for_byte(executor: Executor) -> None:
+async def test_output_is_kept_byte_for_byte(executor: Executor) -> None:
     script = "import os; os.write(1, bytes(range(256)) * 4096); os.write(1, b'no line end')"
     assert await run(executor, python("a1-1", script)) == bytes(range(256)) * 4096 + b"no line end"
 
 
-async def test_output_is_read_on_from_any_byte_while_the_program_runs(executor: Executor) -> None:
+async def test_output_is_read_from_any_offset_while_the_program_runs(executor: Executor) -> None:
     await executor.submit(shell("a1-1", "echo one; read go; echo two", stdin=None))
     await lines(executor, "a1-1", 1)
     assert await executor.read_output("a1-1", 1, 100) == (b"ne\n", 1, 4)
@@ -38,35 +38,35 @@ async def test_output_is_read_on_from_any_byte_while_the_program_runs(executor: 
     assert readers == {0: b"one\ntwo\n", 2: b"e\ntwo\n", 4: b"two\n", 6: b"o\n"}
 
 
-async def test_output_is_read_on_from_any_byte_after_the_end(executor: Executor) -> None:
+async def test_output_is_read_from_any_offset_after_the_end(executor: Executor) -> None:
     await run(executor, shell("a1-1", "echo one; echo two"))
     assert [await printed(executor, "a1-1", after) for after in (0, 5, 8, 100)] == [b"one\ntwo\n", b"wo\n", b"", b""]
 
 
-async def test_the_end_of_the_output_is_read_by_counting_from_it(executor: Executor) -> None:
+async def test_a_negative_offset_counts_from_the_end(executor: Executor) -> None:
     await run(executor, shell("a1-1", "printf 0123456789"))
     assert await executor.read_output("a1-1", -4, 3) == (b"678", 6, 10)
     assert await executor.read_output("a1-1", -400, 3) == (b"012", 0, 10)
 
 
-async def test_errors_are_kept_apart(executor: Executor) -> None:
+async def test_stderr_is_kept_apart_from_stdout(executor: Executor) -> None:
     assert await run(executor, shell("a1-1", "echo out; echo err >&2")) == b"out\n"
     assert await executor.read_output("a1-1", 0, 100, errors=True) == (b"err\n", 0, 4)
 
 
-async def test_errors_stand_where_they_were_printed_if_all_is_to_be_together(executor: Executor) -> None:
+async def test_stderr_is_part_of_the_output_if_both_streams_are_merged(executor: Executor) -> None:
     script = "echo one; echo two >&2; echo three"
     assert await run(executor, program("a1-1", "sh", "-c", script, together=True)) == b"one\ntwo\nthree\n"
     assert await executor.read_output("a1-1", 0, 100, errors=True) == (b"", 0, 0)
 
 
-async def test_a_flood_of_output_does_not_grow_its_reader(executor: Executor) -> None:
+async def test_reading_a_flood_of_output_takes_little_memory(executor: Executor) -> None:
     await executor.submit(shell("a1-1", "head -c 100000000 /dev/zero"))
-    ourselves = psutil.Process()
-    before, most, size = ourselves.memory_info().rss, 0, 0
+    this_process = psutil.Process()
+    before, most, size = this_process.memory_info().rss, 0, 0
     async for chunk in executor.output("a1-1"):
         size += len(chunk)
-        most = max(most, ourselves.memory_info().rss)
+        most = max(most, this_process.memory_info().rss)
     assert size == 100_000_000
     assert most - before < 32 * 1024 * 1024
 
@@ -74,16 +74,16 @@ async def test_a_flood_of_output_does_not_grow_its_reader(executor: Executor) ->
 # -- input
 
 
-async def test_stdin_is_the_whole_input_and_then_ends(executor: Executor) -> None:
+async def test_stdin_delivers_the_whole_input_and_ends(executor: Executor) -> None:
     data = bytes(range(256)) * 8192
     assert await run(executor, python("a1-1", DIGEST, stdin=data)) == hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
-async def test_without_input_stdin_is_at_its_end(executor: Executor) -> None:
+async def test_stdin_is_empty_without_input(executor: Executor) -> None:
     assert await run(executor, shell("a1-1", "cat; echo end")) == b"end\n"
 
 
-async def test_what_is_sent_arrives_at_once_and_in_order_until_the_input_is_closed(executor: Executor) -> None:
+async def test_sent_data_arrives_at_once_and_in_order(executor: Executor) -> None:
     await executor.submit(shell("a1-1", "while read -r line; do echo got $line; done; echo end", stdin=None))
     for number in range(20):
         await executor.send("a1-1", f"{number}\n".encode())
@@ -93,7 +93,7 @@ async def test_what_is_sent_arrives_at_once_and_in_order_until_the_input_is_clos
     assert (await printed(executor, "a1-1")).endswith(b"got 19\nend\n")
 
 
-async def test_a_program_that_reads_late_misses_nothing(executor: Executor, tmp_path: Path) -> None:
+async def test_a_program_that_reads_late_gets_all_input(executor: Executor, tmp_path: Path) -> None:
     late = f"import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.01)\n{DIGEST}"
     await executor.submit(python("a1-1", late, str(tmp_path / "go"), stdin=b"first"))
     await executor.submit(python("a2-1", late, str(tmp_path / "go"), stdin=None))
@@ -107,12 +107,12 @@ async def test_a_program_that_reads_late_misses_nothing(executor: Executor, tmp_
 
 
 @pytest.mark.parametrize("script", ["exec true", "exec <&-; echo closed; read -r line <&1; sleep 0.1"])
-async def test_a_program_that_does_not_read_its_input_ends_all_the_same(executor: Executor, script: str) -> None:
+async def test_a_program_that_does_not_read_its_input_can_end(executor: Executor, script: str) -> None:
     await run(executor, shell("a1-1", script, stdin=b"x" * 2_000_000))
     assert (await executor.outcome("a1-1")).kind == "exited"
 
 
-# -- what it is given
+# -- environment and arguments
 
 
 async def test_the_environment_arrives_exactly(executor: Executor) -> None:
@@ -125,7 +125,7 @@ async def test_the_environment_arrives_exactly(executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "A=B", "A\0B"])
-async def test_a_variable_that_no_program_can_have_is_refused(executor: Executor, name: str) -> None:
+async def test_an_invalid_environment_variable_is_refused(executor: Executor, name: str) -> None:
     with pytest.raises(ValueError, match="passed to a program"):
         await executor.submit(program("a1-1", "true", environment={name: "x"}))
     assert (await executor.outcome("a1-1")).kind == "not_started"
@@ -141,14 +141,19 @@ async def test_arguments_and_folder_arrive_exactly(executor: Executor, tmp_path:
     assert await printed(executor, "a1-1") == os.fsencode("|".join([*words, str(folder)]))
 
 
-async def test_a_program_has_its_three_streams_and_no_other(executor: Executor) -> None:
-    assert (await run(executor, shell("a1-1", "ls /proc/self/fd"))).split() == [b"0", b"1", b"2", b"3"]  # 3 is ls's own
+async def test_a_program_has_only_three_open_files(executor: Executor) -> None:
+    assert (await run(executor, shell("a1-1", "ls /proc/self/fd"))).split() == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+    ]  # ls opens 3 itself
 
 
-# -- taken over
+# -- takeover
 
 
-async def test_another_daemon_takes_an_attempt_over(executor: Executor, reopen: Callable[[], Executor]) -> None:
+async def test_another_daemon_takes_over_an_attempt(executor: Executor, reopen: Callable[[], Executor]) -> None:
     await executor.submit(shell("a1-1", "echo one; read -r line; echo $line; exit 3", stdin=None))
     await lines(executor, "a1-1", 1)
     later = reopen()
@@ -159,18 +164,18 @@ async def test_another_daemon_takes_an_attempt_over(executor: Executor, reopen: 
     assert await executor.outcome("a1-1") == await later.outcome("a1-1")
 
 
-async def test_what_is_forgotten_is_gone(executor: Executor) -> None:
+async def test_forgetting_an_attempt_removes_its_output(executor: Executor) -> None:
     await run(executor, shell("a1-1", "echo printed"))
     await executor.forget("a1-1")
     assert await executor.read_output("a1-1", 0, 10) == (b"", 0, 0)
     await executor.forget("a1-1")
 
 
-# -- many
+# -- many attempts
 
 
 async def test_fifty_attempts_run_at_once(executor: Executor, tmp_path: Path) -> None:
-    """Each waits until all are there."""
+    """Each attempt waits until all attempts have started."""
     script = 'touch "$1/$2"; while [ "$(ls "$1" | wc -l)" -lt 50 ]; do sleep 0.05; done; echo $2'
     async with anyio.create_task_group() as tasks:
         for number in range(50):
@@ -181,7 +186,7 @@ async def test_fifty_attempts_run_at_once(executor: Executor, tmp_path: Path) ->
         assert (await executor.outcome(f"a{number}-1")).ok
 
 
-async def test_a_hundred_attempts_leave_no_descriptor_and_no_zombie(executor: Executor) -> None:
+async def test_a_hundred_attempts_leave_no_open_file_and_no_zombie(executor: Executor) -> None:
     async def live(number: int) -> None:
         await run(executor, shell(f"a{number}-1", "echo done"))
         await executor.outcome(f"a{number}-1")
@@ -195,7 +200,7 @@ async def test_a_hundred_attempts_leave_no_descriptor_and_no_zombie(executor: Ex
     assert set(psutil.Process().children()) <= set(children)
 
 
-async def test_capacity_says_what_there_is(executor: Executor) -> None:
+async def test_capacity_is_within_the_machines_resources(executor: Executor) -> None:
     capacity = await executor.capacity()
     assert capacity.cores >= 1
     assert 0 < capacity.free_memory <= psutil.virtual_memory().total

@@ -1,6 +1,6 @@
-"""Agents that take too much: each is ended by its limit, which its outcome names, by a cgroup or by the watchdog.
+"""Limits of memory, processes, CPU time and files, enforced by a cgroup or by the watchdog. Outcomes name the limit.
 
-Limits are small, since the machine is others' too.
+The limits are small, since other programs use the machine too.
 """
 
 import os
@@ -11,13 +11,25 @@ import pytest
 from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_cgroups, cgroup_root
 from forkjoin.process.local_executor import LocalExecutor
-from support.attempts import Place, change_shims, ended, keeper, limited, lines, program, python, run, shell, shim_of
+from support.attempts import (
+    Place,
+    change_shims,
+    ended,
+    limited,
+    lines,
+    program,
+    python,
+    run,
+    shell,
+    shim_of,
+    supervisor_command,
+)
 from support.harness import until
 
 MB = 1_000_000
 
-#: Takes ever more memory, in a child, as a test under an agent would; its parent would go on. These hogs grow to what
-#: is some times their limit, and no further, should nothing end them.
+#: Takes more and more memory in a child, like a test that an agent runs. The parent would go on. This program and those
+#: below stop at a few times their limit if nothing ends them.
 TAKES_MEMORY = """
 python3 -S -c 'import time
 taken = [bytearray(4_000_000) for _ in range(200)]
@@ -43,7 +55,7 @@ def need_cgroups(*controllers: str) -> None:
 
 @pytest.fixture(params=["cgroup", "watchdog"])
 def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What holds the limits."""
+    """Return what enforces the limits."""
     if request.param == "watchdog":
         monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
     else:
@@ -53,10 +65,8 @@ def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.fixture
 def large(tmp_path: Path) -> Iterator[str]:
-    """A file of 150 MB that is cached for nobody."""
-    with (tmp_path / "large").open(
-        "wb"
-    ) as file:  # cached for us until we let go of it; where that is no disk, for good
+    """Yield a file of 150 MB whose content is not cached."""
+    with (tmp_path / "large").open("wb") as file:  # cached until the advice below, or always on tmpfs
         file.write(bytes(150 * MB))
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -64,13 +74,13 @@ def large(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "large").unlink()
 
 
-def is_left(place: Place, handle: str) -> bool:
-    """Whether a cgroup of the attempt is there."""
+def has_cgroup(place: Place, handle: str) -> bool:
+    """Return whether a cgroup of the attempt exists."""
     return any(Path(group).exists() for group in attempt_cgroups.find(place.folder / handle))
 
 
 @pytest.mark.usefixtures("tier")
-async def test_what_takes_all_memory_is_ended_by_its_limit_and_its_peak_is_told(
+async def test_the_memory_limit_ends_an_attempt_and_the_outcome_has_the_peak(
     local: LocalExecutor, place: Place
 ) -> None:
     await local.submit(limited(shell("a1-1", TAKES_MEMORY), memory=200 * MB))
@@ -79,11 +89,11 @@ async def test_what_takes_all_memory_is_ended_by_its_limit_and_its_peak_is_told(
     assert (outcome.kind, outcome.left) == ("limited", ())
     assert str(outcome).startswith("ended by its memory limit of 200 MB (peak ")
     assert 190 * MB < outcome.peak_memory_bytes < 1000 * MB
-    assert not is_left(place, "a1-1")
+    assert not has_cgroup(place, "a1-1")
 
 
 @pytest.mark.usefixtures("tier")
-async def test_what_starts_processes_without_end_is_ended_by_its_limit_with_all_of_them(local: LocalExecutor) -> None:
+async def test_the_process_limit_ends_all_processes_of_an_attempt(local: LocalExecutor) -> None:
     await local.submit(limited(shell("a1-1", f"trap '' TERM; {FORKS}"), processes=50))
     outcome = await ended(local, "a1-1")
     assert (outcome.kind, outcome.left) == ("limited", ())
@@ -91,31 +101,31 @@ async def test_what_starts_processes_without_end_is_ended_by_its_limit_with_all_
 
 
 @pytest.mark.usefixtures("tier")
-async def test_threads_count_as_processes(local: LocalExecutor) -> None:
+async def test_threads_count_towards_the_process_limit(local: LocalExecutor) -> None:
     await local.submit(limited(python("a1-1", STARTS_THREADS), processes=50))
     assert "by its limit of 50 processes and threads" in str(await ended(local, "a1-1"))
 
 
 @pytest.mark.usefixtures("tier")
-async def test_what_spins_on_every_core_is_ended_once_its_processor_time_is_used_up(local: LocalExecutor) -> None:
+async def test_the_limit_of_cpu_time_ends_an_attempt_that_spins(local: LocalExecutor) -> None:
     await local.submit(limited(shell("a1-1", SPINS), cpu_s=1))
     outcome = await ended(local, "a1-1")
     assert (outcome.kind, str(outcome)) == ("limited", "ended by its limit of 1 s of CPU time")
 
 
 @pytest.mark.usefixtures("tier")
-async def test_processor_time_of_those_that_have_ended_counts(local: LocalExecutor) -> None:
-    """Of children that were waited for, and of orphans."""
+async def test_the_cpu_time_of_ended_processes_counts(local: LocalExecutor) -> None:
+    """This holds for children that were waited for, and for orphans."""
     work = "python3 -S -c 'import time\nwhile time.process_time() < 0.2: pass'"
     await local.submit(limited(shell("a1-1", f'while :; do {work}; sh -c "{work} &"; done'), cpu_s=1))
     assert "CPU time" in str(await ended(local, "a1-1"))
 
 
 @pytest.mark.parametrize("script", ["", "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)"])
-async def test_what_writes_a_file_past_its_limit_is_ended_by_it_and_others_may_be_written(
+async def test_the_file_size_limit_ends_a_program_that_writes_past_it(
     local: LocalExecutor, tmp_path: Path, script: str
 ) -> None:
-    """Killed by the signal for it, or told so, where it ignores that, as Python does."""
+    """SIGXFSZ kills the program, or write(2) fails if SIGXFSZ is ignored."""
     write = f"{script}\nfor name in 'ab':\n open(name, 'wb').write(bytes(4_000_000 if name == 'a' else 6_000_000))"
     spec = program("a1-1", "python3", "-S", "-c", write, cwd=str(tmp_path))
     await local.submit(limited(spec, file_size=5 * MB))
@@ -124,19 +134,19 @@ async def test_what_writes_a_file_past_its_limit_is_ended_by_it_and_others_may_b
     assert [(tmp_path / name).stat().st_size for name in "ab"] == [4_000_000, 5_000_000]
 
 
-async def test_a_shell_whose_command_wrote_past_the_limit_of_a_file_is_ended_by_it(
+async def test_the_file_size_limit_is_named_if_a_command_of_a_shell_exceeds_it(
     local: LocalExecutor, tmp_path: Path
 ) -> None:
     await local.submit(limited(shell("a1-1", 'head -c 6000000 /dev/zero > "$1/b"', str(tmp_path)), file_size=5 * MB))
     assert str(await ended(local, "a1-1")) == "ended by its limit of 5 MB for a file"
 
 
-async def test_a_program_may_have_no_more_open_files_than_its_limit(local: LocalExecutor) -> None:
-    told = await run(local, limited(shell("a1-1", "ulimit -Sn; ulimit -Hn"), open_files=64))
-    assert told == b"64\n64\n"
+async def test_a_program_gets_its_limit_of_open_files(local: LocalExecutor) -> None:
+    output = await run(local, limited(shell("a1-1", "ulimit -Sn; ulimit -Hn"), open_files=64))
+    assert output == b"64\n64\n"
 
 
-async def test_a_program_that_stays_within_its_limits_ends_well_and_its_peak_is_told(
+async def test_a_program_within_its_limits_succeeds_and_the_outcome_has_its_peak(
     local: LocalExecutor, tier: str
 ) -> None:
     script = "import sys; taken = bytearray(60_000_000); print('up', flush=True); sys.stdin.read()"
@@ -149,9 +159,7 @@ async def test_a_program_that_stays_within_its_limits_ends_well_and_its_peak_is_
     assert 60 * MB < outcome.peak_memory_bytes < 100 * MB
 
 
-async def test_files_that_the_kernel_caches_are_no_memory_of_the_program_s(
-    local: LocalExecutor, tier: str, large: str
-) -> None:
+async def test_cached_files_do_not_count_as_memory_of_the_program(local: LocalExecutor, tier: str, large: str) -> None:
     spec = shell("a1-1", 'cat "$1" | wc -c; read go', large, stdin=None)
     await local.submit(limited(spec, memory=100 * MB))
     await lines(local, "a1-1", 1)
@@ -162,10 +170,10 @@ async def test_files_that_the_kernel_caches_are_no_memory_of_the_program_s(
 
 
 @pytest.mark.usefixtures("tier")
-async def test_files_that_a_program_has_mapped_are_no_memory_of_its_own(
+async def test_mapped_files_do_not_count_as_memory_of_the_program(
     local: LocalExecutor, large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_shims(  # they leave `seen` once they have looked at what is up
+    change_shims(  # the shims create `seen` after a check with the file mapped
         monkeypatch,
         tmp_path,
         "look = shim.resource_limits.LimitMonitor.check\n"
@@ -182,7 +190,7 @@ async def test_files_that_a_program_has_mapped_are_no_memory_of_its_own(
     )
     await local.submit(limited(python("a1-1", script, large, stdin=None), memory=100 * MB))
     if int((await lines(local, "a1-1", 1))[0]):
-        pytest.skip("there is no disk here: what is mapped is memory")
+        pytest.skip("there is no disk here: mapped files take memory")
     await until((tmp_path / "seen").exists)
     await local.close_input("a1-1")
     outcome = await ended(local, "a1-1")
@@ -190,14 +198,14 @@ async def test_files_that_a_program_has_mapped_are_no_memory_of_its_own(
     assert (outcome.peak_memory_bytes or 0) < 50 * MB
 
 
-# In a cgroup it counts until it leaves, which a real daemon does first of all.
+# In a cgroup, a daemon's memory counts until the daemon leaves the cgroup. A real daemon leaves first of all.
 @pytest.mark.parametrize("tier", ["watchdog"], indirect=True)
 @pytest.mark.usefixtures("tier")
-async def test_what_a_daemon_had_that_was_started_from_within_is_no_peak_of_the_attempt_s(
+async def test_the_memory_of_a_daemon_started_within_an_attempt_does_not_count(
     local: LocalExecutor, place: Place, tmp_path: Path
 ) -> None:
     held = f'import time; held = bytearray(150_000_000); open("{tmp_path}/done", "w"); time.sleep(3)'
-    daemon = f"{keeper(place.folder)} python3 -S -c '{held}'"
+    daemon = f"{supervisor_command(place.folder)} python3 -S -c '{held}'"
     script = f"({daemon} &); while [ ! -e {tmp_path}/done ]; do sleep 0.01; done; sleep 2; echo up; read go"
     await local.submit(shell("a1-1", script, stdin=None))
     await lines(local, "a1-1", 1)
@@ -205,12 +213,12 @@ async def test_what_a_daemon_had_that_was_started_from_within_is_no_peak_of_the_
     assert 0 < ((await ended(local, "a1-1")).peak_memory_bytes or 0) < 50 * MB
 
 
-# -- limits around
+# -- limits of outer cgroups
 
 
 @pytest.fixture
 def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cgroup of version 1, as a container's, in which those of homes are made."""
+    """Yield a cgroup of version 1, like a container's, as the only cgroup root."""
     base = next(
         (base for base in cgroup_root.find_cgroup_roots() if base.version == 1 and "memory" in base.controllers), None
     )
@@ -226,19 +234,19 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("around", "in_all", "words"),
+    ("outer", "total", "reason"),
     [
         (200 * MB, 1000 * MB, "the kernel, since the machine had no memory left"),
         (1000 * MB, 200 * MB, "the memory limit of 200 MB of all agents together"),
     ],
 )
-async def test_it_is_told_whose_limit_of_memory_it_was_of_those_around_an_attempt(
-    local: LocalExecutor, place: Place, box: Path, around: int, in_all: int, words: str
+async def test_the_outcome_names_the_outer_memory_limit_that_was_exceeded(
+    local: LocalExecutor, place: Place, box: Path, outer: int, total: int, reason: str
 ) -> None:
-    (box / "memory.limit_in_bytes").write_text(str(around))
-    executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=in_all))
+    (box / "memory.limit_in_bytes").write_text(str(outer))
+    executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=total))
     await executor.submit(limited(shell("a1-1", TAKES_MEMORY), memory=600 * MB))
-    assert str(await ended(executor, "a1-1")).startswith(f"ended by {words} (peak ")
+    assert str(await ended(executor, "a1-1")).startswith(f"ended by {reason} (peak ")
 
 
 # -- the watchdog
@@ -246,23 +254,21 @@ async def test_it_is_told_whose_limit_of_memory_it_was_of_those_around_an_attemp
 
 @pytest.mark.parametrize("tier", ["watchdog"], indirect=True)
 @pytest.mark.usefixtures("tier")
-async def test_under_the_watchdog_a_program_is_nice(local: LocalExecutor) -> None:
+async def test_a_program_is_nice_under_the_watchdog(local: LocalExecutor) -> None:
     assert await run(local, shell("a1-1", "nice")) == b"5\n"
 
 
 @pytest.mark.parametrize("tier", ["cgroup"], indirect=True)
 @pytest.mark.usefixtures("tier")
-async def test_where_a_cgroup_shares_out_the_processors_nobody_is_nice(local: LocalExecutor) -> None:
+async def test_a_program_is_not_nice_if_a_cgroup_shares_the_cpus(local: LocalExecutor) -> None:
     need_cgroups("cpu")
     assert await run(local, shell("a1-1", "nice")) == b"0\n"
 
 
-# -- the machine's own end
+# -- the machine runs out of memory
 
 
-async def test_an_agent_goes_before_its_lead_when_the_machine_has_no_memory_left(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_the_oom_killer_prefers_an_agent_to_its_lead(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "cat /proc/self/oom_score_adj; read go", stdin=None))
     assert await lines(local, "a1-1", 1) == ["500"]
     ours = Path("/proc/self/oom_score_adj").read_text()

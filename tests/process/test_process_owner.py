@@ -1,4 +1,4 @@
-"""Which attempt a process belongs to, asked of the process."""
+"""Lookup of the attempt to which a process belongs."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.process.process_owner import find_owner
 from support.attempts import Place, lines, pids, read_line, read_sleeper, run, shell, shim_of, start
 
-#: What a program runs to have a child, which prints its pid; each in a way that hides whose child it is.
+#: Commands that start a child and print its pid. Most of them hide to which attempt the child belongs.
 CHILDREN = {
     "its own": "sleep 1000 & echo $!",
     "without a mark": "env -u FORKJOIN_MARK sleep 1000 & echo $!",
     "in a session of its own without an environment": "setsid env -i sh -c 'echo $$; exec sleep 1000' &",
     "forked twice": "env -i setsid sh -c 'setsid sleep 1000 & echo $!'",
-    "as a keeper": "env -i FORKJOIN_KEEPER=1 setsid sh -c 'sleep 1000 & echo $!'",
+    "as a supervisor": "env -i FORKJOIN_KEEPER=1 setsid sh -c 'sleep 1000 & echo $!'",
     "with the mark of another attempt": "FORKJOIN_MARK=$ATTEMPTS/a2-1 setsid sleep 1000 & echo $!",
     "with the mark of another home": "FORKJOIN_MARK=/elsewhere/attempts/a2-1 setsid sleep 1000 & echo $!",
 }
@@ -26,7 +26,7 @@ CHILDREN = {
 
 @pytest.fixture(params=["with cgroups", "without cgroups"])
 def rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine tells of a process, with the cgroups of attempts and without."""
+    """Use, or do not use, cgroups to find the attempt of a process."""
     if request.param == "without cgroups":
         monkeypatch.setattr(attempt_cgroups, "find_attempt", _find_none)
 
@@ -36,7 +36,7 @@ def _find_none(*_: object) -> None:
 
 
 @pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())
-async def test_whatever_a_program_starts_belongs_to_its_attempt(
+async def test_every_child_of_a_program_belongs_to_its_attempt(
     rules: None, local: LocalExecutor, place: Place, child: str
 ) -> None:
     await local.submit(shell("a1-1", f"ATTEMPTS={place.folder}; {child}\nsleep 1000"))
@@ -44,7 +44,7 @@ async def test_whatever_a_program_starts_belongs_to_its_attempt(
     assert await local.find_owner(pid) == "a1-1"
 
 
-async def test_a_process_belongs_to_its_attempt_when_the_shim_was_killed(
+async def test_a_process_belongs_to_its_attempt_after_the_shim_was_killed(
     rules: None, local: LocalExecutor, place: Place
 ) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo $!; sleep 1000"))
@@ -53,21 +53,21 @@ async def test_a_process_belongs_to_its_attempt_when_the_shim_was_killed(
     assert await local.find_owner(pid) == "a1-1"
 
 
-async def test_what_an_attempt_of_another_home_starts_belongs_to_none_of_this(
+async def test_a_process_of_another_home_belongs_to_no_attempt_of_this_home(
     local: LocalExecutor, place: Place, tmp_path: Path
 ) -> None:
     await local.submit(shell("a1-1", f"export FORKJOIN_MARK={tmp_path}/a1-1\nsetsid sleep 1000 & echo $!; sleep 1000"))
     (pid,) = await pids(local, "a1-1", 1)
-    with pytest.raises(CallerError, match="daemon started itself"):  # we have started its shim
+    with pytest.raises(CallerError, match="daemon started itself"):  # this process has started its shim
         find_owner(tmp_path / "elsewhere", pid)
 
 
-def test_a_process_that_nobody_of_ours_has_started_belongs_to_no_attempt(tmp_path: Path) -> None:
+def test_a_process_outside_all_attempts_belongs_to_no_attempt(tmp_path: Path) -> None:
     assert find_owner(tmp_path, os.getpid()) is None
     assert find_owner(tmp_path, os.getppid()) is None
 
 
-ASKS = """
+FIND_OWN_ATTEMPT = """
 import os, sys; sys.path.append(sys.argv[1])
 from pathlib import Path
 from forkjoin.process import attempt_cgroups, attempt_processes, cgroup_files, process_owner, process_table
@@ -76,14 +76,14 @@ print(process_owner.find_owner(Path(sys.argv[2]), os.getpid()))
 """
 
 
-async def test_a_process_finds_whose_it_is_itself(local: LocalExecutor, place: Place, tmp_path: Path) -> None:
-    (tmp_path / "asks.py").write_text(ASKS)
+async def test_a_process_can_find_its_own_attempt(local: LocalExecutor, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "finder.py").write_text(FIND_OWN_ATTEMPT)
     server = Path(process_table.__file__).parents[2]
-    asks = f"env -i setsid -w {sys.executable} {tmp_path}/asks.py {server} {place.folder}"
-    assert await run(local, shell("a1-1", asks)) == b"a1-1\n"
+    finder = f"env -i setsid -w {sys.executable} {tmp_path}/finder.py {server} {place.folder}"
+    assert await run(local, shell("a1-1", finder)) == b"a1-1\n"
 
 
-def test_what_a_daemon_itself_has_started_is_refused(tmp_path: Path, sibling: int) -> None:
+def test_a_process_that_the_daemon_started_itself_is_refused(tmp_path: Path, sibling: int) -> None:
     with pytest.raises(CallerError, match="daemon started itself"):
         find_owner(tmp_path, sibling)
 
@@ -95,13 +95,13 @@ def test_a_process_that_has_ended_is_refused(tmp_path: Path) -> None:
         find_owner(tmp_path, started.pid)
 
 
-def test_a_marked_program_that_has_no_shim_and_all_that_it_starts_belong_to_its_mark(tmp_path: Path) -> None:
+def test_a_marked_process_without_a_shim_and_its_children_belong_to_the_mark(tmp_path: Path) -> None:
     with start("sh", "-c", "env -i sh -c 'echo $$; exec sleep 1000' & wait", mark=f"{tmp_path}/a3-person") as started:
         assert find_owner(tmp_path, started.pid) == "a3-person"
         assert find_owner(tmp_path, read_sleeper(started)) == "a3-person"
 
 
-def test_a_process_belongs_to_the_attempt_that_its_session_is_led_by_and_so_does_its_child(tmp_path: Path) -> None:
+def test_an_orphan_and_its_child_belong_to_the_attempt_of_their_session(tmp_path: Path) -> None:
     orphan, parent = tmp_path / "orphan", tmp_path / "parent"
     orphan.write_text("setsid sh -c 'echo $$; exec sleep 1000' & echo $$; exec sleep 1000")
     parent.write_text(f"env -i sh {orphan} &")
@@ -130,13 +130,11 @@ def test_a_process_in_an_attempts_cgroup_belongs_to_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/", "1:name=systemd:/", "4:memory:/forkjoin-x/forkjoin-a1-1-0", "0::/../.."])
-def test_a_cgroup_of_nobodys_is_no_attempts(tmp_path: Path, path: str) -> None:
+def test_a_foreign_cgroup_belongs_to_no_attempt(tmp_path: Path, path: str) -> None:
     assert attempt_cgroups.find_attempt(tmp_path, path) is None
 
 
-async def test_a_shim_of_an_attempt_is_known_by_what_it_has_signed_not_by_its_command_line(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_a_shim_is_identified_by_its_record_not_by_its_command_line(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo $!; sleep 1000"))
     await local.submit(shell("a2-1", f"env -i sh -c 'sleep 1000 & echo $!; wait' {place.folder}/a1-1 0"))
     await lines(local, "a1-1", 1)

@@ -1,4 +1,4 @@
-"""The shim and its folder: what stands there, what it survives, and what is left when it does not survive."""
+"""The shim: its records, the failures it survives, and the state after it was killed."""
 
 import errno
 import json
@@ -24,19 +24,19 @@ from support.attempts import (
     is_held,
     is_running,
     is_sleep,
-    keeper,
     lines,
     pids,
     printed,
     run,
     shell,
     shim_of,
+    supervisor_command,
 )
 from support.harness import GIVE_UP_S, until
 
 
-async def order_by_hand(local: LocalExecutor, place: Place, handle: str, spec: AttemptSpec, environment: bytes) -> None:
-    """Run a shim as a submit does, with the orders of another attempt, and exactly these bytes for its stdin."""
+async def run_shim(local: LocalExecutor, place: Place, handle: str, spec: AttemptSpec, environment: bytes) -> None:
+    """Run a shim with the spec of another attempt, and these bytes as its stdin."""
     await run(local, spec)
     folder = place.folder / handle
     folder.mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ async def order_by_hand(local: LocalExecutor, place: Place, handle: str, spec: A
     assert done.stderr == b""
 
 
-# -- killed
+# -- killed or unresponsive
 
 
 async def test_an_attempt_whose_shim_was_killed_is_lost(local: LocalExecutor, place: Place) -> None:
@@ -64,7 +64,7 @@ async def test_an_attempt_whose_shim_was_killed_is_lost(local: LocalExecutor, pl
     assert await printed(local, "a1-1") == f"{pid}\n".encode()
 
 
-async def test_what_a_killed_shim_left_behind_is_ended_by_its_mark(local: LocalExecutor, place: Place) -> None:
+async def test_processes_left_by_a_killed_shim_are_ended_by_their_mark(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
     tree = await pids(local, "a1-1", 2)
     os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
@@ -74,7 +74,7 @@ async def test_what_a_killed_shim_left_behind_is_ended_by_its_mark(local: LocalE
     assert (await local.outcome("a1-1")).kind == "lost"
 
 
-async def test_an_attempt_that_was_lost_is_not_started_again(local: LocalExecutor, place: Place) -> None:
+async def test_a_lost_attempt_is_not_started_again(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
@@ -104,14 +104,16 @@ async def test_an_attempt_goes_on_when_its_daemon_is_killed(local: LocalExecutor
     assert (await local.outcome("a1-1")).code == 3
 
 
-async def test_a_shim_whose_daemon_dies_while_it_sends_starts_nothing(local: LocalExecutor, place: Place) -> None:
+async def test_a_shim_starts_no_program_if_the_daemon_dies_while_sending_the_environment(
+    local: LocalExecutor, place: Place
+) -> None:
     for cut in (b"", b"PATH=/bin", b"PATH=/bin\0", b"PATH=/bin\0EMPTY=\0"):
-        await order_by_hand(local, place, "a1-1", shell("a2-1", "echo never"), cut)
+        await run_shim(local, place, "a1-1", shell("a2-1", "echo never"), cut)
         assert (await local.outcome("a1-1")).kind == "not_started"
     assert await run(local, shell("a1-1", "echo now")) == b"now\n"
 
 
-async def test_whoever_ends_the_shim_ends_its_tree_and_the_end_is_told(local: LocalExecutor, place: Place) -> None:
+async def test_sigterm_to_a_shim_ends_the_process_tree_with_an_outcome(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
     tree = await pids(local, "a1-1", 2)
     os.kill(shim_of(place, "a1-1"), signal.SIGTERM)
@@ -120,7 +122,7 @@ async def test_whoever_ends_the_shim_ends_its_tree_and_the_end_is_told(local: Lo
     assert not any(is_running(pid) for pid in tree)
 
 
-async def test_a_stopped_shim_is_woken_to_end_its_tree(local: LocalExecutor, place: Place) -> None:
+async def test_a_stopped_shim_is_resumed_to_end_the_process_tree(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
@@ -130,8 +132,8 @@ async def test_a_stopped_shim_is_woken_to_end_its_tree(local: LocalExecutor, pla
 
 
 @pytest.fixture
-def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shims that are not reached by a cancel, and are not waited for."""
+def unresponsive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make cancels not reach the shims, and not wait for them."""
 
     def do_not_reach(folder: Path, grace: float) -> bool:
         return True
@@ -140,8 +142,8 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forkjoin.process.shim_control.ask_to_end", do_not_reach)
 
 
-@pytest.mark.usefixtures("deaf")
-async def test_a_shim_that_does_not_answer_is_ended_after_its_tree(local: LocalExecutor, place: Place) -> None:
+@pytest.mark.usefixtures("unresponsive")
+async def test_an_unresponsive_shim_is_ended_after_its_process_tree(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
@@ -150,10 +152,8 @@ async def test_a_shim_that_does_not_answer_is_ended_after_its_tree(local: LocalE
     assert not is_held(place, "a1-1")
 
 
-@pytest.mark.usefixtures("deaf")
-async def test_cancelling_ends_once_a_shim_has_gone_of_which_nobody_knows_who_it_is(
-    local: LocalExecutor, place: Place
-) -> None:
+@pytest.mark.usefixtures("unresponsive")
+async def test_a_cancel_waits_for_the_end_of_a_shim_without_a_record(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     await pids(local, "a1-1", 1)
     (place.folder / "a1-1" / "started.json").write_bytes(b"")
@@ -163,7 +163,7 @@ async def test_cancelling_ends_once_a_shim_has_gone_of_which_nobody_knows_who_it
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_the_grace_is_the_one_that_was_asked_for(local: LocalExecutor) -> None:
+async def test_a_cancel_uses_the_given_grace_period(local: LocalExecutor) -> None:
     script = "trap 'sleep 0.3; echo in order; exit 7' TERM; echo up; while :; do sleep 0.01; done"
     await local.submit(shell("a1-1", script))
     await lines(local, "a1-1", 1)
@@ -171,24 +171,24 @@ async def test_the_grace_is_the_one_that_was_asked_for(local: LocalExecutor) -> 
     assert await printed(local, "a1-1") == b"up\nin order\n"
 
 
-async def test_a_shim_that_finds_itself_cancelled_starts_nothing(local: LocalExecutor, place: Place) -> None:
-    """As when the cancel comes after the submit has looked for one."""
+async def test_a_cancelled_shim_starts_no_program(local: LocalExecutor, place: Place) -> None:
+    """The cancel comes after the submit has checked for a cancel."""
     (place.folder / "a1-1").mkdir()
     (place.folder / "a1-1" / "cancel").touch()
     log = place.folder / "log"
     spec = shell("a2-1", 'echo started >> "$1"', str(log))
-    await order_by_hand(local, place, "a1-1", spec, b"PATH=/bin:/usr/bin\0\0")
+    await run_shim(local, place, "a1-1", spec, b"PATH=/bin:/usr/bin\0\0")
     assert (await local.outcome("a1-1")).error == "it was stopped before it started"
-    assert log.read_text() == "started\n"  # a2-1's
+    assert log.read_text() == "started\n"  # by a2-1
 
 
-async def test_what_is_printed_right_before_the_end_is_read(
+async def test_output_right_before_the_end_is_read(
     local: LocalExecutor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = tmp_path / "go"
 
     def read_before_the_end(file: Path, start: int) -> bytes:
-        """Read all that is there; but before it can be told, more is printed, and the program has ended."""
+        """Read the file. Let the program print more and end before the read returns."""
         found = file.read_bytes()[start:]
         go.touch()
         while is_held(place, "a1-1"):
@@ -211,7 +211,7 @@ async def test_what_is_printed_right_before_the_end_is_read(
         ("execvpe", errno.ENOENT, "the program sh: ", False),
     ],
 )
-async def test_why_nothing_can_be_started_is_told_and_whether_that_passes(
+async def test_the_outcome_says_why_no_program_started_and_whether_the_error_may_pass(
     local: LocalExecutor,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -226,7 +226,7 @@ async def test_why_nothing_can_be_started_is_told_and_whether_that_passes(
     assert (outcome.kind, outcome.error, outcome.passing) == ("not_started", f"{about}not now", passing)
 
 
-async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_there(
+async def test_input_that_is_withdrawn_from_a_full_disk_is_not_read(
     local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = tmp_path / "copied"
@@ -255,10 +255,10 @@ async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_t
     assert await printed(local, "a1-1") == b"first\nthird\n"
 
 
-# -- who is of the tree, and who is not
+# -- which processes belong to the attempt
 
 
-async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(
+async def test_a_process_that_escaped_from_a_killed_shim_does_not_hold_the_lock(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
@@ -273,32 +273,32 @@ async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_daemon_that_an_agent_s_relay_started_outlives_the_agent(local: LocalExecutor, place: Place) -> None:
-    daemon = f"{keeper(place.folder)} sh -c 'sleep 1000 & echo $!; echo $$; wait' &"
+async def test_a_daemon_started_by_an_agents_relay_outlives_the_agent(local: LocalExecutor, place: Place) -> None:
+    daemon = f"{supervisor_command(place.folder)} sh -c 'sleep 1000 & echo $!; echo $$; wait' &"
     await local.submit(shell("a1-1", f"{daemon} exec sleep 1000"))
-    kept = await pids(local, "a1-1", 2)
+    survivors = await pids(local, "a1-1", 2)
     assert await local.cancel("a1-1", 1) == []
-    assert all(is_running(pid) for pid in kept)
-    for pid in kept:
+    assert all(is_running(pid) for pid in survivors)
+    for pid in survivors:
         os.kill(pid, signal.SIGKILL)
-    await until(lambda: not any(is_running(pid) for pid in kept))
+    await until(lambda: not any(is_running(pid) for pid in survivors))
     await local.forget("a1-1")
 
 
 @pytest.mark.parametrize("locks", ["", "flock -F {}/other", "flock -F -s {}/lock"])
-async def test_what_calls_itself_a_daemon_and_has_no_lock_of_one_ends_with_its_attempt(
+async def test_a_process_that_pretends_to_be_a_daemon_is_ended_with_its_attempt(
     local: LocalExecutor, place: Place, locks: str
 ) -> None:
     (other := place.folder / "a2-1").mkdir()
-    poser = f"env -i FORKJOIN_KEEPER=1 setsid {locks.format(other)} sh -c 'setsid sleep 1000 & echo $!; wait' &"
-    await local.submit(shell("a1-1", f"{poser} read go", stdin=None))
+    impostor = f"env -i FORKJOIN_KEEPER=1 setsid {locks.format(other)} sh -c 'setsid sleep 1000 & echo $!; wait' &"
+    await local.submit(shell("a1-1", f"{impostor} read go", stdin=None))
     [pid] = await pids(local, "a1-1", 1)
     await local.close_input("a1-1")
     assert (await local.outcome("a1-1")).left == ()
     assert not is_running(pid)
 
 
-async def test_an_attempt_is_not_of_the_tree_of_the_agent_in_which_its_daemon_was_started(
+async def test_an_attempt_does_not_belong_to_the_attempt_that_started_its_daemon(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(attempt_processes.MARK, str(place.folder / "a9-1"))
@@ -310,7 +310,7 @@ async def test_an_attempt_is_not_of_the_tree_of_the_agent_in_which_its_daemon_wa
 
 
 @pytest.mark.parametrize("ticks", [-1, 1])
-async def test_a_pid_that_is_another_s_now_is_left_alone(
+async def test_a_process_that_reused_a_shims_pid_is_not_signalled(
     local: LocalExecutor, place: Place, sibling: int, ticks: int
 ) -> None:
     folder = place.folder / "a1-1"
@@ -323,9 +323,7 @@ async def test_a_pid_that_is_another_s_now_is_left_alone(
     assert is_running(sibling)
 
 
-async def test_a_shim_of_before_the_machine_was_started_anew_is_lost(
-    local: LocalExecutor, place: Place, sibling: int
-) -> None:
+async def test_an_attempt_is_lost_after_a_reboot(local: LocalExecutor, place: Place, sibling: int) -> None:
     folder = place.folder / "a1-1"
     folder.mkdir()
     found = process_table.identify(sibling)
@@ -336,16 +334,14 @@ async def test_a_shim_of_before_the_machine_was_started_anew_is_lost(
     assert is_running(sibling)
 
 
-async def test_orphans_that_end_while_the_program_runs_do_not_stay_zombies(local: LocalExecutor, place: Place) -> None:
+async def test_a_shim_reaps_orphans_while_its_program_runs(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "for n in 1 2 3; do sh -c 'true &'; done; echo $$; read go", stdin=None))
     [pid] = await pids(local, "a1-1", 1)
     own = psutil.Process(shim_of(place, "a1-1"))
     await until(lambda: [child.pid for child in own.children()] == [pid])
 
 
-async def test_an_attempt_whose_folder_was_removed_is_over_when_its_program_is(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_an_attempt_without_its_folder_can_be_cancelled(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     await local.forget("a1-1")
@@ -355,10 +351,10 @@ async def test_an_attempt_whose_folder_was_removed_is_over_when_its_program_is(
     await until(lambda: not processes_of(place.folder))
 
 
-# -- space
+# -- memory
 
 
-async def test_a_shim_is_small(
+async def test_a_shim_takes_little_memory(
     local: LocalExecutor, place: Place, record_property: Callable[[str, object], None]
 ) -> None:
     await local.submit(shell("a1-1", "echo up; read go", stdin=None))

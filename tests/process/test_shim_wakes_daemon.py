@@ -1,4 +1,4 @@
-"""A shim starts a daemon where none is: at its end, and once a minute before."""
+"""Shims start a daemon if none runs: at their end, and once a minute before."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from support.attempts import Place, is_held, is_running, printed, run, shell
 from support.harness import until
 
 
-async def test_a_shim_starts_a_daemon_at_its_end_where_none_is(place: Place) -> None:
+async def test_a_shim_starts_a_daemon_at_its_end(place: Place) -> None:
     await run(place.open(), shell("a1-1", "true"))
     await until(place.woken.exists)
     assert place.woken.read_text() == "woken\n"
 
 
-async def test_a_shim_starts_no_daemon_where_one_is(local: LocalExecutor, place: Place) -> None:
+async def test_a_shim_starts_no_daemon_if_a_daemon_runs(local: LocalExecutor, place: Place) -> None:
     await run(local, shell("a1-1", "true"))
     await local.outcome("a1-1")
     await until(lambda: not processes_of(place.folder))
@@ -24,7 +24,7 @@ async def test_a_shim_starts_no_daemon_where_one_is(local: LocalExecutor, place:
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_shim_starts_a_daemon_where_none_is_while_its_program_runs(place: Place) -> None:
+async def test_a_shim_starts_a_daemon_while_its_program_runs(place: Place) -> None:
     executor = place.open()
     await executor.submit(shell("a1-1", "read go", stdin=None))
     await until(place.woken.exists)
@@ -34,7 +34,7 @@ async def test_a_shim_starts_a_daemon_where_none_is_while_its_program_runs(place
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_daemon_that_a_shim_started_outlives_the_attempt(place: Place) -> None:
+async def test_a_daemon_started_by_a_shim_outlives_the_attempt(place: Place) -> None:
     place.wake.write_text(
         f"#!/bin/sh\nexec 9>>'{place.daemon_lock}'; flock -xn 9 || exit; echo $$ > '{place.woken}'; exec sleep 1000"
     )
@@ -49,7 +49,7 @@ async def test_a_daemon_that_a_shim_started_outlives_the_attempt(place: Place) -
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_daemon_that_cannot_be_started_does_not_hurt_the_attempt(place: Place) -> None:
+async def test_an_attempt_goes_on_though_its_shim_can_not_start_a_daemon(place: Place) -> None:
     place.wake.unlink()
     executor = place.open()
     await executor.submit(shell("a1-1", "read -r line; echo $line", stdin=None))

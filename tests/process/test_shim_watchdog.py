@@ -1,4 +1,4 @@
-"""Limits hold although a program stops its shim, and in all although one does not heed the word to end."""
+"""The watchdog: it enforces limits if a shim is stopped, or does not react to the file `over`."""
 
 import os
 import signal
@@ -23,8 +23,8 @@ def is_stopped(pid: int) -> bool:
 
 
 @pytest.fixture
-def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shims that keep no limit."""
+def inert_shims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make shims enforce no limits."""
     change_shims(
         monkeypatch, tmp_path, "def find(*_): return ''\nshim.resource_limits.LimitMonitor.find_exceeded = find"
     )
@@ -32,53 +32,53 @@ def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cgroup, and a guard without much patience."""
+    """Use no cgroups, and shorten the intervals of the watchdog."""
     monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
     monkeypatch.setattr(shim_watchdog, "CHECK_EVERY_S", 0.05)
     monkeypatch.setattr(shim_control, "WAIT_S", 0.3)
 
 
 @pytest.fixture
-async def guarded(local: LocalExecutor, impatient: None) -> AsyncIterator[LocalExecutor]:
-    """An executor that is watched."""
+async def watched(local: LocalExecutor, impatient: None) -> AsyncIterator[LocalExecutor]:
+    """Yield an executor whose watchdog runs."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.enforce_limits)
         yield local
         tasks.cancel_scope.cancel()
 
 
-async def test_a_program_that_stops_its_shim_is_held_to_its_limits_all_the_same(guarded: LocalExecutor) -> None:
-    await guarded.submit(limited(shell("a1-1", f"kill -STOP $PPID; {TAKES_MEMORY}"), memory=100_000_000))
-    assert str(await ended(guarded, "a1-1")).startswith("ended by its memory limit of 100 MB")
+async def test_a_program_that_stops_its_shim_is_ended_by_its_limit(watched: LocalExecutor) -> None:
+    await watched.submit(limited(shell("a1-1", f"kill -STOP $PPID; {TAKES_MEMORY}"), memory=100_000_000))
+    assert str(await ended(watched, "a1-1")).startswith("ended by its memory limit of 100 MB")
 
 
-async def test_a_program_that_stops_its_shim_time_and_again_is_ended_with_all_of_its_tree(
-    guarded: LocalExecutor,
+async def test_a_program_that_stops_its_shim_repeatedly_is_ended(
+    watched: LocalExecutor,
 ) -> None:
-    await guarded.submit(shell("a1-1", "(while :; do kill -STOP $PPID; done) & echo $!; echo $$; exec sleep 1000"))
-    tree = await pids(guarded, "a1-1", 2)
-    outcome = await ended(guarded, "a1-1")
+    await watched.submit(shell("a1-1", "(while :; do kill -STOP $PPID; done) & echo $!; echo $$; exec sleep 1000"))
+    tree = await pids(watched, "a1-1", 2)
+    outcome = await ended(watched, "a1-1")
     assert (outcome.kind, str(outcome)) == ("limited", STOPPED)
     assert not any(is_running(pid) for pid in tree)
 
 
-@pytest.mark.parametrize(("within", "is_told"), [(60.0, True), (0.0, False)])
-async def test_what_was_stopped_long_ago_is_not_held_against_a_program(
-    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch, within: float, is_told: bool
+@pytest.mark.parametrize(("within", "is_over"), [(60.0, True), (0.0, False)])
+async def test_only_recent_stops_of_a_shim_end_its_attempt(
+    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch, within: float, is_over: bool
 ) -> None:
     monkeypatch.setattr(shim_watchdog, "_STOPS_WINDOW_S", within)
     await local.submit(shell("a1-1", "exec sleep 1000"))
     await until((place.folder / "a1-1" / "started.json").exists)
-    watchman = shim_watchdog.ShimWatchdog(TreeLimits())
+    watchdog = shim_watchdog.ShimWatchdog(TreeLimits())
     for _ in range(3):
         os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
         await until(lambda: is_stopped(shim_of(place, "a1-1")))
-        watchman.check([place.folder / "a1-1"])
-    assert (place.folder / "a1-1" / "over").exists() == is_told
+        watchdog.check([place.folder / "a1-1"])
+    assert (place.folder / "a1-1" / "over").exists() == is_over
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_guard_goes_on_that_no_thread_could_be_started_for(
+async def test_the_watchdog_goes_on_though_no_thread_could_be_started(
     local: LocalExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with anyio.create_task_group() as tasks:
@@ -93,9 +93,9 @@ async def test_a_guard_goes_on_that_no_thread_could_be_started_for(
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.usefixtures("deaf")
+@pytest.mark.usefixtures("inert_shims")
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("content", "outcome_text"),
     [
         (b"by the limit of all agents together", "ended by the limit of all agents together"),
         (b"by \xff", "ended by \ufffd"),
@@ -103,22 +103,20 @@ async def test_a_guard_goes_on_that_no_thread_could_be_started_for(
     ],
     ids=["whole", "damaged", "empty"],
 )
-async def test_what_does_not_heed_that_it_is_to_end_is_ended_without_its_shim(
-    guarded: LocalExecutor, place: Place, word: bytes, told: str
+async def test_an_attempt_whose_shim_ignores_the_file_over_is_ended_without_it(
+    watched: LocalExecutor, place: Place, content: bytes, outcome_text: str
 ) -> None:
-    await guarded.submit(shell("a1-1", "echo $$; exec sleep 1000"))
-    [pid] = await pids(guarded, "a1-1", 1)
-    (place.folder / "a1-1" / "over").write_bytes(word)
-    outcome = await ended(guarded, "a1-1")
-    assert (outcome.kind, str(outcome)) == ("limited", told)
+    await watched.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(watched, "a1-1", 1)
+    (place.folder / "a1-1" / "over").write_bytes(content)
+    outcome = await ended(watched, "a1-1")
+    assert (outcome.kind, str(outcome)) == ("limited", outcome_text)
     assert not is_running(pid)
     assert not is_held(place, "a1-1")
 
 
-@pytest.mark.usefixtures("deaf")
-async def test_one_that_does_not_heed_keeps_the_others_no_less_to_the_limits_of_all(
-    local: LocalExecutor, place: Place
-) -> None:
+@pytest.mark.usefixtures("inert_shims")
+async def test_total_limits_apply_to_others_though_one_attempt_does_not_end(local: LocalExecutor, place: Place) -> None:
     folders = {handle: place.folder / handle for handle in ("a1-1", "a2-1")}
     for handle in folders:
         await local.submit(shell(handle, "sleep 1000 & sleep 1000 & sleep 1000 & echo up; wait"))

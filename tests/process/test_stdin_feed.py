@@ -1,4 +1,4 @@
-"""A program's stdin, fed from a file that another process writes to."""
+"""A program's stdin, fed from a file that another process appends to."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ import pytest
 from forkjoin.process.stdin_feed import StdinFeed
 
 
-def test_stdin_stays_open_until_what_is_being_written_was_copied(
+def test_stdin_stays_open_until_the_data_being_written_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -19,7 +19,7 @@ def test_stdin_stays_open_until_what_is_being_written_was_copied(
         fcntl.flock(written, fcntl.LOCK_EX)
         written.write(b"all of it\n")
         Path("input.end").touch()
-        feed.copy(selector)  # before it is let go of
+        feed.copy(selector)  # while the file is locked
         assert feed.open
         written.flush()
         fcntl.flock(written, fcntl.LOCK_UN)

@@ -15,7 +15,7 @@ from support.attempts import Place
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the attempts' folders are."""
+    """Return the folder that contains the attempts' folders."""
     folder = tmp_path / "attempts"
     folder.mkdir(mode=0o700)
     return folder
@@ -23,7 +23,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def place(folder: Path, tmp_path: Path) -> AsyncIterator[Place]:
-    """A place for attempts. What a test left running there ends, and then nothing may be left."""
+    """Yield a place for attempts. End the processes that a test left running.
+
+    Check afterwards that no process is left.
+    """
     place = Place(folder, tmp_path / "daemon.lock", tmp_path / "wake", tmp_path / "woken")
     place.wake.write_text(f"#!/bin/sh\necho woken >> '{place.woken}'\n")
     place.wake.chmod(0o700)
@@ -40,7 +43,10 @@ async def place(folder: Path, tmp_path: Path) -> AsyncIterator[Place]:
 
 @pytest.fixture
 def local(place: Place) -> Iterator[LocalExecutor]:
-    """Attempts on this machine. We are the daemon: its lock is held, and no shim starts another."""
+    """Yield an executor. This process holds the lock of the daemon.
+
+    So no shim starts a daemon.
+    """
     held = file_lock.take(place.daemon_lock)
     assert held is not None
     yield place.open()
