@@ -1,6 +1,6 @@
-"""The adversary: random hostile and odd actions, in odd repositories, around a lead at work; then the invariants.
+"""The adversary test: agents act in hostile or unusual ways in unusual repositories, then invariants are checked.
 
-`python -m adversary --histories N --seed S`, in `tests/`. A history is one `Plan`: odd states of a repository and of
-its user's checkout (`states.py`), agents that carry out hostile or odd actions (`actions/`), and what the lead does
-around them (`play.py`). A plan is a line of text, so that a fault is told, and played again, by that line.
+Run `python -m adversary --histories N --seed S` in `tests/`. A history follows a `Plan`: unusual states of a repository
+and its user's checkout (`states.py`), agents with hostile or unusual actions (`actions/`), and the lead's operations
+(`play.py`). A plan can be written as a line of text. A failure prints this line, and `--plan` plays it again.
 """

@@ -1,4 +1,4 @@
-"""`python -m adversary --histories N --seed S`, in `tests/`: as many histories as you like, or one alone."""
+"""The command line of the adversary test: `python -m adversary --histories N --seed S`, in `tests/`."""
 
 import argparse
 import random
@@ -13,15 +13,16 @@ from adversary.run import WrongError, run, run_history
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m adversary", description="Draw hostile and odd histories, and see that every invariant holds."
+        prog="python -m adversary", description="Play random hostile histories, and check the invariants after each."
     )
-    parser.add_argument("--histories", type=int, default=100, help="how many (100)")
-    parser.add_argument("--seed", default=str(random.randrange(10**6)), help="what a failure names: drawn if not given")
-    parser.add_argument("--only", type=int, help="play this history of the seed alone")
-    parser.add_argument("--plan", help="play this plan, as a failure names it")
-    parser.add_argument("--folder", type=Path, help="where histories are played: the system's own for temporary files")
+    parser.add_argument("--histories", type=int, default=100, help="the number of histories (100)")
+    seed = str(random.randrange(10**6))
+    parser.add_argument("--seed", default=seed, help="the seed, as a failure prints it (random)")
+    parser.add_argument("--only", type=int, help="play only the seed's history with this number")
+    parser.add_argument("--plan", help="play only this plan, as a failure prints it")
+    parser.add_argument("--folder", type=Path, help="the folder for histories (a temporary folder)")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a SIGTERM ends the started processes, too
     folder = given.folder or Path(tempfile.mkdtemp(prefix="forkjoin-adversary-"))
     folder.mkdir(parents=True, exist_ok=True)
     if given.plan:

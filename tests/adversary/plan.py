@@ -1,4 +1,4 @@
-"""The plan of a history, as it is drawn, and as a line: `sparse + dirty | spawn commits, moves main; wait; …`."""
+"""The plan of a history, drawn at random or read from a line: `sparse + dirty | spawn commits, moves main; wait; …`."""
 
 import random
 from dataclasses import dataclass
@@ -7,20 +7,28 @@ from typing import Self
 from adversary.actions import ACTIONS, FAMILIES
 from adversary.states import DONE, MADE
 
-#: What merges must pass where they are verified: what an agent's commit has for it is run first.
+#: The verify command of merges. It first runs a script that an agent may have committed.
 VERIFY = "test ! -e check.sh || sh ./check.sh || exit 1; test -e poison/ok || ! ls broken-* > /dev/null 2>&1"
-#: How often a family of actions is drawn beside the others; those of `identity` take seconds.
+#: The relative frequency of each family of actions. Actions of `identity` are rare, because they take seconds.
 _WEIGHTS = {"work": 3, "refs": 4, "configuration": 3, "folders": 3, "trees": 3, "nested": 3, "identity": 1}
-_KILLED_AT = ("at-5", "at-20", "at-50", "at-100", "at-200", "at-400", "at-800")  # milliseconds later
+_KILLED_AT = (
+    "at-5",
+    "at-20",
+    "at-50",
+    "at-100",
+    "at-200",
+    "at-400",
+    "at-800",
+)  # milliseconds after the start of the operation
 _OPTIONS = {"merge": ("release", "verify", "dry", "squash", "failed"), "remove": ("discard",), "undo": ("release",)}
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What the lead, or the user, does: `spawn`, `wait`, `review`, `merge`, `undo`, `remove`, `stop`, `tell`, …"""
+    """An operation of the lead or the user: `spawn`, `wait`, `review`, `merge`, `undo`, `remove`, `stop`, `tell`, …"""
 
     kind: str
-    agents: tuple[int, ...] = ()  #: of those spawned, in order, from 1
+    agents: tuple[int, ...] = ()  #: the numbers of agents, from 1, in the order of their spawns
     options: tuple[str, ...] = ()
     spawns: tuple[tuple[str, ...], ...] = ()  #: the actions of each agent
 
@@ -40,9 +48,9 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A history before it is played."""
+    """The repository's states and the operations of a history."""
 
-    states: tuple[str, ...]  #: how the repository is made, and what is done to it then
+    states: tuple[str, ...]  #: one of `MADE`, then any of `DONE`
     operations: tuple[Operation, ...]
 
     def __str__(self) -> str:
@@ -50,10 +58,10 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a plan's text.
+        """Read a plan from its line of text.
 
         Raises:
-            ValueError: A state or an action is not known.
+            ValueError: A state or an action is unknown.
         """
         states, _, operations = text.partition("|")
         plan = cls(tuple(_split(states, "+")), tuple(Operation.parse(one) for one in _split(operations, ";")))
@@ -68,13 +76,13 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def plan_of(seed: str, number: int) -> Plan:
-    """Draw the plan of a history of this seed: agents at work, and what a lead may do then, in any order."""
+    """Draw the plan of the seed's history with this number."""
     source = random.Random(f"{seed}.{number}")
     made = source.choice(list(MADE)) if source.random() < 0.4 else "plain"
     done = source.sample(list(DONE), source.choice((0, 0, 1, 1, 2)))
-    if made == "unborn":  # whatever is done needs a commit
+    if made == "unborn":  # the other states need a commit
         done = []
-    if made == "core.worktree":  # which git itself would have all worktrees share (git-worktree(1))
+    if made == "core.worktree":  # with both, git would use core.worktree in all worktrees (git-worktree(1))
         done = [name for name in done if name != "configured worktrees"]
     drawn = _Drawing(source)
     drawn.spawn(source.randint(1, 3))
@@ -84,7 +92,7 @@ def plan_of(seed: str, number: int) -> Plan:
 
 
 class _Drawing:
-    """A history as far as it is drawn."""
+    """A plan's operations that are drawn so far."""
 
     def __init__(self, source: random.Random) -> None:
         self.source = source

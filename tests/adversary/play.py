@@ -1,4 +1,4 @@
-"""Playing a history: a lead at the tools of a reconciler in this process, whose socket agents' programs reach."""
+"""Playing a history: a lead calls a reconciler in this process, and agents' programs connect to its socket."""
 
 import json
 import os
@@ -25,23 +25,23 @@ from forkjoin_tools.mcp_server import serve_mcp
 from support.harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_reconciler_in_memory
 
 from adversary.actions import make_task
-from adversary.ground import Ground
 from adversary.plan import VERIFY, Operation, Plan
-from adversary.standing import remove_pipes
+from adversary.sandbox import Sandbox
+from adversary.snapshot import remove_pipes
 
-#: Within this a call must be answered; the machine may be busy.
+#: Seconds within which a call must be answered. The limit is generous, because the machine may be busy.
 DEADLINE_S = 40.0
 
 _FRESH = (
     "echo fresh > fresh.txt; git add -f fresh.txt; git -c user.name=T -c user.email=t@e commit -qm fresh; echo fresh"
 )
-#: What is said where an agent's forkjoin.toml has landed that nobody has trusted.
+#: Part of the error if the repository's forkjoin.toml, changed by a merged agent, is not trusted.
 _ASKS_FOR_NONE = 'pass verify="" for none'
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A call of the lead's, and what came of it: an answer, or a refusal in words."""
+    """A call of the lead with its answer, or with the text of its error."""
 
     tool: str
     arguments: dict[str, Any]
@@ -55,44 +55,47 @@ class Answered:
 
 @dataclass
 class Played:
-    """What was done, as far as the check must know it."""
+    """The record of a played history, for the check of the invariants."""
 
-    ground: Ground
+    sandbox: Sandbox
     plan: Plan
     answered: list[Answered] = field(default_factory=list[Answered])
     wrong: list[str] = field(default_factory=list[str])
     spawned: int = 0
     agents: list[str] = field(default_factory=list[str])  #: ids, in the order of the plan
-    fresh: str = ""  #: why the agent that was spawned last did not land, if it did not
-    other: str = ""  #: the same in the other repository
-    targets: dict[str, str] = field(default_factory=dict[str, str])  #: where each branch must be, by what was answered
-    commits: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  #: on each, all that was answered
-    branch: str = ""  #: that of the user's checkout, as a full ref
-    hung: bool = False  #: whether a call had no answer in time, so that all was ended in its midst
-    told: set[str] = field(default_factory=set[str])  #: agents that were told to go on
-    unverified: set[str] = field(default_factory=set[str])  #: agents that landed without a verify
+    fresh: str = ""  #: why a new agent's work could not be merged at the end, or ''
+    other: str = ""  #: the same for the other repository
+    targets: dict[str, str] = field(default_factory=dict[str, str])  #: each target's commit by the last answer
+    commits: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  #: each target's commits by all answers
+    branch: str = ""  #: the full ref of the user's branch
+    hung: bool = False  #: whether a call was not answered in time, so that the history was cut short
+    messaged: set[str] = field(default_factory=set[str])  #: ids of agents that were sent a message
+    unverified: set[str] = field(default_factory=set[str])  #: ids of agents that were merged without a verify
 
 
-async def play(plan: Plan, ground: Ground, played: Played) -> None:
-    """Play a history, and see that the repository, and another, are of use afterwards."""
+async def play(plan: Plan, sandbox: Sandbox, played: Played) -> None:
+    """Play a history, then try whether this repository and the other one are still usable."""
     home = find_home()
     home.make()
-    ground.trust()
-    at = str(ground.lead_at)
-    is_text = at == at.encode(errors="replace").decode()  # else no relay can be told of it
+    sandbox.trust()
+    at = str(sandbox.lead_at)
+    is_text = at == at.encode(errors="replace").decode()  # a relay can't send any other path
     operations = [one for one in plan.operations if one.kind != "kill" or is_text]
     while await _play_until_a_kill(operations, played, home) and not played.hung:
         await _play_killed(operations.pop(0), operations.pop(0), played, home)
 
 
 async def _play_until_a_kill(operations: list[Operation], played: Played, home: Home) -> bool:
-    """Play in this process what comes before the next kill, if there is one; else all, and see that all is of use."""
-    ground = played.ground
+    """Play the operations before the next kill in this process. Return whether there is a kill.
+
+    If there is none, play all operations, then try whether both repositories are still usable.
+    """
+    sandbox = played.sandbox
     async with (
         open_reconciler_in_memory(home) as reconciler,
-        _open_door(reconciler, home),
-        lead_of(reconciler, ground.lead_at) as lead,
-        lead_of(reconciler, ground.other, "session-2") as other,
+        _listen(reconciler, home),
+        lead_of(reconciler, sandbox.lead_at) as lead,
+        lead_of(reconciler, sandbox.other, "session-2") as other,
     ):
         player = _Player(reconciler, lead, played)
         try:
@@ -101,40 +104,40 @@ async def _play_until_a_kill(operations: list[Operation], played: Played, home: 
             if operations:
                 return True
             await player.end()
-            played.fresh = await player.land_fresh()
-            played.other = await _Player(reconciler, other, played).land_fresh(ours=False)
+            played.fresh = await player.merge_new_agent()
+            played.other = await _Player(reconciler, other, played).merge_new_agent(ours=False)
         except _HangsError:
             played.hung = True
-            await to_thread.run_sync(_end_hanging)
+            await to_thread.run_sync(_kill_git)
     return False
 
 
 async def _play_killed(kill: Operation, operation: Operation, played: Played, home: Home) -> None:
-    """Play an operation over a relay, with a daemon of its own that is killed meanwhile; the next one answers."""
+    """Play an operation through a relay, and kill the daemon during the operation. The next daemon answers."""
     try:
-        async with open_lead(played.ground.lead_at) as lead, anyio.create_task_group() as tasks:
+        async with open_lead(played.sandbox.lead_at) as lead, anyio.create_task_group() as tasks:
             player = _Player(None, lead, played)
             await player.call("get_status")
-            status = await to_thread.run_sync(forkjoin, played.ground.other, "daemon", "status")
+            status = await to_thread.run_sync(forkjoin, played.sandbox.other, "daemon", "status")
             tasks.start_soon(player.operate, operation)
             await anyio.sleep(int(kill.options[0].removeprefix("at-")) / 1000)
             os.kill(int(status.stdout.partition("pid ")[2].partition(",")[0]), signal.SIGKILL)
     except* _HangsError:
         played.hung = True
     while file_lock.is_held(home.daemon_lock):
-        await to_thread.run_sync(partial(forkjoin, played.ground.other, "daemon", "stop", "--now", check=False))
+        await to_thread.run_sync(partial(forkjoin, played.sandbox.other, "daemon", "stop", "--now", check=False))
 
 
 @asynccontextmanager
-async def _open_door(reconciler: Reconciler, home: Home) -> AsyncGenerator[None]:
-    """Let agents' programs connect to this process, as to a daemon."""
+async def _listen(reconciler: Reconciler, home: Home) -> AsyncGenerator[None]:
+    """Accept connections of agents' programs, as a daemon does."""
     async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
-        door = socket_server.SocketServer(
+        server = socket_server.SocketServer(
             partial(serve_mcp, reconciler),
             partial(authenticate, reconciler.services),
             reconciler.services.executor.find_owner,
         )
-        tasks.start_soon(door.serve, listener, tasks)
+        tasks.start_soon(server.serve, listener, tasks)
         yield
         tasks.cancel_scope.cancel()
 
@@ -143,8 +146,8 @@ class _HangsError(Exception):
     """A call was not answered in time."""
 
 
-def _end_hanging() -> None:
-    """End what this process waits for: each git of it, with what that has started."""
+def _kill_git() -> None:
+    """Kill all git processes below this process, so that it no longer waits for one of them."""
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if child.name() == "git":
@@ -152,11 +155,17 @@ def _end_hanging() -> None:
 
 
 class _Player:
+    """A lead that carries out a plan's operations. Without a reconciler, it uses a relay and a daemon."""
+
     def __init__(self, reconciler: Reconciler | None, lead: Lead, played: Played) -> None:
-        self.reconciler, self.lead, self.played, self.ground = reconciler, lead, played, played.ground
+        self.reconciler, self.lead, self.played, self.sandbox = reconciler, lead, played, played.sandbox
 
     async def call(self, tool: str, **arguments: Any) -> Answered:
-        """Call a tool, which must answer in time, or refuse in words."""
+        """Call a tool, and record its answer or error.
+
+        Raises:
+            _HangsError: The call was not answered in time.
+        """
         began = time.monotonic()
         try:
             with anyio.fail_after(DEADLINE_S):
@@ -168,7 +177,7 @@ class _Player:
             raise _HangsError from None
         except Exception as error:
             self.played.wrong.append(f"{tool} {arguments}: {type(error).__name__}: {error}")
-            answered = Answered(tool, arguments, refusal=f"no answer: {error}")
+            answered = Answered(tool, arguments, refusal=f"unexpected error: {error}")
         self.played.answered.append(answered)
         self._note(f"{time.monotonic() - began:.2f} s {tool} {arguments}: {answered.text}"[:1500])
         if "not your fault" in answered.refusal:
@@ -176,12 +185,12 @@ class _Player:
         return answered
 
     def _note(self, line: str) -> None:
-        with (self.ground.folder / "trace").open("a", errors="replace") as file:
+        with (self.sandbox.folder / "trace").open("a", errors="replace") as file:
             file.write(line + "\n")
 
     async def operate(self, operation: Operation) -> None:
         self._note(f"-- {operation}")
-        await self._greet()
+        await self._authenticate()
         known = dict(enumerate(self.played.agents, 1))
         ids = [known[number] for number in operation.agents if number in known]
         match operation.kind:
@@ -200,7 +209,7 @@ class _Player:
             case "stop" if ids:
                 await self.call("stop_agents", ids=ids)
             case "tell" if ids:
-                self.played.told.update(ids)
+                self.played.messaged.update(ids)
                 await self.call("message_agent", id=ids[0], text=f"echo more > more-{ids[0]}.txt")
                 await self._wait()
             case "commit" | "gc":
@@ -208,27 +217,27 @@ class _Player:
             case _:
                 pass
 
-    async def _greet(self) -> None:
-        """Connect as the daemon lets in a relay or a command line: that has no error but in words."""
+    async def _authenticate(self) -> None:
+        """Authenticate a relay and a command line. This must succeed or fail with a `CallerError`."""
         if self.reconciler is None:
             return
         for kind in ("relay", "cli"):
-            hello = make_hello(f"greeting-{kind}", kind=kind, cwd=str(self.ground.lead_at), session_id="session-1")
+            hello = make_hello(f"greeting-{kind}", kind=kind, cwd=str(self.sandbox.lead_at), session_id="session-1")
             try:
                 with anyio.fail_after(DEADLINE_S):
                     await authenticate(self.reconciler.services, Session(hello))
             except CallerError:
                 pass
             except TimeoutError:
-                self.played.wrong.append(f"a connection was not let in within {DEADLINE_S:.0f} s")
+                self.played.wrong.append(f"a connection was not authenticated within {DEADLINE_S:.0f} s")
                 raise _HangsError from None
             except Exception as error:
                 self.played.wrong.append(f"a connection failed: {type(error).__name__}: {error}")
 
     async def _spawn(self, operation: Operation) -> None:
-        ground, tokens = self.ground, [f"t{self.played.spawned + n}" for n in range(1, len(operation.spawns) + 1)]
+        sandbox, tokens = self.sandbox, [f"t{self.played.spawned + n}" for n in range(1, len(operation.spawns) + 1)]
         self.played.spawned += len(tokens)
-        paths = (str(ground.log), str(ground.canary), str(ground.outside))
+        paths = (str(sandbox.log), str(sandbox.canary), str(sandbox.outside))
         tasks = [make_task(token, [*acts], *paths) for token, acts in zip(tokens, operation.spawns, strict=True)]
         specs = [{"task": task, "name": f"n-{token}"} for task, token in zip(tasks, tokens, strict=True)]
         answered = await self.call("spawn_agents", agents=specs)
@@ -240,7 +249,7 @@ class _Player:
             rest = [one for one in self.played.agents if one not in waits]
             answered = await self.call("wait_agents", ids=rest, timeout_s=DEADLINE_S - 10) if rest else None
             pending: list[dict[str, str]] = answered.answer["pending"] if answered and answered.answer else []
-            # At another agent's pipe an agent's own git waits, too.
+            # A pipe that another agent has made may block an agent's own git.
             if late := [one for one in pending if one["state"] != "running" or "a pipe" not in str(self.played.plan)]:
                 self.played.wrong.append(f"agents do not end: {late}")
 
@@ -257,15 +266,15 @@ class _Player:
             await self.call("read_log", id=one)
 
     async def _merge(self, ids: list[str], options: tuple[str, ...]) -> None:
-        said: dict[str, Any] = {"into": "release"} if "release" in options else {}
-        said |= {"verify": VERIFY} if "verify" in options else {}
-        said |= {"strategy": "squash"} if "squash" in options else {}
-        said |= {"include_failed": True} if "failed" in options else {}
-        said |= {"dry_run": True} if "dry" in options else {}
-        answered = await self.call("merge_worktree", ids=ids, **said)
-        if answered.answer and not said.get("dry_run"):
+        arguments: dict[str, Any] = {"into": "release"} if "release" in options else {}
+        arguments |= {"verify": VERIFY} if "verify" in options else {}
+        arguments |= {"strategy": "squash"} if "squash" in options else {}
+        arguments |= {"include_failed": True} if "failed" in options else {}
+        arguments |= {"dry_run": True} if "dry" in options else {}
+        answered = await self.call("merge_worktree", ids=ids, **arguments)
+        if answered.answer and not arguments.get("dry_run"):
             self._note_moved(answered.answer)
-            if not said.get("verify") and not self.ground.verify:
+            if not arguments.get("verify") and not self.sandbox.verify:
                 self.played.unverified.update(one["id"] for one in answered.answer["merged"])
 
     def _note_moved(self, answer: Any) -> None:
@@ -281,39 +290,42 @@ class _Player:
             self._note_moved(answered.answer)
 
     def _act_as_user(self, what: str) -> None:
-        """Commit a file of the user's, or collect garbage, where git can: nobody else is at work."""
-        ground = self.ground
+        """Commit a file as the user, or run git gc. Ignore errors, which agents' actions may cause."""
+        sandbox = self.sandbox
         with suppress(Exception):
             if what == "gc":
-                ground.ask("gc", "-q", "--prune=now")
+                sandbox.ask("gc", "-q", "--prune=now")
                 return
-            before, branch = ground.ask("rev-parse", "HEAD"), ground.ask("symbolic-ref", "HEAD")  # else not at all
+            before, branch = (
+                sandbox.ask("rev-parse", "HEAD"),
+                sandbox.ask("symbolic-ref", "HEAD"),
+            )  # fails before any change if HEAD is unreadable
             name = f"user-{time.monotonic_ns()}.txt"
-            ground.write(ground.repository, {name: "the user's\n"})
+            sandbox.write(sandbox.repository, {name: "the user's\n"})
             try:
-                ground.ask("add", name)
-                ground.ask("commit", "-qm", "of the user", "--only", "--", name)
-            except (AssertionError, subprocess.TimeoutExpired):  # such as at a lock, or a pipe
-                (ground.repository / name).unlink()
-                ground.ask("update-index", "--force-remove", "--", name)  # reads no commit, and so no `shallow`
+                sandbox.ask("add", name)
+                sandbox.ask("commit", "-qm", "of the user", "--only", "--", name)
+            except (AssertionError, subprocess.TimeoutExpired):  # e.g. because of a lock or a pipe
+                (sandbox.repository / name).unlink()
+                sandbox.ask("update-index", "--force-remove", "--", name)  # needs no commit, so `shallow` is not read
                 raise
-            now = ground.ask("rev-parse", "HEAD")
+            now = sandbox.ask("rev-parse", "HEAD")
             if self.played.targets.get(branch, before) == before:
                 self.played.targets[branch] = now
                 self.played.commits.setdefault(branch, set()).add(now)
 
     async def end(self) -> None:
-        """Stop what never ends. Where that is refused, a person makes the repository readable again."""
+        """Stop all agents. If that fails, remove the pipes in the repository, as a person would, and try again."""
         if self.played.agents:
             answered = await self.call("stop_agents", ids=self.played.agents)
             if answered.refusal:
                 self.played.wrong.append(f"agents can't be stopped: {answered.refusal[:300]}")
-                await to_thread.run_sync(remove_pipes, self.ground.common)
+                await to_thread.run_sync(remove_pipes, self.sandbox.common)
                 await self.call("stop_agents", ids=self.played.agents)
 
-    async def land_fresh(self, *, ours: bool = True) -> str:
-        """Land the work of another agent. Return why that is not possible, if it is not."""
-        await self._greet()
+    async def merge_new_agent(self, *, ours: bool = True) -> str:
+        """Spawn another agent and merge its work. Return why that failed, or ''."""
+        await self._authenticate()
         spawned = await self.call("spawn_agents", agents=[{"task": _FRESH}])
         if _ASKS_FOR_NONE in spawned.refusal:
             spawned = await self.call("spawn_agents", agents=[{"task": _FRESH, "verify": ""}])

@@ -1,4 +1,4 @@
-"""Running histories, one after another, and telling what went wrong, so that it can be played again alone."""
+"""Running histories one after another, and reporting each failure with the plan that reproduces it."""
 
 import subprocess
 import sys
@@ -13,15 +13,15 @@ from forkjoin.core import file_lock
 from forkjoin.git import git_process
 
 from adversary.check import check
-from adversary.ground import Ground
 from adversary.plan import Plan, plan_of
 from adversary.play import Played, play
-from adversary.standing import Shared, look
+from adversary.sandbox import Sandbox
+from adversary.snapshot import Shared, take_snapshot
 from adversary.states import DONE, MADE
 
-#: Within this all that was started must be gone.
+#: Seconds within which all processes of a history must end.
 _GONE_S = 20.0
-#: After so long without activity a git that only reads is ended here: many histories have one that waits at a pipe.
+#: Seconds without activity after which forkjoin ends a git command. Short, since many histories block git at a pipe.
 _IDLE_S = 5.0
 
 
@@ -30,51 +30,51 @@ class WrongError(AssertionError):
 
 
 def run_history(plan: Plan, folder: Path) -> list[str]:
-    """Play a history in a folder, which stays if anything is wrong; what is."""
-    ground = Ground(folder)
+    """Play a history in a folder. Return a sentence for each violation; keep the folder if there is any."""
+    sandbox = Sandbox(folder)
     (folder / "trace").write_text(f"{plan}\n")
-    with ground.inhabited(), pytest.MonkeyPatch.context() as patch:
+    with sandbox.inhabited(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(git_process, "_IDLE_TIMEOUT_S", _IDLE_S)
         try:
-            wrong = _play_and_check(plan, ground)
+            wrong = _play_and_check(plan, sandbox)
         except Exception as error:
             lines = traceback.format_exception(error)
-            wrong = [f"the adversary's own: {''.join(lines)[-1500:]}"]
+            wrong = [f"the adversary test itself failed: {''.join(lines)[-1500:]}"]
         finally:
-            left = _left(ground)
+            left = _end_processes(sandbox)
     wrong += left
     with (folder / "trace").open("a") as trace:
         trace.writelines(f"wrong: {one}\n" for one in wrong)
     if not wrong:
-        ground.remove()
+        sandbox.remove()
     return wrong
 
 
-def _play_and_check(plan: Plan, ground: Ground) -> list[str]:
-    ground.make(ground.other)
+def _play_and_check(plan: Plan, sandbox: Sandbox) -> list[str]:
+    sandbox.make(sandbox.other)
     for name in plan.states:
-        (MADE.get(name) or DONE[name])(ground)
-    played, before, shared = Played(ground, plan), look(ground), Shared(ground)
+        (MADE.get(name) or DONE[name])(sandbox)
+    played, before, shared = Played(sandbox, plan), take_snapshot(sandbox), Shared(sandbox)
     try:
-        anyio.run(play, plan, ground, played)
+        anyio.run(play, plan, sandbox, played)
     except Exception as error:
-        played.wrong.append(f"the reconciler: {_told(error)}")
-    return played.wrong if played.hung else check(ground, played, before, shared)
+        played.wrong.append(f"the reconciler: {_describe(error)}")
+    return played.wrong if played.hung else check(sandbox, played, before, shared)
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     inside = getattr(error, "exceptions", ())
-    return "; ".join(map(_told, inside)) if inside else f"{type(error).__name__}: {error}"
+    return "; ".join(map(_describe, inside)) if inside else f"{type(error).__name__}: {error}"
 
 
-def _left(ground: Ground) -> list[str]:
-    """End what is still there, which must be nothing but a daemon that an agent's shim has started at its end."""
+def _end_processes(sandbox: Sandbox) -> list[str]:
+    """End the processes of a history. Only a daemon that an agent's shim has started at its end may still run."""
     give_up = time.monotonic() + _GONE_S
-    while left := processes_of(ground.home):
+    while left := processes_of(sandbox.home):
         if time.monotonic() > give_up:
             subprocess.run(["kill", "-9", *map(str, left)], check=False)
             return [f"processes: still running: {left}"]
-        if file_lock.is_held(ground.home / "daemon.lock"):
+        if file_lock.is_held(sandbox.home / "daemon.lock"):
             subprocess.run(
                 [sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents"], capture_output=True, check=False
             )
@@ -83,10 +83,10 @@ def _left(ground: Ground) -> list[str]:
 
 
 def run(seed: str, numbers: range, folder: Path) -> str:
-    """Play histories of a seed; the figures.
+    """Play the seed's histories with these numbers. Return the figures as one line.
 
     Raises:
-        WrongError: Something was wrong in some of them, whose folders stay.
+        WrongError: An invariant did not hold in some histories. Their folders are kept.
     """
     began, failed = time.monotonic(), list[str]()
     for number in numbers:
@@ -95,7 +95,7 @@ def run(seed: str, numbers: range, folder: Path) -> str:
             lines = "\n    ".join(one[:600] for one in wrong)
             failed.append(f"seed {seed}, history {number}: {plan}\n    {lines}")
             print(failed[-1], flush=True)
-    told = f"adversary, seed {seed}: {len(numbers)} histories in {time.monotonic() - began:.0f} s"
+    figures = f"adversary, seed {seed}: {len(numbers)} histories in {time.monotonic() - began:.0f} s"
     if failed:
-        raise WrongError(f"{told}, {len(failed)} of them wrong; see {folder}/*/trace\n" + "\n".join(failed))
-    return f"{told}, all invariants held"
+        raise WrongError(f"{figures}, {len(failed)} failed; see {folder}/*/trace\n" + "\n".join(failed))
+    return f"{figures}, all invariants held"

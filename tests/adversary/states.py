@@ -1,4 +1,4 @@
-"""Odd states of a repository and of its user's checkout: each is a function that brings a ground into it."""
+"""Unusual states of a repository and its user's checkout. Each is a function that creates the state."""
 
 import os
 import socket
@@ -8,90 +8,93 @@ from pathlib import Path
 
 from forkjoin.core.trust_records import Trust, Trusted, digest
 
-from adversary.ground import Ground
+from adversary.sandbox import Sandbox
 
-State = Callable[[Ground], None]
-
-
-# -- how a repository is made: one of these
+State = Callable[[Sandbox], None]
 
 
-def _plain(ground: Ground, *options: str, name: str = "repository") -> None:
-    ground.make(ground.folder / "r" / name, *options)
-    ground.settle(ground.folder / "r" / name)
+# -- ways to create a repository: each history uses one
 
 
-def _shallow(ground: Ground, *options: str) -> None:
-    origin = ground.folder / "origin"
-    ground.make(origin)
-    ground.write(origin, {"second.txt": "second\n"})
-    ground.run(origin, "add", ".")
-    ground.run(origin, "commit", "-qm", "second")
-    where = ground.folder / "r" / "repository"
-    ground.run(ground.folder, "clone", "-q", *(options or ("--depth=1",)), f"file://{origin}", str(where))
-    ground.run(where, "branch", "release")
-    ground.settle(where)
+def _plain(sandbox: Sandbox, *options: str, name: str = "repository") -> None:
+    sandbox.make(sandbox.folder / "r" / name, *options)
+    sandbox.settle(sandbox.folder / "r" / name)
 
 
-def _alternates(ground: Ground) -> None:
-    ground.make(ground.folder / "origin")
-    where = ground.folder / "r" / "repository"
-    ground.run(ground.folder, "clone", "-q", "--shared", str(ground.folder / "origin"), str(where))
-    ground.run(where, "branch", "release")
-    ground.settle(where)
+def _shallow(sandbox: Sandbox, *options: str) -> None:
+    origin = sandbox.folder / "origin"
+    sandbox.make(origin)
+    sandbox.write(origin, {"second.txt": "second\n"})
+    sandbox.run(origin, "add", ".")
+    sandbox.run(origin, "commit", "-qm", "second")
+    where = sandbox.folder / "r" / "repository"
+    sandbox.run(sandbox.folder, "clone", "-q", *(options or ("--depth=1",)), f"file://{origin}", str(where))
+    sandbox.run(where, "branch", "release")
+    sandbox.settle(where)
 
 
-def _partial(ground: Ground) -> None:
-    ground.make(ground.folder / "seed")
-    ground.run(ground.folder / "seed", "config", "uploadpack.allowFilter", "true")
-    where = ground.folder / "r" / "repository"
-    ground.run(ground.folder, "clone", "-q", "--filter=blob:none", f"file://{ground.folder / 'seed'}", str(where))
-    ground.run(where, "branch", "release")
-    ground.settle(where)
+def _alternates(sandbox: Sandbox) -> None:
+    sandbox.make(sandbox.folder / "origin")
+    where = sandbox.folder / "r" / "repository"
+    sandbox.run(sandbox.folder, "clone", "-q", "--shared", str(sandbox.folder / "origin"), str(where))
+    sandbox.run(where, "branch", "release")
+    sandbox.settle(where)
 
 
-def _bare(ground: Ground) -> None:
-    ground.make(ground.folder / "origin")
-    bare, where = ground.folder / "bare.git", ground.folder / "r" / "repository"
-    ground.run(ground.folder, "clone", "-q", "--bare", str(ground.folder / "origin"), str(bare))
-    ground.run(bare, "worktree", "add", "-q", str(where), "main")
-    ground.settle(where)
+def _partial(sandbox: Sandbox) -> None:
+    sandbox.make(sandbox.folder / "seed")
+    sandbox.run(sandbox.folder / "seed", "config", "uploadpack.allowFilter", "true")
+    where = sandbox.folder / "r" / "repository"
+    sandbox.run(sandbox.folder, "clone", "-q", "--filter=blob:none", f"file://{sandbox.folder / 'seed'}", str(where))
+    sandbox.run(where, "branch", "release")
+    sandbox.settle(where)
 
 
-def _linked(ground: Ground) -> None:
-    ground.make(ground.folder / "first")
-    ground.run(ground.folder / "first", "checkout", "-q", "--detach")
-    ground.run(ground.folder / "first", "worktree", "add", "-q", str(ground.folder / "r" / "repository"), "main")
-    ground.settle(ground.folder / "r" / "repository")
+def _bare(sandbox: Sandbox) -> None:
+    sandbox.make(sandbox.folder / "origin")
+    bare, where = sandbox.folder / "bare.git", sandbox.folder / "r" / "repository"
+    sandbox.run(sandbox.folder, "clone", "-q", "--bare", str(sandbox.folder / "origin"), str(bare))
+    sandbox.run(bare, "worktree", "add", "-q", str(where), "main")
+    sandbox.settle(where)
 
 
-def _apart(ground: Ground) -> None:
-    """Git itself can't tell where the files are: merges into what is checked out are refused."""
-    _plain(ground, f"--separate-git-dir={ground.folder / 'apart.git'}")
-    ground.blocks = True
+def _linked(sandbox: Sandbox) -> None:
+    sandbox.make(sandbox.folder / "first")
+    sandbox.run(sandbox.folder / "first", "checkout", "-q", "--detach")
+    sandbox.run(sandbox.folder / "first", "worktree", "add", "-q", str(sandbox.folder / "r" / "repository"), "main")
+    sandbox.settle(sandbox.folder / "r" / "repository")
 
 
-def _elsewhere(ground: Ground) -> None:
-    """core.worktree, as the user has it."""
-    _plain(ground)
-    moved = ground.folder / "r" / "git"
-    (ground.repository / ".git").rename(moved)
-    ground.run(moved, "--git-dir=.", "config", "core.worktree", str(ground.repository))
-    (ground.repository / ".git").write_text(f"gitdir: {moved}\n")
-    ground.settle(ground.repository)
+def _apart(sandbox: Sandbox) -> None:
+    """Use a separate git folder.
+
+    There git does not record where the checkout is, so merges into the checked-out branch fail.
+    """
+    _plain(sandbox, f"--separate-git-dir={sandbox.folder / 'apart.git'}")
+    sandbox.blocks = True
 
 
-def _unborn(ground: Ground) -> None:
-    where = ground.folder / "r" / "repository"
+def _elsewhere(sandbox: Sandbox) -> None:
+    """Move the git folder, and name the checkout with core.worktree."""
+    _plain(sandbox)
+    moved = sandbox.folder / "r" / "git"
+    (sandbox.repository / ".git").rename(moved)
+    sandbox.run(moved, "--git-dir=.", "config", "core.worktree", str(sandbox.repository))
+    (sandbox.repository / ".git").write_text(f"gitdir: {moved}\n")
+    sandbox.settle(sandbox.repository)
+
+
+def _unborn(sandbox: Sandbox) -> None:
+    where = sandbox.folder / "r" / "repository"
     where.mkdir(parents=True)
-    ground.run(where, "init", "-q")
-    ground.settle(where)
-    ground.blocks = True
+    sandbox.run(where, "init", "-q")
+    sandbox.settle(where)
+    sandbox.blocks = True
 
 
-def _in_bytes(ground: Ground) -> None:
-    _plain(ground, name=os.fsdecode(b"r\xff\xfe"))
-    ground.blocks = True
+def _in_bytes(sandbox: Sandbox) -> None:
+    _plain(sandbox, name=os.fsdecode(b"r\xff\xfe"))
+    sandbox.blocks = True
 
 
 MADE: dict[str, State] = {
@@ -104,270 +107,270 @@ MADE: dict[str, State] = {
     "git folder apart": _apart,
     "core.worktree": _elsewhere,
     "unborn": _unborn,
-    "a line end in the path": lambda ground: _plain(ground, name="new\nline"),
-    "an odd path": lambda ground: _plain(ground, name='-it\'s "$(odd)" é'),
+    "a line end in the path": lambda sandbox: _plain(sandbox, name="new\nline"),
+    "an odd path": lambda sandbox: _plain(sandbox, name='-it\'s "$(odd)" é'),
     "a path in bytes": _in_bytes,
-    "reftable": lambda ground: _plain(ground, "--ref-format=reftable"),
-    "sha256": lambda ground: _plain(ground, "--object-format=sha256"),
-    "shared by a group": lambda ground: _plain(ground, "--shared=group"),
+    "reftable": lambda sandbox: _plain(sandbox, "--ref-format=reftable"),
+    "sha256": lambda sandbox: _plain(sandbox, "--object-format=sha256"),
+    "shared by a group": lambda sandbox: _plain(sandbox, "--shared=group"),
 }
 
 
-# -- what is done to it then: any of these
+# -- changes to the repository: each history uses any number of these
 
 
 def _config(*pairs: str) -> State:
-    def configure(ground: Ground) -> None:
+    def configure(sandbox: Sandbox) -> None:
         for pair in pairs:
             name, _, value = pair.partition("=")
-            ground.run(ground.repository, "config", name, value.replace("@CANARY@", str(ground.canary)))
+            sandbox.run(sandbox.repository, "config", name, value.replace("@CANARY@", str(sandbox.canary)))
 
     return configure
 
 
 def _git(*commands: str) -> State:
-    """Run these commands of git in the checkout, where they may fail, as a rebase does that stops."""
+    """Return a state that runs git commands in the checkout. A command may fail, like a rebase that stops."""
 
-    def run(ground: Ground) -> None:
+    def run(sandbox: Sandbox) -> None:
         for command in commands:
-            ground.run(ground.repository, *command.split(), check=False)
+            sandbox.run(sandbox.repository, *command.split(), check=False)
 
     return run
 
 
-def _commit(ground: Ground, files: dict[str, str], *more: str) -> None:
-    ground.write(ground.repository, files)
-    add = ("-c", "core.ignoreCase=false", "add", "--sparse")  # whatever state it is in already
-    ground.run(ground.repository, *add, *(more or ("--all",)))
-    ground.run(ground.repository, "commit", "-qm", "odd", "--allow-empty")
-    ground.run(ground.repository, "branch", "-f", "release", "HEAD", check=False)
+def _commit(sandbox: Sandbox, files: dict[str, str], *more: str) -> None:
+    sandbox.write(sandbox.repository, files)
+    add = ("-c", "core.ignoreCase=false", "add", "--sparse")  # in a sparse checkout, too
+    sandbox.run(sandbox.repository, *add, *(more or ("--all",)))
+    sandbox.run(sandbox.repository, "commit", "-qm", "odd", "--allow-empty")
+    sandbox.run(sandbox.repository, "branch", "-f", "release", "HEAD", check=False)
 
 
-def _dirty(ground: Ground) -> None:
-    where = ground.repository
+def _dirty(sandbox: Sandbox) -> None:
+    where = sandbox.repository
     names = ("staged", "both", "unstaged", "deleted")
-    _commit(ground, {f"{name}.txt": "as committed\n" for name in names} | {".gitignore": "*.log\n"})
-    ground.write(where, {"staged.txt": "staged\n", "both.txt": "staged\n", "new.txt": "new\n"})
-    ground.run(where, "add", "--all")
-    ground.write(where, {"both.txt": "not staged\n", "unstaged.txt": "not staged\n", "x.log": "ignored\n"})
-    ground.write(where, {"notes/untracked.txt": "untracked\n"})
+    _commit(sandbox, {f"{name}.txt": "as committed\n" for name in names} | {".gitignore": "*.log\n"})
+    sandbox.write(where, {"staged.txt": "staged\n", "both.txt": "staged\n", "new.txt": "new\n"})
+    sandbox.run(where, "add", "--all")
+    sandbox.write(where, {"both.txt": "not staged\n", "unstaged.txt": "not staged\n", "x.log": "ignored\n"})
+    sandbox.write(where, {"notes/untracked.txt": "untracked\n"})
     (where / "deleted.txt").unlink()
 
 
-def _stash(ground: Ground) -> None:
-    ground.write(ground.repository, {"stashed.txt": "stashed\n", "README.md": "stashed too\n"})
-    ground.run(ground.repository, "stash", "-q", "-u", check=False)
+def _stash(sandbox: Sandbox) -> None:
+    sandbox.write(sandbox.repository, {"stashed.txt": "stashed\n", "README.md": "stashed too\n"})
+    sandbox.run(sandbox.repository, "stash", "-q", "-u", check=False)
 
 
-def _stashes(ground: Ground) -> None:
-    """Two, of which a reflog alone has the first."""
+def _stashes(sandbox: Sandbox) -> None:
+    """Make two stashes. Only a reflog has the first one."""
     for name in ("one", "two"):
-        ground.write(ground.repository, {f"stashed-{name}.txt": "stashed\n"})
-        ground.run(ground.repository, "stash", "-q", "-u", check=False)
+        sandbox.write(sandbox.repository, {f"stashed-{name}.txt": "stashed\n"})
+        sandbox.run(sandbox.repository, "stash", "-q", "-u", check=False)
 
 
-def _case_twins(ground: Ground) -> None:
-    _commit(ground, {"readme.md": "another\n", "A/b.txt": "another\n", "a/B.txt": "another\n"})
-    ground.run(ground.repository, "config", "core.ignoreCase", "true")
+def _case_twins(sandbox: Sandbox) -> None:
+    _commit(sandbox, {"readme.md": "another\n", "A/b.txt": "another\n", "a/B.txt": "another\n"})
+    sandbox.run(sandbox.repository, "config", "core.ignoreCase", "true")
 
 
-def _ignored(ground: Ground) -> None:
-    ignored, more = ground.user / "ignored", ground.user / "more-ignored"
+def _ignored(sandbox: Sandbox) -> None:
+    ignored, more = sandbox.user / "ignored", sandbox.user / "more-ignored"
     ignored.write_text("*.log\nout/\n")
     more.write_text(f"[core]\nexcludesFile = {ignored}\n")
-    ground.run(ground.repository, "config", "include.path", str(more))
-    ground.write(ground.repository, {"x.log": "ignored\n", "out/x": "ignored\n"})
+    sandbox.run(sandbox.repository, "config", "include.path", str(more))
+    sandbox.write(sandbox.repository, {"x.log": "ignored\n", "out/x": "ignored\n"})
 
 
-def _sparse(ground: Ground, *patterns: str) -> None:
-    _commit(ground, {f"{folder}/x.txt": "x\n" for folder in ("inside", "apart", "apart/deep")})
-    ground.run(ground.repository, "sparse-checkout", "set", *(patterns or ("--cone", "inside")))
+def _sparse(sandbox: Sandbox, *patterns: str) -> None:
+    _commit(sandbox, {f"{folder}/x.txt": "x\n" for folder in ("inside", "apart", "apart/deep")})
+    sandbox.run(sandbox.repository, "sparse-checkout", "set", *(patterns or ("--cone", "inside")))
 
 
-def _replaced(ground: Ground) -> None:
-    where = ground.repository
-    other = ground.run(where, "hash-object", "-w", "--stdin", stdin="replaced\n")
-    ground.run(where, "replace", ground.run(where, "rev-parse", "main:README.md"), other)
-    tree = ground.run(where, "mktree")
-    ground.run(where, "replace", "main", ground.run(where, "commit-tree", tree, "-m", "instead"))
+def _replaced(sandbox: Sandbox) -> None:
+    where = sandbox.repository
+    other = sandbox.run(where, "hash-object", "-w", "--stdin", stdin="replaced\n")
+    sandbox.run(where, "replace", sandbox.run(where, "rev-parse", "main:README.md"), other)
+    tree = sandbox.run(where, "mktree")
+    sandbox.run(where, "replace", "main", sandbox.run(where, "commit-tree", tree, "-m", "instead"))
 
 
-def _grafted(ground: Ground) -> None:
-    _commit(ground, {"second.txt": "second\n"})
-    (ground.common / "info").mkdir(exist_ok=True)
-    (ground.common / "info" / "grafts").write_text(ground.run(ground.repository, "rev-parse", "main") + "\n")
+def _grafted(sandbox: Sandbox) -> None:
+    _commit(sandbox, {"second.txt": "second\n"})
+    (sandbox.common / "info").mkdir(exist_ok=True)
+    (sandbox.common / "info" / "grafts").write_text(sandbox.run(sandbox.repository, "rev-parse", "main") + "\n")
 
 
-def _submodule(ground: Ground) -> None:
-    ground.make(ground.folder / "library")
-    ground.run(ground.repository, "submodule", "-q", "add", str(ground.folder / "library"), "sub")
-    _commit(ground, {})
+def _submodule(sandbox: Sandbox) -> None:
+    sandbox.make(sandbox.folder / "library")
+    sandbox.run(sandbox.repository, "submodule", "-q", "add", str(sandbox.folder / "library"), "sub")
+    _commit(sandbox, {})
 
 
-def _line_ends(ground: Ground) -> None:
-    (ground.repository / "crlf.txt").write_bytes(b"a\r\nb\r\n")
-    (ground.repository / "more.txt").write_bytes(b"c\r\n")
-    _commit(ground, {})
-    _commit(ground, {".gitattributes": "*.txt text\n"}, ".gitattributes")
+def _line_ends(sandbox: Sandbox) -> None:
+    (sandbox.repository / "crlf.txt").write_bytes(b"a\r\nb\r\n")
+    (sandbox.repository / "more.txt").write_bytes(b"c\r\n")
+    _commit(sandbox, {})
+    _commit(sandbox, {".gitattributes": "*.txt text\n"}, ".gitattributes")
 
 
-def _filtered(ground: Ground) -> None:
-    """A filter of the user's own, as git-lfs and git-crypt are."""
+def _filtered(sandbox: Sandbox) -> None:
+    """Configure a filter of the user, like git-lfs or git-crypt."""
     for kind in ("clean", "smudge"):
-        ground.run(ground.repository, "config", f"filter.rot.{kind}", "tr a-zA-Z n-za-mN-ZA-M")
-    ground.run(ground.repository, "config", "filter.rot.required", "true")
-    _commit(ground, {".gitattributes": "*.secret filter=rot\n", "one.secret": "hello\n"})
+        sandbox.run(sandbox.repository, "config", f"filter.rot.{kind}", "tr a-zA-Z n-za-mN-ZA-M")
+    sandbox.run(sandbox.repository, "config", "filter.rot.required", "true")
+    _commit(sandbox, {".gitattributes": "*.secret filter=rot\n", "one.secret": "hello\n"})
 
 
-def _attributes(ground: Ground) -> None:
+def _attributes(sandbox: Sandbox) -> None:
     text = "*.txt merge=union\n*.md ident export-subst\n*.utf working-tree-encoding=UTF-16LE\n"
-    _commit(ground, {".gitattributes": text, "x.utf": "x\0y\0"})
+    _commit(sandbox, {".gitattributes": text, "x.utf": "x\0y\0"})
 
 
-def _hooks(ground: Ground) -> None:
-    """Hooks of the user's, which refuse all."""
+def _hooks(sandbox: Sandbox) -> None:
+    """Install hooks of the user. They succeed when an agent runs them; otherwise they log the run and fail."""
     for name in ("pre-commit", "commit-msg", "post-checkout", "post-merge", "reference-transaction", "pre-auto-gc"):
-        hook = ground.common / "hooks" / name
+        hook = sandbox.common / "hooks" / name
         hook.parent.mkdir(exist_ok=True)
-        hook.write_text(f"#!/bin/sh\n[ -n \"$FORKJOIN_MARK\" ] && exit 0\necho {name} >> '{ground.ran}'\nexit 1\n")
+        hook.write_text(f"#!/bin/sh\n[ -n \"$FORKJOIN_MARK\" ] && exit 0\necho {name} >> '{sandbox.ran}'\nexit 1\n")
         hook.chmod(0o755)
 
 
-def _locked(ground: Ground) -> None:
-    (ground.git_dir / "index.lock").touch()
-    ground.blocks = True
+def _locked(sandbox: Sandbox) -> None:
+    (sandbox.git_dir / "index.lock").touch()
+    sandbox.blocks = True
 
 
-def _rebasing(ground: Ground) -> None:
-    _commit(ground, {"second.txt": "second\n"})
-    ground.run(ground.repository, "checkout", "-q", "-b", "topic", "HEAD~1")
-    _commit_only(ground, {"second.txt": "another\n"})
-    ground.run(ground.repository, "rebase", "-q", "main", check=False)
+def _rebasing(sandbox: Sandbox) -> None:
+    _commit(sandbox, {"second.txt": "second\n"})
+    sandbox.run(sandbox.repository, "checkout", "-q", "-b", "topic", "HEAD~1")
+    _commit_only(sandbox, {"second.txt": "another\n"})
+    sandbox.run(sandbox.repository, "rebase", "-q", "main", check=False)
 
 
-def _commit_only(ground: Ground, files: dict[str, str]) -> None:
-    ground.write(ground.repository, files)
-    ground.run(ground.repository, "add", "--all")
-    ground.run(ground.repository, "commit", "-qm", "topic")
+def _commit_only(sandbox: Sandbox, files: dict[str, str]) -> None:
+    sandbox.write(sandbox.repository, files)
+    sandbox.run(sandbox.repository, "add", "--all")
+    sandbox.run(sandbox.repository, "commit", "-qm", "topic")
 
 
-def _merging(ground: Ground) -> None:
-    ground.run(ground.repository, "checkout", "-q", "-b", "topic")
-    _commit_only(ground, {"shared.txt": "of topic\n"})
-    ground.run(ground.repository, "checkout", "-q", "main")
-    _commit_only(ground, {"shared.txt": "of main\n"})
-    ground.run(ground.repository, "merge", "-q", "topic", check=False)
-    ground.blocks = True
+def _merging(sandbox: Sandbox) -> None:
+    sandbox.run(sandbox.repository, "checkout", "-q", "-b", "topic")
+    _commit_only(sandbox, {"shared.txt": "of topic\n"})
+    sandbox.run(sandbox.repository, "checkout", "-q", "main")
+    _commit_only(sandbox, {"shared.txt": "of main\n"})
+    sandbox.run(sandbox.repository, "merge", "-q", "topic", check=False)
+    sandbox.blocks = True
 
 
-def _odd_names(ground: Ground) -> None:
-    raw = os.fsencode(ground.repository)
+def _odd_names(sandbox: Sandbox) -> None:
+    raw = os.fsencode(sandbox.repository)
     for name in (b"caf\xe9", b"new\nline", b"-rf", b" ", b":(glob)x", b"tab\there", b'"quoted"', b"README.MD"):
         Path(os.fsdecode(os.path.join(raw, name))).write_text("odd\n")
-    _commit(ground, {})
+    _commit(sandbox, {})
     Path(os.fsdecode(os.path.join(raw, b"untracked\xff\n"))).write_text("odd\n")
 
 
-def _pipes(ground: Ground) -> None:
-    os.mkfifo(ground.repository / "pipe")
-    (ground.repository / "dangling").symlink_to("nowhere")
+def _pipes(sandbox: Sandbox) -> None:
+    os.mkfifo(sandbox.repository / "pipe")
+    (sandbox.repository / "dangling").symlink_to("nowhere")
     with socket.socket(socket.AF_UNIX) as one:
-        one.bind(f"/proc/self/fd/{os.open(ground.repository, os.O_RDONLY)}/socket")
+        one.bind(f"/proc/self/fd/{os.open(sandbox.repository, os.O_RDONLY)}/socket")
 
 
-def _flags(ground: Ground) -> None:
-    where = ground.repository
-    ground.write(where, {"intended.txt": "intended\n", "README.md": "assumed\n", "sub.txt": "skipped\n"})
-    ground.run(where, "add", "-N", "intended.txt")
-    ground.run(where, "update-index", "--assume-unchanged", "README.md")
-    ground.run(where, "update-index", "--skip-worktree", "sub.txt")
-    ground.run(where, "update-index", "--split-index", "--untracked-cache", "--index-version=4", check=False)
+def _flags(sandbox: Sandbox) -> None:
+    where = sandbox.repository
+    sandbox.write(where, {"intended.txt": "intended\n", "README.md": "assumed\n", "sub.txt": "skipped\n"})
+    sandbox.run(where, "add", "-N", "intended.txt")
+    sandbox.run(where, "update-index", "--assume-unchanged", "README.md")
+    sandbox.run(where, "update-index", "--skip-worktree", "sub.txt")
+    sandbox.run(where, "update-index", "--split-index", "--untracked-cache", "--index-version=4", check=False)
 
 
-def _odd_refs(ground: Ground) -> None:
-    where = ground.repository
-    ground.run(where, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/gone")
+def _odd_refs(sandbox: Sandbox) -> None:
+    where = sandbox.repository
+    sandbox.run(where, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/gone")
     for ref in ("refs/tags/main", "refs/heads/heads/main", "refs/heads/refs/heads/main", "refs/forkjoin-like/x"):
-        ground.run(where, "update-ref", ref, "HEAD")
-    ground.run(where, "pack-refs", "--all")
+        sandbox.run(where, "update-ref", ref, "HEAD")
+    sandbox.run(where, "pack-refs", "--all")
 
 
-def _trunk(ground: Ground) -> None:
-    """Main is another name of the user's for trunk."""
-    ground.run(ground.repository, "branch", "trunk")
-    ground.run(ground.repository, "symbolic-ref", "refs/heads/main", "refs/heads/trunk")
-    ground.blocks = True
+def _trunk(sandbox: Sandbox) -> None:
+    """Make main a symbolic ref to trunk."""
+    sandbox.run(sandbox.repository, "branch", "trunk")
+    sandbox.run(sandbox.repository, "symbolic-ref", "refs/heads/main", "refs/heads/trunk")
+    sandbox.blocks = True
 
 
-def _verified(ground: Ground) -> None:
+def _verified(sandbox: Sandbox) -> None:
     text = 'verify = "! ls broken-* 2> /dev/null"\n'
-    _commit(ground, {"forkjoin.toml": text})
+    _commit(sandbox, {"forkjoin.toml": text})
 
     def trust() -> None:
         trusted = Trusted(files=frozenset({digest(text.encode())}))
-        Trust(ground.home / "trust").write(str(ground.common.resolve()), trusted)
+        Trust(sandbox.home / "trust").write(str(sandbox.common.resolve()), trusted)
 
-    ground.trust, ground.verify = trust, True
-
-
-def _nobody(ground: Ground) -> None:
-    told = (ground.user / ".gitconfig").read_text()
-    named = "name = Test\nemail = test@example.com\n"
-    (ground.user / ".gitconfig").write_text(told.replace(named, "useConfigOnly = true\n"))
+    sandbox.trust, sandbox.verify = trust, True
 
 
-def _indexed(ground: Ground) -> None:
-    ground.run(ground.repository, "repack", "-qadb")
-    ground.run(ground.repository, "commit-graph", "write", "--reachable")
-    ground.run(ground.repository, "multi-pack-index", "write")
+def _nobody(sandbox: Sandbox) -> None:
+    config = (sandbox.user / ".gitconfig").read_text()
+    identity = "name = Test\nemail = test@example.com\n"
+    (sandbox.user / ".gitconfig").write_text(config.replace(identity, "useConfigOnly = true\n"))
 
 
-def _in_the_way(ground: Ground) -> None:
-    """Untracked files of the user's where agents add theirs."""
-    ground.write(ground.repository, {"t1.txt": "the user's\n", "t2.txt": "the user's\n"})
+def _indexed(sandbox: Sandbox) -> None:
+    sandbox.run(sandbox.repository, "repack", "-qadb")
+    sandbox.run(sandbox.repository, "commit-graph", "write", "--reachable")
+    sandbox.run(sandbox.repository, "multi-pack-index", "write")
+
+
+def _in_the_way(sandbox: Sandbox) -> None:
+    """Write untracked files of the user with the names of agents' files."""
+    sandbox.write(sandbox.repository, {"t1.txt": "the user's\n", "t2.txt": "the user's\n"})
 
 
 def _stand(*parts: str) -> State:
-    def stand(ground: Ground) -> None:
-        ground.lead_at = ground.repository.joinpath(*parts)
+    def stand(sandbox: Sandbox) -> None:
+        sandbox.lead_at = sandbox.repository.joinpath(*parts)
 
     return stand
 
 
-def _stand_in_module(ground: Ground) -> None:
-    _submodule(ground)
-    ground.settle(ground.repository / "sub")
-    ground.lead_at = ground.common
-    ground.blocks = True
+def _stand_in_module(sandbox: Sandbox) -> None:
+    _submodule(sandbox)
+    sandbox.settle(sandbox.repository / "sub")
+    sandbox.lead_at = sandbox.common
+    sandbox.blocks = True
 
 
-def _stand_in_git(ground: Ground) -> None:
-    ground.lead_at = ground.common
-    ground.blocks = True
+def _stand_in_git(sandbox: Sandbox) -> None:
+    sandbox.lead_at = sandbox.common
+    sandbox.blocks = True
 
 
-def _included(ground: Ground) -> None:
-    more = ground.user / "more"
-    more.write_text(f"[core]\nfsmonitor = {ground.canary}\n[user]\nname = Included\n")
-    ground.run(ground.repository, "config", "include.path", str(more))
+def _included(sandbox: Sandbox) -> None:
+    more = sandbox.user / "more"
+    more.write_text(f"[core]\nfsmonitor = {sandbox.canary}\n[user]\nname = Included\n")
+    sandbox.run(sandbox.repository, "config", "include.path", str(more))
 
 
-def _read_only(ground: Ground) -> None:
-    _commit(ground, {"closed/x.txt": "x\n"})
-    (ground.repository / "closed").chmod(0o555)
+def _read_only(sandbox: Sandbox) -> None:
+    _commit(sandbox, {"closed/x.txt": "x\n"})
+    (sandbox.repository / "closed").chmod(0o555)
 
 
-def _subtree_of_other(ground: Ground) -> None:
-    """A repository of the user's, ignored, within the checkout."""
-    _commit(ground, {".gitignore": "vendor/\n"})
-    subprocess.run(["cp", "-r", str(ground.other), str(ground.repository / "vendor")], check=True)
+def _subtree_of_other(sandbox: Sandbox) -> None:
+    """Put an ignored repository of the user inside the checkout."""
+    _commit(sandbox, {".gitignore": "vendor/\n"})
+    subprocess.run(["cp", "-r", str(sandbox.other), str(sandbox.repository / "vendor")], check=True)
 
 
 DONE: dict[str, State] = {
     "dirty": _dirty,
     "stash": _stash,
     "sparse": _sparse,
-    "sparse without cones": lambda ground: _sparse(ground, "--no-cone", "/*", "!/apart/"),
+    "sparse without cones": lambda sandbox: _sparse(sandbox, "--no-cone", "/*", "!/apart/"),
     "replace refs": _replaced,
     "grafts": _grafted,
     "submodule": _submodule,

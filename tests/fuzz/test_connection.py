@@ -1,4 +1,4 @@
-"""Whatever comes over the socket, the same daemon answers the next, and each request with an id has one reply."""
+"""Fuzzing of the daemon's socket and the relay: no input stops them, and each request with an id has one reply."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from support.fuzzing import fuzzed
 from support.harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RawRelay
 
-#: Longest reply, as documented.
+#: The documented maximum length of a reply.
 LIMIT = 64 * 1024
 GROWTH_KB = 16 * 1024
 
@@ -37,7 +37,7 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)),
 )
-#: Everything but spawning and merging, which would be work and no answer.
+#: All tools except those that start work or wait for it.
 SAFE_TOOLS = sorted(set(TOOLS) - {"spawn_agent", "spawn_agents", "merge_worktree", "wait_agents"})
 PARAMETERS = ["id", "ids", "limit", "offset", "state", "all", "cursor", "raw", "tail", "path", "no_such"]
 ARGUMENTS = st.dictionaries(st.sampled_from(PARAMETERS), VALUES)
@@ -72,7 +72,7 @@ RAW = st.one_of(
 
 
 class Wire:
-    """A connection to the daemon, past the handshake; it is opened again where the daemon has closed it."""
+    """A connection to the daemon after the handshake and MCP's initialization. A thread reads all replies."""
 
     def __init__(self, home: Home, folder: Path) -> None:
         self.socket = daemon_connection.connect(home)
@@ -80,7 +80,9 @@ class Wire:
         assert daemon_connection.say_hello(self.socket, "relay", daemon_connection.new_relay_id(), str(folder))["ok"]
         self.socket.settimeout(None)
         self.lines = queue.Queue[bytes]()
-        threading.Thread(target=self._listen, daemon=True).start()  # who does not read is not read from, either
+        threading.Thread(
+            target=self._listen, daemon=True
+        ).start()  # the daemon stops reading from a client that does not read
         self.number = 0
         self.send(INITIALIZE, INITIALIZED)
         self.answers()
@@ -101,7 +103,10 @@ class Wire:
         return 1000 + self.number
 
     def answers(self, *expected: int) -> list[Any]:
-        """What is answered up to the reply to a last ping, and until all of these have had theirs."""
+        """Send a ping, and read until the replies to it and to all expected ids have come.
+
+        Returns: all messages except the ping's reply.
+        """
         ping = self.next_number()
         self.send({"jsonrpc": "2.0", "id": ping, "method": "ping"})
         found: list[Any] = []
@@ -138,7 +143,9 @@ def _memory_kb(pid: int) -> int:
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
 
 
-def test_each_request_gets_one_reply_whatever_else_comes_and_memory_stays(wire: Wire, home: Home) -> None:
+def test_each_request_has_one_reply_among_malformed_lines_and_the_daemons_memory_stays_bounded(
+    wire: Wire, home: Home
+) -> None:
     daemon = _daemon(home)
     memory: list[int] = []
     lines = Counter[str]()
@@ -146,19 +153,19 @@ def test_each_request_gets_one_reply_whatever_else_comes_and_memory_stays(wire: 
     @fuzzed(150)
     @given(st.lists(st.one_of(WHOLE, WHOLE, MESSAGES, RAW), min_size=12, max_size=20))
     def attack(drawn: list[Any]) -> None:
-        asked: list[int] = []
+        requests: list[int] = []
         for message in drawn:
             if not isinstance(message, bytes):
                 message["id"] = wire.next_number()
                 if message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str):
-                    asked.append(message["id"])
+                    requests.append(message["id"])
             wire.send(message)
-        replies = wire.answers(*asked)
+        replies = wire.answers(*requests)
         times = Counter(reply.get("id") for reply in replies if "method" not in reply)
-        assert [times[number] for number in asked] == [1] * len(asked)
+        assert [times[number] for number in requests] == [1] * len(requests)
         assert max((count for number, count in times.items() if number is not None), default=1) == 1
         lines["sent"] += len(drawn)
-        if lines["sent"] > 300:  # what is loaded at first use was
+        if lines["sent"] > 300:  # modules that load at first use are loaded by now
             memory.append(_memory_kb(daemon))
 
     attack()
@@ -179,7 +186,9 @@ HELLOS = st.one_of(
 )
 
 
-def test_each_hello_is_answered_in_one_line_and_the_daemon_stays(home: Home, repository: Path) -> None:
+def test_each_malformed_hello_is_answered_in_one_line_and_the_daemon_keeps_running(
+    home: Home, repository: Path
+) -> None:
     with daemon_connection.connect(home):
         daemon = _daemon(home)
 
@@ -202,7 +211,7 @@ def test_each_hello_is_answered_in_one_line_and_the_daemon_stays(home: Home, rep
     assert _daemon(home) == daemon
 
 
-def test_the_relays_stdout_holds_messages_alone(home: Home, repository: Path) -> None:
+def test_the_relay_prints_only_json_rpc_messages_on_stdout(home: Home, repository: Path) -> None:
     with RawRelay(repository) as relay:
         relay.send(INITIALIZE, INITIALIZED)
         assert relay.answer()["id"] == 0
@@ -227,7 +236,7 @@ def test_the_relays_stdout_holds_messages_alone(home: Home, repository: Path) ->
         attack()
 
 
-def test_a_repeated_id_and_a_cancelled_call_leave_the_connection_well(wire: Wire) -> None:
+def test_a_repeated_id_and_repeated_cancellations_leave_the_connection_usable(wire: Wire) -> None:
     call: dict[str, Any] = {
         "jsonrpc": "2.0",
         "id": 7,
@@ -248,7 +257,7 @@ def test_a_repeated_id_and_a_cancelled_call_leave_the_connection_well(wire: Wire
     assert len([one for one in wire.answers() if one.get("id") == 8]) <= 1
 
 
-def test_ten_megabytes_in_one_line_are_answered_like_any_other(wire: Wire, home: Home) -> None:
+def test_a_line_of_ten_megabytes_is_answered_and_the_daemon_keeps_running(wire: Wire, home: Home) -> None:
     daemon = _daemon(home)
     wire.send({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "x" * 10_000_000}})
     assert [one["id"] for one in wire.answers(5)] == [5]
@@ -257,11 +266,11 @@ def test_ten_megabytes_in_one_line_are_answered_like_any_other(wire: Wire, home:
     assert os.path.exists(f"/proc/{daemon}")
 
 
-def test_what_is_request_and_response_at_once_is_refused_like_a_request(wire: Wire) -> None:
+def test_a_message_that_is_both_request_and_response_is_answered_with_an_error(wire: Wire) -> None:
     wire.send({"jsonrpc": "2.0", "id": 5, "method": "ping", "params": [], "result": {}})
     assert [(one["id"], one["error"]["code"]) for one in wire.answers(5)] == [(5, -32600)]
 
 
-def test_a_request_without_an_id_that_can_be_answered_keeps_nobody(wire: Wire) -> None:
+def test_requests_with_invalid_ids_do_not_block_the_connection(wire: Wire) -> None:
     wire.send(*({"jsonrpc": "2.0", "id": number, "method": "ping"} for number in (None, True, 1.5, [1])))
     assert [one for one in wire.answers() if one["id"] is not None] == []

@@ -1,4 +1,4 @@
-"""Settings, agents' output and names: whatever is in them is read or refused in words, and nothing escapes."""
+"""Fuzzing of configuration files, agents' output and names: any input is read, or rejected with a proper error."""
 
 import json
 import math
@@ -33,7 +33,7 @@ TOML = st.lists(
 ).map("\n".join)
 
 
-def test_settings_are_read_or_refused_naming_the_file(tmp_path: Path) -> None:
+def test_any_config_file_is_read_or_rejected_with_an_error_that_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
 
     @fuzzed(150)
@@ -84,7 +84,7 @@ RAW = st.one_of(
 
 @fuzzed(300)
 @given(st.one_of(LINES.map(lambda line: json.dumps(line).encode()), RAW))
-def test_agents_output_is_read_whatever_it_is(line: bytes) -> None:
+def test_every_adapter_reads_any_line_of_output(line: bytes) -> None:
     for adapter in ADAPTERS.values():
         for event in adapter.read(line):
             text_of(with_text(event, str.upper)).encode()
@@ -94,7 +94,7 @@ def test_agents_output_is_read_whatever_it_is(line: bytes) -> None:
 
 @fuzzed(200)
 @given(st.text(max_size=100))
-def test_a_name_is_safe_or_refused(text: str) -> None:
+def test_an_accepted_name_is_safe_in_branch_names_and_paths(text: str) -> None:
     try:
         name = NAME.validate_python(text)
     except ValidationError:
@@ -108,14 +108,14 @@ def test_a_name_is_safe_or_refused(text: str) -> None:
 
 @fuzzed(200)
 @given(st.one_of(st.text(max_size=200), st.sampled_from(["../../x", "--upload-pack=x", "a" * 5000, "x.lock", "CON"])))
-def test_what_is_made_of_a_task_is_a_name(task: str) -> None:
+def test_the_slug_of_any_task_is_empty_or_a_valid_name(task: str) -> None:
     made = slug(task)
     assert made == "" or NAME.validate_python(made) == made
 
 
 @fuzzed(200)
 @given(st.dictionaries(st.sampled_from([*Spec.model_fields, "no_such"]), VALUES))
-def test_a_spec_is_taken_or_refused(parts: dict[str, Any]) -> None:
+def test_any_spec_is_accepted_or_rejected_with_validation_errors(parts: dict[str, Any]) -> None:
     try:
         Spec.model_validate(parts)
     except ValidationError as error:

@@ -1,15 +1,15 @@
-"""What agents do: each action is a piece of shell script, by its name, which tells a log what must hold afterwards.
+"""The actions of agents: shell scripts by name, which log the facts that the check needs afterwards.
 
-A script says into that log, a line each:
+A script can log these lines:
 
-    work TOKEN N          a file with the text `work N of TOKEN` is there, and stays, even where a removal discards it
-    stashed TOKEN N       that work is in the stash alone
-    moved TOKEN REF       this ref was moved, made or deleted by the agent itself, which its lead must be told
-    set TOKEN WHAT        the shared configuration or a hook was changed, which its lead must be told
-    blocks TOKEN          the repository may be of no more use until a person mends it; refusals in words will do
-    token TOKEN           the token of an agent, which nobody may be shown
-    locked TOKEN          a lock was left in what all share
-    peeked TOKEN WHAT     the agent has read what is another's
+    work TOKEN N          a file with the text `work N of TOKEN` exists, which even a removal that discards must keep
+    stashed TOKEN N       only the stash has that file
+    moved TOKEN REF       the agent itself moved, created or deleted the ref; a result must report that
+    set TOKEN NAME        the agent changed shared configuration or a hook; a result must report that
+    blocks TOKEN          the repository may be unusable until a person repairs it; calls may fail with errors
+    token TOKEN           an agent's authentication token, which no answer may contain
+    locked TOKEN          the agent left a lock in the common git folder
+    peeked TOKEN NAME     the agent has read another agent's log
 """
 
 from adversary.actions import configuration, folders, identity, nested, refs, trees, work
@@ -18,7 +18,7 @@ _PRELUDE = r"""
 T=@TOKEN@; N=0; LOG='@LOG@'; CANARY='@CANARY@'; OUTSIDE='@OUTSIDE@'
 W=$PWD; B=refs/heads/forkjoin/$FORKJOIN_AGENT-n-$T
 IFS=  # a path is one word, whatever is in it
-[ -f .git ] && D=$(cd "$(sed 's/^gitdir: //' .git)" && pwd -P) && [ -f "$D/commondir" ] || exit 0  # told once more
+[ -f .git ] && D=$(cd "$(sed 's/^gitdir: //' .git)" && pwd -P) && [ -f "$D/commondir" ] || exit 0  # a second run
 C=$(cd "$D/$(cat "$D/commondir")" && pwd -P)  # asked of no git: another agent may have broken its configuration
 say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")
 ignores() { [ -f .gitignore ] && grep -qx '[*]' .gitignore; }  # of its own accord: that is no work
@@ -49,13 +49,18 @@ FAMILIES = {
     "nested": nested.ACTIONS,
     "identity": identity.ACTIONS,
 }
-#: Every action, by its name.
+#: All actions by name.
 ACTIONS = {name: script for family in FAMILIES.values() for name, script in family.items()}
 
 
 def make_task(token: str, actions: list[str], log: str, canary: str, outside: str) -> str:
-    """Return the script of an agent that carries out these actions, while git takes its folder for its own worktree."""
-    scripts = [ACTIONS[name].replace("in-$T", f"in{which or ''}-$T") for which, name in enumerate(actions)]  # apart
+    """Return the script of an agent that carries out these actions.
+
+    An action is skipped if an earlier one has changed which git folder the worktree belongs to.
+    """
+    scripts = [
+        ACTIONS[name].replace("in-$T", f"in{which or ''}-$T") for which, name in enumerate(actions)
+    ]  # unique names
     parts = [
         f'\nif cd "$W" && is_here; then  # {name}\n{script}\nfi' for name, script in zip(actions, scripts, strict=True)
     ]

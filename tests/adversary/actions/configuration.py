@@ -1,4 +1,4 @@
-"""The repository's shared configuration, its hooks and attributes: what would make git run, or write, something."""
+"""Changes to shared configuration, hooks and attributes that make git run programs or change what git writes."""
 
 _HOOKS = (
     "pre-commit commit-msg post-commit post-checkout post-merge post-index-change reference-transaction "
@@ -11,7 +11,7 @@ def _set(name: str, value: str) -> str:
 
 
 def _driver(key: str, attribute: str) -> str:
-    """A driver that is set up, and asked for by a committed attribute."""
+    """Return a script that configures a driver, and commits an attribute that uses the driver."""
     return _set(key, "$CANARY") + f"echo '* {attribute}' >> .gitattributes; echo $T >> shared.txt; leave $T.txt; commit"
 
 

@@ -1,4 +1,4 @@
-"""Git's folders: pipes, links, locks and rubbish where git, or forkjoin, opens a file."""
+"""Pipes, links, locks and rubbish in git folders, where git or forkjoin opens a file."""
 
 
 def _pipe(file: str) -> str:
@@ -6,7 +6,7 @@ def _pipe(file: str) -> str:
 
 
 ACTIONS = {
-    # -- of its own worktree
+    # -- in the agent's own worktree and git folder
     "a pipe as its reflog": _pipe("$D/logs/HEAD") + "; rm -f $C/$B",
     "a pipe as its index": _pipe("$D/index"),
     "a pipe as its sparse patterns": "git config core.sparseCheckout true; say set $T core.sparseCheckout; "
@@ -53,7 +53,7 @@ ACTIONS = {
         "leave $T.txt; commit; for one in forkjoin-task forkjoin-task.new forkjoin-ignore ORIG_HEAD forkjoin-index\n"
         'do rm -f "$D/$one"; ln -s "$OUTSIDE/precious" "$D/$one"; done'
     ),
-    # -- of all
+    # -- in the common git folder
     "a lock on main": "leave $T.txt; commit; touch $C/refs/heads/main.lock; say locked $T; say blocks $T",
     "a lock on packed refs": "leave $T.txt; commit; touch $C/packed-refs.lock; say locked $T; say blocks $T",
     "a lock on the configuration": "leave $T.txt; commit; touch $C/config.lock; say locked $T",

@@ -1,10 +1,13 @@
-"""Who calls: an agent that claims to be a person or another agent, reads what is another's, and floods the socket."""
+"""Agents that claim to be a person or another agent, read other agents' logs, or flood the daemon's socket."""
 
 _AS_PERSON = "merge --into release a1 a2|rm a1 a2|stop a1 a2|budget 5|spawn intruder|undo"
 
 
 def _forge(how: str, most: int = 2, where: str = ".") -> str:
-    """Act as a person, in this way and folder, by some of the commands: each takes half a second."""
+    """Return a script that runs some of a person's commands with this prefix, in this folder.
+
+    Each command takes half a second, so only `most` of them are run.
+    """
     return (
         f'leave $T.txt; commit; cd "{where}"; n=$(printf %s $T | tr -dc 0-9)\n'
         f"echo '{_AS_PERSON}' | tr '|' '\\n' | (sed -n \"$((n % 3 + 1))~3p\"; true) | head -{most} |\n"
@@ -12,7 +15,7 @@ def _forge(how: str, most: int = 2, where: str = ".") -> str:
     )
 
 
-#: Connections that say nothing, half a hello, or a line without an end.
+#: A script that opens connections and sends nothing, a hello, or an unfinished line.
 _FLOOD = """leave $T.txt; commit; cd "$FORKJOIN_HOME" && python3 - "$FORKJOIN_TOKEN" <<'END'
 import json, os, socket, sys, time
 held = []

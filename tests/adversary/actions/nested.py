@@ -1,4 +1,4 @@
-"""Submodules, and repositories and worktrees within the agent's own."""
+"""Submodules, repositories and worktrees inside the agent's worktree."""
 
 _IDENTITY = "git config user.name T; git config user.email t@example.com\n"
 _SUB = "git -c protocol.file.allow=always submodule -q update --init sub 2> /dev/null && cd sub && "

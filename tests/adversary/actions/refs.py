@@ -1,4 +1,4 @@
-"""Refs, symbolic refs and HEAD: the agent's own, the user's, other agents' and forkjoin's."""
+"""Changes to refs, symbolic refs and HEAD: the agent's own, the user's, other agents' and forkjoin's."""
 
 _OTHER_HEAD = "leave $T.txt; commit; tip=$(git rev-parse HEAD)\n"
 

@@ -1,8 +1,8 @@
-"""Files and trees: names, kinds and modes of all sorts, and trees that git itself would not make."""
+"""Files with unusual names, types and modes, and trees that git itself would not create."""
 
 
 def _tree(name: str, mode: str = "100644") -> str:
-    """A commit with a tree that has this entry below it, as no `git add` makes it."""
+    """Return a script that commits a tree with an entry in a subfolder that `git add` would reject."""
     return (
         "leave $T.txt; commit; blob=$(git rev-parse HEAD:$T.txt); below=$blob; kind=blob\n"
         f'below=$(printf "{mode} blob %s\\t{name}\\n" $blob | git mktree --missing)\n'
@@ -12,7 +12,7 @@ def _tree(name: str, mode: str = "100644") -> str:
 
 
 def _top(entry: str) -> str:
-    """A commit with a tree that has this entry at its top."""
+    """Return a script that commits a tree with this entry at its top."""
     return (
         "leave $T.txt; commit; blob=$(git rev-parse HEAD:$T.txt); down=$(git rev-parse HEAD^{tree})\n"
         f'tree=$( (git ls-tree HEAD; printf "{entry}\\n") | git mktree --missing)\n'
@@ -52,7 +52,7 @@ ACTIONS = {
     "pipes and sockets": (
         "leave $T.txt; mkfifo pipe-$T .gitignore .gitattributes forkjoin.toml\n"
         "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'; leave $T-2.txt\n"
-        "exit 0"  # its own git would wait
+        "exit 0"  # the agent's own git would block
     ),
     "a pipe as a tracked file": "leave $T.txt; commit; rm shared.txt; mkfifo shared.txt; leave $T-2.txt",
     "a pipe as .gitmodules": "leave $T.txt; commit; mkfifo .gitmodules; leave $T-2.txt",

@@ -1,4 +1,4 @@
-"""Honest work in all its forms, and work that ends half-way."""
+"""Ordinary work in many forms, and git operations that stop half-way."""
 
 ACTIONS = {
     "commits": "leave $T.txt; commit",

@@ -1,4 +1,4 @@
-"""Where a history takes place: a user, a home of forkjoin's own, a repository, another, and canaries."""
+"""The folders of a history: a user's home, a home of forkjoin, two repositories, and files that must not change."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-#: No replaced object and no graft hides anything, or stands for it.
+#: Variables that make git ignore replace refs and grafts.
 PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
-#: What a call of git has in its environment beside what all have: nothing.
+#: No additional variables for a call of git.
 NOTHING: Mapping[str, str] = MappingProxyType({})
-#: What no git of ours runs, and what it takes for granted, whatever an agent has configured.
+#: Options with which the test's own git commands ignore hooks and settings that agents configure.
 _NEUTRAL = (
     "-c",
     "core.hooksPath=/dev/null",
@@ -29,7 +29,7 @@ _NEUTRAL = (
     "color.ui=false",
 )
 _IDENTITY = {f"GIT_{role}_{what}": "t@e" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-#: A git that waits longer hangs: at a pipe, as a rule.
+#: Seconds until a git command is considered blocked, usually at a pipe.
 _GIT_S = 30.0
 
 _CONFIG = """
@@ -51,32 +51,32 @@ defaultBranch = main
 [protocol "file"]
 allow = always
 """
-#: Tells on which command line it is run, unless that is done by an agent; as a filter it passes on what it reads.
+#: A program that logs its command line, unless an agent or the user runs it. As a filter it copies its input.
 _CANARY = """#!/bin/sh
-[ -n "$FORKJOIN_MARK" ] || [ -n "$OF_USER" ] || echo "$0 $*" >> '{told}'
+[ -n "$FORKJOIN_MARK" ] || [ -n "$OF_USER" ] || echo "$0 $*" >> '{log}'
 case "$0" in *hooks/*|*/h/*) exit 0;; esac
 exec cat
 """
-#: What the first commit has.
+#: The files of the first commit.
 _COMMITTED = {"README.md": "a repository\n", "shared.txt": "one\ntwo\nthree\n", "sub.txt": "below\n", "a/b.txt": "b\n"}
 
 
 @dataclass
-class Ground:
-    """The folders of a history; a state may put the checkout, or where the lead stands, elsewhere."""
+class Sandbox:
+    """The folders of a history. A state may choose other folders for the checkout and the lead."""
 
     folder: Path
     repository: Path = field(init=False)  #: the user's checkout
-    lead_at: Path = field(init=False)  #: where the lead stands
+    lead_at: Path = field(init=False)  #: the lead's working directory
     common: Path = field(init=False)  #: the repository's common git folder
-    git_dir: Path = field(init=False)  #: that of the checkout
-    blocks: bool = False  #: whether a state may make the repository refuse all
-    verify: bool = False  #: whether the repository's trusted forkjoin.toml names a verify
-    trust: Callable[[], None] = lambda: None  #: what a person does once forkjoin has its home
+    git_dir: Path = field(init=False)  #: the checkout's git folder
+    blocks: bool = False  #: whether a state may make merges into the repository fail
+    verify: bool = False  #: whether the repository's trusted forkjoin.toml has a verify command
+    trust: Callable[[], None] = lambda: None  #: records the user's trust, once forkjoin's home exists
 
     def __post_init__(self) -> None:
         self.user, self.outside, self.home = (self.folder / name for name in ("user", "outside", "home"))
-        self.log, self.ran, self.canary = self.folder / "told", self.folder / "ran", self.user / "canary"
+        self.log, self.ran, self.canary = self.folder / "log", self.folder / "ran", self.user / "canary"
         self.other = self.folder / "other"
         self.folder.mkdir(exist_ok=True)
         for made in (self.user, self.outside):
@@ -85,14 +85,14 @@ class Ground:
         (self.home / "config.toml").write_text(_CONFIG)
         (self.user / ".gitconfig").write_text(_USER)
         (self.outside / "precious").write_text("precious\n")
-        self.canary.write_text(_CANARY.format(told=self.ran))
+        self.canary.write_text(_CANARY.format(log=self.ran))
         self.canary.chmod(0o755)
         self.log.touch()
         self.ran.touch()
 
     @property
     def environment(self) -> dict[str, str]:
-        """All that any process of this history is started with."""
+        """The environment of all processes of this history."""
         return {
             "PATH": f"{_programs()}:{os.environ['PATH']}",
             "HOME": str(self.user),
@@ -102,7 +102,7 @@ class Ground:
         }
 
     def make(self, where: Path, *options: str) -> None:
-        """Make a repository with a commit on main, and a branch release."""
+        """Create a repository with a commit on main and a branch release."""
         where.mkdir(parents=True)
         self.run(where, "init", "-q", *options)
         self.write(where, _COMMITTED)
@@ -111,7 +111,7 @@ class Ground:
         self.run(where, "branch", "release")
 
     def settle(self, checkout: Path) -> None:
-        """Take this for the user's checkout, in which the lead stands."""
+        """Make this checkout the user's and the lead's."""
         self.repository = self.lead_at = checkout
         folders = self.run(checkout, "rev-parse", "--path-format=absolute", "--git-common-dir", "--git-dir").split("\n")
         half = len(folders) // 2  # a path may have a line end
@@ -126,13 +126,13 @@ class Ground:
     def run(
         self, where: Path, *arguments: str, check: bool = True, stdin: str = "", extra: Mapping[str, str] = NOTHING
     ) -> str:
-        """Return what git prints in a folder."""
+        """Run git in a folder, and return its output."""
         return self._git("-C", str(where), *arguments, check=check, stdin=stdin, extra=extra)
 
     def ask(self, *arguments: str, check: bool = True, extra: Mapping[str, str] = NOTHING) -> str:
-        """Return what git says of the repository, which is named outright, as are the user's files."""
-        named, extra = ("--git-dir", str(self.git_dir)), {**PLAIN, **extra}
-        return self._git(*named, "--work-tree", str(self.repository), *arguments, check=check, extra=extra)
+        """Run git on the user's repository and checkout, named explicitly, and return its output."""
+        folders = ("--git-dir", str(self.git_dir), "--work-tree", str(self.repository))
+        return self._git(*folders, *arguments, check=check, extra={**PLAIN, **extra})
 
     def _git(self, *arguments: str, check: bool, extra: Mapping[str, str], stdin: str = "") -> str:
         env = {**self.environment, "GIT_OPTIONAL_LOCKS": "0", "OF_USER": "1", **_IDENTITY, **extra}
@@ -141,16 +141,16 @@ class Ground:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as running:  # fmt: skip
             try:
-                out, said = running.communicate(os.fsencode(stdin), _GIT_S)
+                out, errors = running.communicate(os.fsencode(stdin), _GIT_S)
             except subprocess.TimeoutExpired:
-                os.killpg(running.pid, signal.SIGTERM)  # as a person does: git then takes its locks away
+                os.killpg(running.pid, signal.SIGTERM)  # unlike after SIGKILL, git then removes its locks
                 raise
-        assert running.returncode == 0 or not check, f"git {arguments}: {said.decode(errors='replace')}"
+        assert running.returncode == 0 or not check, f"git {arguments}: {errors.decode(errors='replace')}"
         return os.fsdecode(out).removesuffix("\n")
 
     @contextmanager
     def inhabited(self) -> Generator[None]:
-        """Let this process have the environment of the history's user."""
+        """Give this process the environment of the history's user while the context is open."""
         before, here = dict(os.environ), Path.cwd()
         environment = self.environment
         os.environ.clear()
@@ -171,5 +171,5 @@ class Ground:
 
 
 def _programs() -> Path:
-    """Return the folder of this Python's programs, `forkjoin` among them."""
+    """Return the folder of this Python's programs, which contains `forkjoin`."""
     return Path(sys.executable).parent
