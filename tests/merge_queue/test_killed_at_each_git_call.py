@@ -1,8 +1,8 @@
 """Merges whose daemon is killed at any git call: the next daemon merges once and completely (fault 2).
 
-The process that runs the merge job is killed at each of its git calls, at each change that it makes itself in the
-repository, and at each of its records. A process that takes over during a move is killed as well. Then a process runs
-the job undisturbed, and also the job that waits for the same target.
+The process that runs the merge job is killed at each git call, at each change of its own in the repository, and at each
+record. A process that takes over during a move is killed as well. Then a process runs the job undisturbed, and also the
+job that waits for the same target.
 """
 
 import os

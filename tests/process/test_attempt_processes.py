@@ -131,7 +131,7 @@ def test_marked_processes_are_found_with_their_descendants(mark: str) -> None:
 
 def test_a_process_in_the_middle_of_an_exec_is_found(monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
     with start("sleep", "1000", mark=mark) as sleeper:
-        really, looks = process_table._read, list[str]()
+        really, looks = process_table._read_proc, list[str]()
 
         def read(file: str) -> bytes:
             """Simulate an exec under way: /proc shows no environment and no addresses of it."""
@@ -144,7 +144,7 @@ def test_a_process_in_the_middle_of_an_exec_is_found(monkeypatch: pytest.MonkeyP
                 found = name + b") " + b" ".join([*rest.split()[:47], b"0", b"0", b"0"])
             return found
 
-        monkeypatch.setattr(process_table, "_read", read)
+        monkeypatch.setattr(process_table, "_read_proc", read)
         assert pids(attempt_processes.find_processes(mark, None)) == {sleeper.pid}
         assert len(looks) == 10
 

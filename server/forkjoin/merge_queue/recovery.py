@@ -49,12 +49,12 @@ async def _find_checkout(common_dir: str, move: move_target.TargetMove) -> tuple
     if move.checkout is None:
         return None
     folder = await find_folder(common_dir, move.checkout)
-    if folder is None or not _is_same(folder, move.folder):
+    if folder is None or not _is_recorded_folder(folder, move.folder):
         moved = await to_thread.run_sync(worktree_path_of, Path(move.folder)) if move.folder else None
         folder = await find_folder(common_dir, str(moved)) if moved else None
-        return (str(moved), folder) if folder and _is_same(folder, move.folder) else None
+        return (str(moved), folder) if folder and _is_recorded_folder(folder, move.folder) else None
     return move.checkout, folder
 
 
-def _is_same(folder: Path, recorded: str | None) -> bool:
+def _is_recorded_folder(folder: Path, recorded: str | None) -> bool:
     return recorded is None or os.path.realpath(folder) == os.path.realpath(recorded)

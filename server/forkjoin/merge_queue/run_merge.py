@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 _RESTARTS = 10
 #: How often a job is run again after an error that may pass.
 _RETRIES = 12
-#: How often it is run again if the error left a checkout partly moved, which must not stay so.
+#: How often a job is run again if the error left a checkout partly moved. The checkout must not stay so.
 _RETRIES_PARTLY_MOVED = 120
-#: How often it is run again if git met a lock. git itself has waited for the lock for ten seconds each time.
+#: How often a job is run again if git met a lock. git itself has waited for the lock for ten seconds each time.
 _RETRIES_LOCKED = 2
 
 
@@ -61,7 +61,7 @@ class MergeRunner:
         try:
             if context.verify:  # verify runs the agents' code
                 await config_tampering.take_snapshot(self._services, job)
-            report = await _run(context)
+            report = await _run_job(context)
         except Exception as error:
             if self._should_retry(job, error):
                 raise
@@ -142,7 +142,7 @@ def _describe_error(job: MergeJob, error: Exception) -> str:
     return words_of(error)
 
 
-async def _run(context: MergeContext) -> MergeReport | None:
+async def _run_job(context: MergeContext) -> MergeReport | None:
     """Merge, and move the target. Return the report.
 
     Return `None` if the job must wait for its environment.
@@ -157,7 +157,7 @@ async def _run(context: MergeContext) -> MergeReport | None:
         return None
     for _ in range(_RESTARTS):
         plan = await _plan(context)
-        if context.job.dry_run or plan.move.new == plan.move.old or await _move(context, plan):
+        if context.job.dry_run or plan.move.new == plan.move.old or await _move_target(context, plan):
             return plan.landed
     raise CallerError(f"Others kept moving {context.target_name} during the merge. Nothing was merged; merge again.")
 
@@ -177,10 +177,10 @@ async def _settle_move(context: MergeContext) -> MergeReport | None:
     plan = PLANNED_MOVE.validate_json(context.job.move)
     if await settle_interrupted_move(context.common_dir, plan.move, context.lock_owner):
         return plan.landed
-    return plan.landed if await _move(context, plan) else None
+    return plan.landed if await _move_target(context, plan) else None
 
 
-async def _move(context: MergeContext, plan: PlannedMove) -> bool:
+async def _move_target(context: MergeContext, plan: PlannedMove) -> bool:
     """Move the target, and the files of the checkout that has it checked out now.
 
     Return False if somebody else has moved the target. Nothing is changed then.

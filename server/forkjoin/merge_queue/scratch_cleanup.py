@@ -42,7 +42,7 @@ async def remove_unused_scratches(services: Services) -> None:
     # The records are read after the folders, so the record of a worktree made meanwhile is seen.
     known = await services.store.scratch_worktrees.all()
     retired = {
-        scratch_path(services.home, scratch.number): partial(_remove, services, scratch)
+        scratch_path(services.home, scratch.number): partial(_remove_retired, services, scratch)
         for scratch in known
         if scratch.retired
     }
@@ -74,7 +74,7 @@ async def _is_target_gone(services: Services, scratch: ScratchWorktree) -> bool:
         return False
 
 
-async def _remove(services: Services, scratch: ScratchWorktree) -> None:
+async def _remove_retired(services: Services, scratch: ScratchWorktree) -> None:
     """Tear down and remove a retired scratch worktree, then delete its record."""
     common_dir = (await services.store.projects.get(scratch.project)).common_dir
     teardown = run_handles(f"t{scratch.number}", "teardown")

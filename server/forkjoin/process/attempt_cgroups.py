@@ -41,7 +41,7 @@ def plan(folder: Path, limits: TreeLimits, total_limits: TreeLimits) -> dict[str
     """
     # A hierarchy that only measures CPU time is of use only for a limit of CPU time.
     roots = [root for root in find_cgroup_roots() if limits.cpu_s or not root.only_measures]
-    folders = place(roots, _digest(folder.parent), _name(folder))
+    folders = place(roots, _digest_of_path(folder.parent), _name(folder))
     return {"cgroups": folders, "cgroup_settings": settings(roots, folders, limits, total_limits)}
 
 
@@ -110,7 +110,7 @@ def find(folder: Path) -> list[str]:
         found = _Recorded.model_validate_json((folder / "spec.json").read_bytes()).cgroups
         if found and all(cgroup.endswith(_name(folder)) for cgroup in found):
             return found
-    return place(find_cgroup_roots(), _digest(folder.parent), _name(folder))
+    return place(find_cgroup_roots(), _digest_of_path(folder.parent), _name(folder))
 
 
 def find_attempt(attempts: Path, line: str) -> str | None:
@@ -120,7 +120,7 @@ def find_attempt(attempts: Path, line: str) -> str | None:
         attempts: The folder with the folders of all attempts.
         line: A line of /proc/PID/cgroup.
     """
-    _, _, within = line.partition(f"/{cgroup_files.PREFIX}{_digest(attempts)}/{cgroup_files.PREFIX}")
+    _, _, within = line.partition(f"/{cgroup_files.PREFIX}{_digest_of_path(attempts)}/{cgroup_files.PREFIX}")
     handle = within.partition("/")[0].rpartition("-")[0]
     return handle if handle and within.partition("/")[0] == _name(attempts / handle) else None
 
@@ -131,8 +131,8 @@ def remove(folder: Path) -> None:
 
 
 def _name(folder: Path) -> str:
-    return f"{folder.name}-{_digest(folder)}"
+    return f"{folder.name}-{_digest_of_path(folder)}"
 
 
-def _digest(path: Path) -> str:
+def _digest_of_path(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

@@ -27,7 +27,7 @@ class CgroupRoot:
 
     folder: str
     version: Literal[1, 2]
-    #: Those that the new cgroups can use. Empty if the cgroups serve only to find an attempt's processes.
+    #: The controllers that the new cgroups can use. Empty if the cgroups serve only to find an attempt's processes.
     controllers: tuple[str, ...]
     must_be_empty: bool = False  #: whether the daemon must leave this cgroup, since it passes controllers on
 

@@ -105,7 +105,7 @@ class LocalExecutor:
         return is_on_disk
 
     async def close_input(self, handle: str) -> None:
-        await self._run(_close, self._folder_of(handle) / "input")
+        await self._run(_close_input, self._folder_of(handle) / "input")
         await self._run(shim_control.poke, self._folder_of(handle))
 
     async def output(self, handle: str, after: int = 0) -> AsyncIterator[bytes]:
@@ -175,7 +175,7 @@ class LocalExecutor:
         await self._run(shim_control.pause_silence_limit, self._folder_of(handle))
 
     async def forget(self, handle: str) -> None:
-        await self._run(_forget, self._folder_of(handle))
+        await self._run(_remove_folder, self._folder_of(handle))
 
     async def find_owner(self, pid: int) -> str | None:
         return await self._run(process_owner.find_owner, self._folder, pid)
@@ -211,7 +211,7 @@ def _measure_memory(folders: Iterable[Path]) -> dict[str, int]:
     }
 
 
-def _forget(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     attempt_cgroups.remove(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -270,7 +270,7 @@ def _append(file: Path, data: bytes, once: bool = False) -> bool:
         return True
 
 
-def _close(file: Path) -> None:
+def _close_input(file: Path) -> None:
     """Close a file for appending."""
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)

@@ -43,7 +43,7 @@ class Process(NamedTuple):
 @functools.cache
 def read_boot_id() -> str:
     """Return the kernel's boot id, which changes with each boot."""
-    return _read("/proc/sys/kernel/random/boot_id").decode().strip()
+    return _read_proc("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def read_process(pid: int) -> Process | None:
@@ -86,7 +86,7 @@ def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
     Raises:
         OSError: There is no such process.
     """
-    line = _read(f"/proc/{pid}/stat")
+    line = _read_proc(f"/proc/{pid}/stat")
     # The name is in parentheses and may contain any byte, even parentheses.
     name, _, rest = line.partition(b"(")[2].rpartition(b")")
     return name, rest.split()
@@ -99,7 +99,7 @@ def read_environment(pid: int) -> bytes:
     """
     with contextlib.suppress(OSError):
         for _ in range(_ENVIRONMENT_READS):  # during execve(2) the environment is empty for a moment
-            data = _read(f"/proc/{pid}/environ")
+            data = _read_proc(f"/proc/{pid}/environ")
             if data or _stays_without_environment(pid):
                 return b"\0" + data
             time.sleep(0.001)
@@ -148,6 +148,6 @@ def find_descendants(roots: Iterable[int], processes: Iterable[Process]) -> set[
     return found
 
 
-def _read(file: str) -> bytes:
+def _read_proc(file: str) -> bytes:
     with open(file, "rb") as opened:
         return opened.read()

@@ -1,7 +1,7 @@
 """The daemon's watch over shims and over the limits of all attempts together.
 
-A shim enforces its attempt's limits. A program could evade them by stopping its shim (SIGSTOP), so the daemon resumes
-stopped shims, and ends an attempt whose shim is stopped again and again.
+A shim enforces its attempt's limits. A program could evade the limits by stopping its shim (SIGSTOP). So the
+daemon resumes stopped shims. It ends an attempt whose shim is stopped again and again.
 
 The cgroup around all attempts enforces the total CPU and memory limits. For the total number of processes it could only
 refuse the next fork, whichever attempt asks for it. So the daemon always counts processes and ends the largest attempt.
@@ -42,7 +42,7 @@ class ShimWatchdog:
     def __init__(self, total_limits: TreeLimits) -> None:
         self._total_limits = total_limits
         self._stops: dict[Path, list[float]] = {}  #: times at which each shim was found stopped
-        self._told_to_end: dict[Path, float] = {}  #: time at which each attempt's file `over` was first seen
+        self._over_since: dict[Path, float] = {}  #: time at which each attempt's file `over` was first seen
 
     def check(self, folders: Iterable[Path]) -> list[Path]:
         """Check the attempts in these folders. Return those whose shim is alive."""
@@ -52,19 +52,17 @@ class ShimWatchdog:
             folder: self._recent_stops(folder, now) + [now] * process_signals.resume_if_stopped(shim)
             for folder, shim in live.items()
         }
-        self._told_to_end = {
-            folder: self._told_to_end.get(folder, now) for folder in live if (folder / "over").exists()
-        }
-        for folder, since in self._told_to_end.items():
+        self._over_since = {folder: self._over_since.get(folder, now) for folder in live if (folder / "over").exists()}
+        for folder, since in self._over_since.items():
             if now >= since + shim_control.WAIT_S:
                 shim_control.end_without_shim(folder)
-        self._tell_to_end({folder: shim for folder, shim in live.items() if folder not in self._told_to_end})
+        self._write_over({folder: shim for folder, shim in live.items() if folder not in self._over_since})
         return [*live]
 
     def _recent_stops(self, folder: Path, now: float) -> list[float]:
         return [at for at in self._stops.get(folder, ()) if at > now - _STOPS_WINDOW_S]
 
-    def _tell_to_end(self, live: Mapping[Path, ProcessIdentity]) -> None:
+    def _write_over(self, live: Mapping[Path, ProcessIdentity]) -> None:
         """Write the file `over` for each attempt that must end."""
         for folder in live:
             if len(self._stops[folder]) >= _MAX_STOPS:

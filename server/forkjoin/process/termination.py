@@ -92,8 +92,8 @@ def kill_children(shim: int, mark: str, reap: Callable[[], object] = list) -> li
     than a few forks.
 
     Args:
-        shim: The pid of the shim. It must be the calling process, or be stopped, so that no zombie is reaped and no pid
-            is reused between the search and the signal.
+        shim: The pid of the shim. The shim must be the calling process, or be stopped. Otherwise it could reap a
+            zombie, and a pid could be reused between the search and the signal.
         mark: The attempt's mark.
         reap: Called before each search, to wait for zombies.
 
