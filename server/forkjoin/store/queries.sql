@@ -37,7 +37,7 @@ SELECT recipe FROM agent WHERE number = :number;
 SELECT recipe FROM landing WHERE number = :number;
 
 -- name: port_blocks
--- Blocks in use: an agent may continue as long as its worktree is there.
+-- Blocks in use. An agent keeps its block until its worktree is removed.
 SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
 UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
 
@@ -48,7 +48,7 @@ SELECT * FROM agent WHERE number = :number;
 SELECT * FROM agent WHERE project = :project AND branch = :branch AND prepared ORDER BY number DESC LIMIT 1;
 
 -- name: find_agent
--- No name looks like an id. A name that is free again means the newest agent, or candidates, that had it.
+-- No name looks like an id. A name that several agents or groups had refers to the current holder, or else the newest.
 SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS NULL AND :name IN (name, contest_name))
 ORDER BY (removed IS NULL AND merge <> 'merged') DESC, number DESC LIMIT 1;
 
@@ -60,7 +60,7 @@ SELECT number FROM agent WHERE project = :project AND :name IN (name, contest_na
 AND merge <> 'merged';
 
 -- name: live_agents
--- The index holds these alone: without it every agent that was ever recorded would be read.
+-- The index holds only live agents. Without it, the query would read every agent ever recorded.
 SELECT * FROM agent INDEXED BY agent_live WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
 
 -- name: needed_environments
@@ -68,20 +68,20 @@ SELECT environment FROM agent INDEXED BY agent_live WHERE state NOT IN ('succeed
 UNION SELECT environment FROM landing WHERE state <> 'done';
 
 -- name: agent_page
--- With `below`, only agents that this lead or one below it has spawned, and the agent `own`.
+-- With `below`, only the descendants of this lead, and the agent `own`.
 SELECT * FROM agent WHERE project = :project AND (:everything OR removed IS NULL) AND (:before IS NULL OR number < :before)
 AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
 AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)) OR number = :own)
 ORDER BY number DESC LIMIT :limit;
 
 -- name: count_agents
--- As `agent_page`, over all pages and states.
+-- The agents of all pages of `agent_page`, counted by state.
 SELECT state, count(*) AS count FROM agent WHERE project = :project AND (:everything OR removed IS NULL)
 AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)) OR number = :own)
 GROUP BY state;
 
 -- name: open_agents
--- Under way, then those that ended and still need something done: a merge, or a look at why they failed.
+-- Live agents first, then ended agents that need attention because they are unmerged or have failed.
 SELECT *, count(*) OVER () AS total FROM agent WHERE project = :project AND removed IS NULL
 AND (state NOT IN ('succeeded', 'stopped') OR merge NOT IN ('merged', 'nothing'))
 ORDER BY state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'), number DESC LIMIT :limit;
@@ -95,8 +95,8 @@ ORDER BY number DESC LIMIT :limit;
 SELECT number, name FROM agent WHERE project = :project AND removed IS NULL ORDER BY number DESC LIMIT 8;
 
 -- name: untold_agents
--- What a wait without ids is for: what this lead has under way, and the first ends that no wait of it has told.
--- A person's is for the whole project.
+-- The agents that a wait without ids waits for: the lead's live agents, and the first ended agents that no wait
+-- reported to the lead. With `everyone`, the agents of all leads of the project.
 SELECT *, 0 AS ends FROM agent INDEXED BY agent_live WHERE project = :project AND (:everyone OR lead = :lead)
 AND state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost')
 UNION ALL SELECT * FROM (
@@ -117,15 +117,15 @@ WHERE number = :number AND state = :from_ AND attempt = :attempt AND frozen = :w
 UPDATE agent SET attempt = attempt + 1 WHERE number = :number;
 
 -- name: add_message!
--- An empty message that is there already marks an attempt that begins with the task.
+-- An existing empty message marks an attempt that starts with the task, and is kept.
 INSERT INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text) ON CONFLICT DO NOTHING;
 
 -- name: extend_message!
--- An empty message marks an attempt that begins with the task; that attempt reads all messages itself.
+-- An empty message marks an attempt that starts with the task, and is kept. That attempt gets all messages anyway.
 UPDATE message SET text = text || char(10, 10) || :text WHERE agent = :agent AND attempt = :attempt AND text <> '';
 
 -- name: wake_agent!
--- The next attempt is not stopped, retried or merged yet.
+-- Resets the marks of the attempts before: stop, retries, wind-up and merge.
 UPDATE agent SET stop_asked = 0, retried = 0, wind_up = 0, was_merged = merge = 'merged',
                  merge = CASE merge WHEN 'merged' THEN 'unmerged' ELSE merge END,
                  environment = coalesce(:environment, environment), account = coalesce(:account, account)
@@ -154,8 +154,8 @@ WHERE number = :number AND attempt IS NULL AND sent IS NULL;
 UPDATE mail SET attempt = :attempt WHERE number = :number AND attempt IS NULL;
 
 -- name: take_back_mail!
--- What was sent to an attempt waits again, unless a turn of it ended well since, and none was begun after that which
--- may have been about it; with `all_` what it began with, too.
+-- Messages that were sent to an attempt wait again, unless the attempt has answered them: a later turn ended without an
+-- error, and no turn has begun after that. With `all_`, this includes the messages that the attempt started with.
 UPDATE mail SET attempt = NULL, sent = NULL
 WHERE agent = :agent AND attempt = :attempt AND (:all_ OR sent IS NOT NULL) AND NOT EXISTS (
   SELECT 1 FROM event AS answer WHERE answer.agent = :agent AND answer.attempt = :attempt
@@ -179,16 +179,16 @@ SELECT 1 FROM event WHERE agent = :agent AND kind IN ('said', 'used', 'turn_ende
 UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
 
 -- name: set_landed!
--- What is in a target stays merged, however another merge of it fares: its name may be another's by now.
+-- A merged branch stays merged whatever another merge's outcome is, because another agent may have its name.
 UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR :merge = 'merged');
 
 -- name: unqueue_merges!
--- Branches of these agents that no open merge job has queued.
+-- The queued branches of these agents become unmerged, except for branches that an open merge job has queued.
 UPDATE agent SET merge = 'unmerged' WHERE merge = 'queued' AND number IN (SELECT value FROM json_each(:agents))
 AND number NOT IN (SELECT value FROM landing, json_each(landing.agents) WHERE landing.state <> 'done' AND NOT dry_run);
 
 -- name: set_undone!
--- It stays merged where its name is another's by now.
+-- The branch stays merged if another agent has the agent's name (a unique index).
 UPDATE OR IGNORE agent SET merge = CASE merge WHEN 'merged' THEN 'unmerged' ELSE merge END, settled = NULL, was_merged = 0
 WHERE number = :number;
 
@@ -196,7 +196,7 @@ WHERE number = :number;
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
 
 -- name: ended_agents
--- How those ended that these come after; what is merged may have no record any more.
+-- The final states of dependencies. A merged agent's record may have been deleted.
 SELECT number, state FROM agent WHERE number IN (SELECT value FROM json_each(:numbers))
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
@@ -259,13 +259,13 @@ INSERT INTO set_up (agent, files) VALUES (:agent, :files) ON CONFLICT DO UPDATE 
 SELECT files FROM set_up WHERE agent = :agent;
 
 -- name: explained_branches
--- Without branches of agents that had ended before that and whose worktrees are still there.
+-- Leaves out branches of agents that ended before `since` and still have their worktrees.
 SELECT branch FROM agent WHERE project = :project AND branch IN (SELECT value FROM json_each(:branches))
 AND NOT (state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND coalesce(ended, 0) < :since
          AND removed IS NULL AND NOT removing);
 
 -- name: branches_left
--- Branches of other agents that have ended since then and whose worktrees are still there.
+-- Branches of other agents that ended after `since` and still have their worktrees.
 SELECT branch, json_extract(result, '$.commit') AS "commit" FROM agent JOIN result ON result.agent = agent.number
 WHERE project = :project AND number != :agent AND ended >= :since AND removed IS NULL AND NOT removing
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND json_extract(result, '$.commit') IS NOT NULL;
@@ -320,7 +320,7 @@ INSERT INTO budget (project, lead, spent_usd) VALUES (:project, :lead, max(0, :u
 ON CONFLICT DO UPDATE SET spent_usd = max(0, spent_usd + :usd);
 
 -- name: budgets
--- Of those that have agents under way or queued, and of these projects.
+-- Budgets that live agents count against, and the budgets of these projects.
 SELECT * FROM budget WHERE project IN (SELECT value FROM json_each(:projects)) AND lead = ''
 OR EXISTS (SELECT 1 FROM agent INDEXED BY agent_live WHERE agent.project = budget.project AND (budget.lead IN (agent.lead, '', 'agent:a' || agent.number)
                 OR budget.lead IN (SELECT value FROM json_each(above)))
@@ -427,16 +427,16 @@ SELECT request.* FROM request JOIN agent ON agent.number = request.agent
 WHERE request.number = :number AND project = :project;
 
 -- name: open_requests
--- Of one project, or of all.
+-- The open requests of one project, or of all projects.
 SELECT request.* FROM request INDEXED BY request_open JOIN agent ON agent.number = request.agent
 WHERE closed IS NULL AND (project = :project OR :project IS NULL) ORDER BY request.number;
 
 -- name: requests_of
--- What of these agents is open.
+-- The open requests of these agents.
 SELECT * FROM request WHERE closed IS NULL AND agent IN (SELECT value FROM json_each(:agents)) ORDER BY number;
 
 -- name: requests_to
--- What this lead's agents ask that is open.
+-- The open requests of this lead's agents.
 SELECT request.* FROM request INDEXED BY request_open JOIN agent ON agent.number = request.agent
 WHERE closed IS NULL AND project = :project AND lead = :lead ORDER BY request.number;
 
@@ -486,13 +486,13 @@ UPDATE landing SET state = :state, move = :move WHERE number = :number;
 UPDATE landing SET state = 'done', answer = :answer WHERE number = :number;
 
 -- name: squashes
--- Whoever resolved its conflict may have brought it along, unasked.
+-- The commits that an agent's branch was squashed into.
 SELECT json_extract(one.value, '$.commit') AS made FROM landing JOIN json_each(answer, '$.merged') AS one
 WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL AND json_extract(answer, '$.error') IS NULL
 AND json_extract(one.value, '$.id') = :id;
 
 -- name: resolvers
--- Who is at a conflict with a target, or has resolved it, as landings have told; the newest first.
+-- Unmerged agents that merge jobs spawned to resolve conflicts with a target, newest first.
 SELECT * FROM agent WHERE project = :project AND resolves IS NOT NULL AND removed IS NULL
 AND merge NOT IN ('merged', 'rejected') AND state NOT IN ('failed', 'stopped', 'timed_out', 'lost')
 AND number IN (SELECT CAST(substr(json_extract(value, '$.resolving'), 2) AS INTEGER)
@@ -501,12 +501,12 @@ AND number IN (SELECT CAST(substr(json_extract(value, '$.resolving'), 2) AS INTE
 ORDER BY number DESC;
 
 -- name: merges
--- What moved a target, undone or not, the newest first.
+-- Merge jobs that moved a target, undone or not, newest first.
 SELECT * FROM landing WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
 AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL ORDER BY number DESC;
 
 -- name: squashed_at^
--- Where an agent's branch was when it was squashed into a target last, and the commit that was made of it; not undone.
+-- The last squash of an agent's branch into a target that was not undone: the branch's tip, and the new commit.
 SELECT json_extract(one.value, '$.tip') AS tip, json_extract(one.value, '$.commit') AS made
 FROM landing AS it JOIN json_each(it.answer, '$.merged') AS one
 WHERE project = :project AND target = :target AND strategy = 'squash' AND state = 'done' AND move IS NOT NULL
@@ -515,7 +515,7 @@ AND json_extract(answer, '$.error') IS NULL AND json_extract(one.value, '$.id') 
 ORDER BY it.number DESC LIMIT 1;
 
 -- name: revert_of^
--- What has reverted the last merge of an agent's branch, with its history, where something has.
+-- The target and commit that reverted the last merge of an agent's branch. Both are NULL if it was not reverted.
 SELECT undo.target, json_extract(undo.answer, '$.commit') AS made
 FROM landing AS it JOIN json_each(it.answer, '$.merged') AS one LEFT JOIN landing AS undo
 ON undo.undoes = it.number AND json_extract(undo.answer, '$.reverted')
@@ -523,7 +523,7 @@ WHERE it.strategy = 'merge' AND it.state = 'done' AND it.move IS NOT NULL AND js
 ORDER BY it.number DESC LIMIT 1;
 
 -- name: moves
--- What moved a target and was not undone, the newest first. What failed may have been about to.
+-- Merge jobs that moved a target and were not undone, newest first. A failed job has a planned move, but also an error.
 SELECT * FROM landing AS it WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
 AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL
 AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number
@@ -563,7 +563,7 @@ UPDATE scratch SET ready = :ready, tip = :tip WHERE number = :number;
 UPDATE scratch SET retired = 1 WHERE number = :number;
 
 -- name: retire_replaced!
--- All of a target but the one that was used last: beside a new one these are two.
+-- Retires all scratch worktrees of a target except for the one that was used last.
 UPDATE scratch SET retired = 1 WHERE project = :project AND target = :target AND number NOT IN (
   SELECT number FROM scratch WHERE project = :project AND target = :target AND NOT retired ORDER BY used DESC LIMIT 1
 );
@@ -605,14 +605,14 @@ INSERT INTO day (date) VALUES (:date) ON CONFLICT DO NOTHING;
 SELECT count(*) FROM day;
 
 -- name: settle!
--- A candidate whose unmerged work was discarded keeps the others no longer.
+-- A candidate whose unmerged work was discarded counts, too. Otherwise its group would be kept forever.
 UPDATE agent SET settled = :day WHERE settled IS NULL
 AND (merge IN ('merged', 'nothing') OR contest > 0 AND removed IS NOT NULL)
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
 -- name: settled_agents
--- But for those that a landing, or whoever is to start from them, still needs. Candidates go together, else another
--- would be the best of those that are left.
+-- Leaves out agents that an open merge job or a live agent's dependency still needs. Candidates are deleted together.
+-- Otherwise another candidate would become the best of the remaining ones.
 WITH needed AS (
   SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done'
   UNION SELECT json_each.value FROM agent JOIN json_each(agent.after)
@@ -638,12 +638,12 @@ DELETE FROM progress WHERE agent = :agent;
 DELETE FROM event WHERE agent = :agent;
 
 -- name: delete_told!
--- A wait without ids is for agents that are there.
+-- A wait without ids leaves out removed agents, so their entries are useless.
 DELETE FROM told WHERE agent NOT IN (SELECT number FROM agent WHERE removed IS NULL);
 
 -- name: delete_landings!
--- The newest stays, so that its number is not used again.
--- So do those that moved a target, and may be undone, or have undone another.
+-- The newest merge job stays, so that its number is not used again.
+-- The last 1000 jobs that moved a target stay, because they may be undone or have undone another job.
 DELETE FROM landing WHERE state = 'done' AND number < (SELECT max(number) FROM landing)
 AND number NOT IN (SELECT number FROM landing WHERE move IS NOT NULL ORDER BY number DESC LIMIT 1000)
 AND NOT EXISTS (SELECT 1 FROM json_each(landing.agents) JOIN agent ON agent.number = json_each.value);
@@ -668,7 +668,7 @@ WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'agent');
 UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: count_spawned!
--- Of those that were restored, as far as others are known that they have spawned.
+-- Counts the descendants of restored agents, as far as these have records.
 UPDATE agent SET spawned = (
   SELECT count(*) FROM agent AS one WHERE one.lead = 'agent:a' || agent.number
   OR 'agent:a' || agent.number IN (SELECT value FROM json_each(one.above)))
