@@ -34,7 +34,7 @@ def _entries(file: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_an_entry_says_when_what_and_whom_it_concerns(tmp_path: Path) -> None:
+def test_an_entry_has_a_time_a_message_and_the_agent(tmp_path: Path) -> None:
     _run(
         tmp_path / "log",
         """
@@ -63,7 +63,7 @@ log.info("nobody's")
     assert "agent" not in third
 
 
-def test_the_log_is_begun_anew_where_it_grows_long_and_the_last_one_is_kept(tmp_path: Path) -> None:
+def test_a_long_log_is_rotated_and_the_previous_log_is_kept(tmp_path: Path) -> None:
     script = """
 os.umask(0)
 for number in range(300):
@@ -84,7 +84,7 @@ print("printed by a library", flush=True)
     ]
 
 
-def test_what_is_logged_holds_no_key_and_is_cut_where_it_is_long(tmp_path: Path) -> None:
+def test_log_messages_are_redacted_and_cut(tmp_path: Path) -> None:
     key = "ghp_" + "Q7" * 20
     _run(tmp_path / "log", f"log.error('it was {key}'); log.error('x' * 1_000_000)")
     first, second = _entries(tmp_path / "log")
@@ -92,11 +92,11 @@ def test_what_is_logged_holds_no_key_and_is_cut_where_it_is_long(tmp_path: Path)
     assert len(second["words"]) < 10_000
 
 
-def test_a_full_disk_ends_nothing_that_logs() -> None:
+def test_logging_to_a_full_disk_raises_no_error() -> None:
     _run(Path("/dev/full"), "log.error('unheard'); log.error('again'); log.handlers")
 
 
-def test_a_person_reads_the_log_also_when_the_daemon_is_not_up(repository: Path, home: Home) -> None:
+def test_the_log_can_be_read_without_a_daemon(repository: Path, home: Home) -> None:
     assert "there is no log yet" in forkjoin(repository, "daemon", "logs").stdout
     forkjoin(repository, "daemon", "start")
     forkjoin(repository, "daemon", "stop")
@@ -118,14 +118,14 @@ def written(home: Home) -> None:
     )
 
 
-def test_the_kept_log_comes_first_tracebacks_are_set_in_and_nothing_moves_the_terminal(
+def test_the_previous_log_comes_first_with_indented_tracebacks_and_no_control_characters(
     home: Home, repository: Path, written: None
 ) -> None:
     shown = forkjoin(repository, "daemon", "logs").stdout
     assert shown == "t0 info oldest\nt1 error a3: fell\\u001b[2J\n    A\n    B\n"
 
 
-def test_following_the_log_goes_on_when_it_is_begun_anew(home: Home, repository: Path, written: None) -> None:
+def test_following_the_log_continues_after_a_rotation(home: Home, repository: Path, written: None) -> None:
     with running(repository, "daemon", "logs", "-f", "-n", "1") as reader:
         assert reader.stdout
         assert reader.stderr
@@ -144,7 +144,7 @@ def test_following_the_log_goes_on_when_it_is_begun_anew(home: Home, repository:
         assert "Traceback" not in reader.stderr.read()
 
 
-async def test_an_agents_trouble_is_logged_with_its_id(home: Home, repository: Path) -> None:
+async def test_an_error_of_an_agent_is_logged_with_its_id(home: Home, repository: Path) -> None:
     forkjoin(repository, "spawn", "true", "--name", "poor")
     forkjoin(repository, "wait")
     forkjoin(repository, "spawn", "true")

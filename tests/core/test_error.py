@@ -37,7 +37,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
     ],
     ids=repr,
 )
-def test_what_will_pass(error: BaseException) -> None:
+def test_an_error_is_transient(error: BaseException) -> None:
     assert is_passing(error)
 
 
@@ -55,18 +55,18 @@ def test_what_will_pass(error: BaseException) -> None:
     ],
     ids=repr,
 )
-def test_what_stays(error: BaseException) -> None:
+def test_an_error_is_permanent(error: BaseException) -> None:
     assert not is_passing(error)
 
 
 @pytest.mark.parametrize(
     ("said", "refused"), [("fatal: not something we can merge", True), ("error: No space left on device", False)]
 )
-def test_git_has_refused_only_what_will_not_pass(said: str, refused: bool) -> None:
+def test_a_transient_git_error_is_no_refusal(said: str, refused: bool) -> None:
     assert isinstance(git_error(["commit"], 128, said), GitRefusedError) is refused
 
 
-def test_a_thread_that_can_not_be_started_will_pass() -> None:
+def test_a_failure_to_start_a_thread_is_transient() -> None:
     former = threading.stack_size(1 << 46)  # more than there is address space for
     try:
         with pytest.raises(RuntimeError) as refused:

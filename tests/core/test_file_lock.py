@@ -7,7 +7,7 @@ from pathlib import Path
 from forkjoin.core import file_lock
 
 
-def test_a_lock_that_is_taken_is_held_until_it_is_closed(tmp_path: Path) -> None:
+def test_a_lock_is_held_until_its_descriptor_is_closed(tmp_path: Path) -> None:
     file = tmp_path / "lock"
     taken = file_lock.take(file)
     assert taken is not None
@@ -17,19 +17,19 @@ def test_a_lock_that_is_taken_is_held_until_it_is_closed(tmp_path: Path) -> None
     assert not file_lock.is_held(file)
 
 
-def test_a_lock_that_never_was_is_not_held_nor_made_by_asking(tmp_path: Path) -> None:
+def test_checking_a_missing_lock_does_not_create_it(tmp_path: Path) -> None:
     assert not file_lock.is_held(tmp_path / "lock")
     assert not (tmp_path / "lock").exists()
 
 
-def test_a_lock_is_not_given_to_what_its_holder_starts(tmp_path: Path) -> None:
+def test_a_lock_is_not_inherited_by_child_processes(tmp_path: Path) -> None:
     taken = file_lock.take(tmp_path / "lock")
     assert taken is not None
     assert not os.get_inheritable(taken)
     os.close(taken)
 
 
-def test_those_who_ask_do_not_keep_anybody_from_taking_it(tmp_path: Path) -> None:
+def test_checking_a_lock_does_not_prevent_taking_it(tmp_path: Path) -> None:
     file, done = tmp_path / "lock", threading.Event()
     file.touch()
 
@@ -51,7 +51,7 @@ def test_those_who_ask_do_not_keep_anybody_from_taking_it(tmp_path: Path) -> Non
             thread.join()
 
 
-def test_those_who_ask_do_not_take_each_other_for_a_holder(tmp_path: Path) -> None:
+def test_concurrent_checks_do_not_mistake_each_other_for_a_holder(tmp_path: Path) -> None:
     file, answers = tmp_path / "lock", list[bool]()
     file.touch()
     threads = [
@@ -64,7 +64,7 @@ def test_those_who_ask_do_not_take_each_other_for_a_holder(tmp_path: Path) -> No
     assert answers == [False] * 800
 
 
-def test_a_lock_s_file_is_its_owner_s_alone(tmp_path: Path) -> None:
+def test_a_lock_file_is_private_to_its_owner(tmp_path: Path) -> None:
     former = os.umask(0)
     try:
         taken = file_lock.take(tmp_path / "lock")

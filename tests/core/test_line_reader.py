@@ -15,7 +15,7 @@ def cut(lines: Lines, chunks: list[bytes]) -> list[tuple[int, bytes | None]]:
 
 
 @given(STREAMS, st.integers(0, 20), st.data())
-def test_however_a_stream_is_chunked_its_lines_are_the_same(stream: bytes, limit: int, data: st.DataObject) -> None:
+def test_the_lines_of_a_stream_do_not_depend_on_its_chunks(stream: bytes, limit: int, data: st.DataObject) -> None:
     ends = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     chunks = [stream[start:end] for start, end in zip([0, *ends], [*ends, len(stream)], strict=True)]
     lines = Lines(limit)
@@ -29,7 +29,9 @@ def test_however_a_stream_is_chunked_its_lines_are_the_same(stream: bytes, limit
 
 
 @given(STREAMS, st.integers(0, 20), st.integers(0, 1000))
-def test_whoever_goes_on_from_the_offset_gets_what_was_not_given(stream: bytes, limit: int, split: int) -> None:
+def test_a_reader_that_continues_from_the_offset_gets_the_remaining_lines(
+    stream: bytes, limit: int, split: int
+) -> None:
     whole = Lines(limit)
     expected = [*whole.feed(stream), *whole.rest()]
     first = Lines(limit)
@@ -38,7 +40,7 @@ def test_whoever_goes_on_from_the_offset_gets_what_was_not_given(stream: bytes, 
     assert [*given_before, *second.feed(stream[first.offset :]), *second.rest()] == expected
 
 
-def test_the_offset_is_that_of_the_first_line_that_was_not_given() -> None:
+def test_the_offset_is_that_of_the_first_line_not_yet_returned() -> None:
     lines = Lines(100)
     found = lines.feed(b"one\ntwo\nth")
     assert next(found) == (0, b"one")
@@ -49,14 +51,14 @@ def test_the_offset_is_that_of_the_first_line_that_was_not_given() -> None:
     assert lines.offset == 10
 
 
-def test_what_follows_the_last_line_end_is_given_once() -> None:
+def test_the_text_after_the_last_line_end_is_returned_once() -> None:
     lines = Lines(100)
     assert [*lines.feed(b"rest")] == []
     assert [*lines.rest()] == [(0, b"rest")]
     assert [*lines.rest()] == []
 
 
-def test_a_line_without_end_takes_no_more_memory_than_the_limit() -> None:
+def test_a_line_without_end_uses_no_more_memory_than_the_limit() -> None:
     lines = Lines(100_000)
     tracemalloc.start()
     for _ in range(300):
@@ -68,7 +70,7 @@ def test_a_line_without_end_takes_no_more_memory_than_the_limit() -> None:
     assert [*lines.feed(b"\nnext\n")] == [(0, None), (300 * 65536 + 1, b"next")]
 
 
-def test_a_line_that_comes_in_tiny_pieces_takes_little_more_than_its_length() -> None:
+def test_a_line_in_tiny_pieces_uses_little_more_memory_than_its_length() -> None:
     lines = Lines(200_000)
     piece = bytearray(b"xy")
     tracemalloc.start()
@@ -81,7 +83,7 @@ def test_a_line_that_comes_in_tiny_pieces_takes_little_more_than_its_length() ->
 
 
 @given(STREAMS, st.integers(0, 20), st.integers(0, 30), st.integers(1, 9))
-def test_of_a_line_that_is_too_long_its_beginning_is_kept(stream: bytes, limit: int, keep: int, step: int) -> None:
+def test_the_beginning_of_a_line_that_is_too_long_is_kept(stream: bytes, limit: int, keep: int, step: int) -> None:
     lines = Lines(limit, keep=keep)
     beginnings = [
         lines.beginning
@@ -92,7 +94,7 @@ def test_of_a_line_that_is_too_long_its_beginning_is_kept(stream: bytes, limit: 
     assert beginnings == [line[:keep] for line in stream.split(b"\n")[:-1] if len(line) > limit]
 
 
-def test_nothing_of_a_line_that_is_too_long_is_needed_any_more() -> None:
+def test_the_offset_moves_past_a_line_that_is_too_long() -> None:
     lines = Lines(4)
     assert [*lines.feed(b"one\ntwo")] == [(0, b"one")]
     assert lines.needed == 4
@@ -100,7 +102,7 @@ def test_nothing_of_a_line_that_is_too_long_is_needed_any_more() -> None:
     assert (lines.offset, lines.needed) == (4, 11)
 
 
-def test_a_line_that_is_dropped_counts_as_too_long_and_the_next_is_whole() -> None:
+def test_a_dropped_line_counts_as_too_long_and_the_next_line_is_whole() -> None:
     lines = Lines(100)
     assert [*lines.feed(b"half")] == []
     lines.drop()

@@ -43,34 +43,34 @@ HARMLESS = [
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: str(key)[:11])
 @pytest.mark.parametrize("around", ["{}", "key={} and more", '{{"key":"{}"}}', "line\\n{}\\n", "\n{}\n", "(see {})"])
-def test_what_looks_like_a_key_is_taken_out_wherever_it_stands(key: str, around: str) -> None:
+def test_a_key_is_redacted_in_any_context(key: str, around: str) -> None:
     assert redact(around.format(key)) == around.format(MARK)
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_looks_like_none_stays(text: str) -> None:
+def test_text_without_a_key_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
-def test_a_bearer_is_known_by_its_word() -> None:
+def test_a_bearer_token_is_recognized_by_the_word_before_it() -> None:
     assert redact(f"Authorization: Bearer {BODY}\r\nHost: x") == f"Authorization: Bearer {MARK}\r\nHost: x"
 
 
 @pytest.mark.parametrize("escaped", [False, True])
-def test_a_private_key_goes_whole_with_what_stands_around_it_kept(escaped: bool) -> None:
+def test_a_private_key_is_redacted_and_the_text_around_it_is_kept(escaped: bool) -> None:
     pem = json.dumps(PEM)[1:-1] if escaped else PEM
     assert redact(f"before; {pem}; after") == f"before; {MARK}; after"
 
 
 @pytest.mark.parametrize("cut", [40, 100, len(PEM) - 5])
-def test_a_private_key_that_a_page_cuts_in_two_is_in_neither_half(cut: int) -> None:
+def test_a_private_key_that_a_page_cuts_in_two_is_redacted_in_both_halves(cut: int) -> None:
     halves = redact(PEM[:cut]), redact(PEM[cut:])
     assert BODY[:20] not in "".join(halves[0])
     assert cut < 100 or BODY[:20] not in halves[1]
 
 
 @pytest.mark.parametrize("key", [*KEYS, PEM, "first/secret"], ids=lambda key: str(key)[:11])
-def test_pieces_of_a_key_that_a_page_cuts_are_in_no_page(key: str) -> None:
+def test_a_key_that_a_page_cuts_is_redacted_in_both_pages(key: str) -> None:
     text = f"before {key} after"
     for cut in range(8, 7 + len(key)):
         first = redact_edges("", text[:cut], text[cut:], {"first/secret"})
@@ -79,19 +79,19 @@ def test_pieces_of_a_key_that_a_page_cuts_are_in_no_page(key: str) -> None:
         assert redact_edges(text[:cut], text[cut : cut + 1], text[cut + 1 :], {"first/secret"}) in (MARK, f"{MARK} ")
 
 
-def test_a_bearer_that_a_page_cuts_is_in_no_page() -> None:
+def test_a_bearer_token_that_a_page_cuts_is_redacted_in_both_pages() -> None:
     text = f"Bearer {BODY * 50}"
     assert redact_edges(text[:10], text[10:20], text[20:]) == MARK
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_looks_like_no_key_has_no_pieces(text: str) -> None:
+def test_cut_text_without_a_key_is_unchanged(text: str) -> None:
     for cut in range(len(text)):
         assert redact_edges(text[:cut], text[cut:], "") == text[cut:]
         assert redact_edges("", text[:cut], text[cut:]) == text[:cut]
 
 
-def test_the_lead_s_passwords_are_known_by_their_variables_names() -> None:
+def test_passwords_in_the_leads_environment_are_recognized_by_their_variables_names() -> None:
     environment = {
         "API_KEY": "first-secret",
         "my_token": "second secret",
@@ -106,7 +106,7 @@ def test_the_lead_s_passwords_are_known_by_their_variables_names() -> None:
     assert redact(text, secrets) == f'{MARK} {MARK} {MARK} {MARK} 1234567 qwertyuiop "{MARK}"'
 
 
-def test_what_is_shorter_than_the_mark_gets_a_shorter_mark() -> None:
+def test_a_secret_shorter_than_the_mark_gets_a_shorter_mark() -> None:
     assert redact("=12345678=", {"12345678"}) == "=[hidden]="
 
 
@@ -129,7 +129,7 @@ def texts(draw: st.DrawFn) -> tuple[str, frozenset[str]]:
 
 @fuzzed(300)
 @given(texts())
-def test_it_never_grows_leaves_no_secret_and_does_nothing_twice(drawn: tuple[str, frozenset[str]]) -> None:
+def test_redaction_never_grows_the_text_leaves_no_secret_and_is_idempotent(drawn: tuple[str, frozenset[str]]) -> None:
     text, secrets = drawn
     once = redact(text, secrets)
     assert len(once) <= len(text)
@@ -140,7 +140,7 @@ def test_it_never_grows_leaves_no_secret_and_does_nothing_twice(drawn: tuple[str
 
 @fuzzed(300)
 @given(texts(), st.booleans())
-def test_json_stays_json_of_the_same_shape(drawn: tuple[str, frozenset[str]], ascii_only: bool) -> None:
+def test_redacted_json_keeps_its_shape(drawn: tuple[str, frozenset[str]], ascii_only: bool) -> None:
     text, secrets = drawn
     line = json.dumps({"type": "said", "text": text, "more": [text, {"deep": text}]}, ensure_ascii=ascii_only)
     found = json.loads(redact(line, secrets))

@@ -27,7 +27,7 @@ def read(text: str) -> Recipe:
     return check_settings(Recipe, FILE, text.encode())
 
 
-def test_all_that_it_may_say_is_read_and_told_line_by_line() -> None:
+def test_all_settings_are_read_and_listed_one_a_line() -> None:
     recipe = read(WHOLE)
     assert recipe.share == {"node_modules": "copy", "packages/web/.venv": "link"}
     assert recipe.lines() == [
@@ -64,7 +64,7 @@ def test_all_that_it_may_say_is_read_and_told_line_by_line() -> None:
         "#",
     ],
 )
-def test_a_shared_path_that_could_lead_out_or_be_no_path_is_refused(path: str) -> None:
+def test_a_shared_path_that_is_invalid_or_leads_out_is_refused(path: str) -> None:
     with pytest.raises(CallerError, match=r"forkjoin\.toml: share\..*must be a path inside the checkout"):
         read(f'[share]\n"{path}" = "link"\n')
 
@@ -79,7 +79,7 @@ def test_a_shared_path_that_could_lead_out_or_be_no_path_is_refused(path: str) -
         *((name, "a variable's name must consist") for name in ("", "A B", "1A", "A=B", "A-B", "ä")),
     ],
 )
-def test_a_variable_that_is_not_the_repositorys_to_set_is_refused(name: str, says: str) -> None:
+def test_a_reserved_or_invalid_variable_is_refused(name: str, says: str) -> None:
     with pytest.raises(CallerError, match=says):
         read(f'[environment]\n"{name}" = "x"\n')
 
@@ -98,7 +98,7 @@ def test_a_variable_that_is_not_the_repositorys_to_set_is_refused(name: str, say
         ("set_up = 'x'\n", "set_up: Extra inputs"),
     ],
 )
-def test_what_is_wrong_is_an_error_that_names_the_key(text: str, says: str) -> None:
+def test_an_invalid_setting_is_an_error_that_names_its_key(text: str, says: str) -> None:
     with pytest.raises(CallerError) as caught:
         read(text)
     assert f"{FILE}: {says}" in str(caught.value)

@@ -28,7 +28,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "says"), WRONG)
-def test_a_wrong_setting_is_an_error_that_names_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_setting_is_an_error_that_names_its_file_and_key(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "config.toml"
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(CallerError) as caught:
@@ -37,14 +37,14 @@ def test_a_wrong_setting_is_an_error_that_names_file_and_key(tmp_path: Path, tex
     assert says in str(caught.value)
 
 
-def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+def test_without_a_file_the_defaults_apply(tmp_path: Path) -> None:
     settings = read_settings(tmp_path / "none.toml")
     assert settings == Settings()
     assert settings.program(None).command == ["claude"]
     assert settings.program(None).skip_permissions is False
 
 
-def test_limits_are_given_as_people_say_them_and_by_default_no_agent_takes_the_whole_machine(tmp_path: Path) -> None:
+def test_limits_accept_units_and_an_agents_memory_is_limited_by_default(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(
         "[limits]\nmemory_per_agent = '4GB'\ncpu_minutes_per_agent = 2\nprocesses_per_agent = 0\nmemory = '8 GB'\n"

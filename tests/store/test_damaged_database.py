@@ -53,9 +53,7 @@ async def whole(file: Path, tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("how", ["halved", "random"])
-async def test_a_damaged_database_is_set_aside_untouched_and_a_new_one_begun(
-    file: Path, whole: Store, how: str
-) -> None:
+async def test_a_damaged_database_is_set_aside_unchanged_and_replaced(file: Path, whole: Store, how: str) -> None:
     left = damage(file, how)
     store = await open_store(file)
     (copy,) = set_aside_copies(file)
@@ -81,7 +79,7 @@ async def test_most_agents_are_read_around_damage_in_the_middle(file: Path, whol
     await whole.close()
 
 
-async def test_what_a_half_read_database_held_is_read_where_only_its_end_is_gone(file: Path, whole: Store) -> None:
+async def test_all_agents_of_a_truncated_database_are_salvaged(file: Path, whole: Store) -> None:
     file.write_bytes(file.read_bytes()[:-4096])
     store = await open_store(file)
     assert await _check_what_is_left(store, whole) == COUNT
@@ -90,7 +88,7 @@ async def test_what_a_half_read_database_held_is_read_where_only_its_end_is_gone
     await whole.close()
 
 
-async def test_a_landing_is_read_of_which_there_were_many_more_than_of_agents(file: Path) -> None:
+async def test_a_merge_job_with_a_number_above_all_agent_numbers_is_salvaged(file: Path) -> None:
     store = await open_store(file)
     await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     store.database.connection.execute("UPDATE landing SET number = 5000")
@@ -102,7 +100,7 @@ async def test_a_landing_is_read_of_which_there_were_many_more_than_of_agents(fi
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-async def test_a_damaged_log_leaves_what_the_database_has(file: Path, whole: Store, how: str) -> None:
+async def test_a_damaged_log_loses_only_the_changes_in_the_log(file: Path, whole: Store, how: str) -> None:
     store = await open_store(file)
     await store.lifecycle.spawn([new_agent("in-the-log")], place, NOBODY)
     for name in ("records.sqlite", "records.sqlite-wal"):
@@ -120,7 +118,7 @@ async def test_a_damaged_log_leaves_what_the_database_has(file: Path, whole: Sto
     await whole.close()
 
 
-async def test_an_empty_database_beside_a_log_is_set_aside(file: Path) -> None:
+async def test_an_empty_database_with_a_log_is_set_aside(file: Path) -> None:
     store = await open_store(file)
     await store.lifecycle.spawn([new_agent("in-the-log")], place, NOBODY)
     killed = file.with_name("killed")
@@ -132,7 +130,7 @@ async def test_an_empty_database_beside_a_log_is_set_aside(file: Path) -> None:
     assert copy.stat().st_size == 0
 
 
-async def test_no_number_of_a_damaged_database_is_handed_out_again(file: Path) -> None:
+async def test_a_new_agent_gets_no_number_that_the_damaged_database_used(file: Path) -> None:
     store = await open_store(file)
     await store.retention.delete_agent(COUNT)
     await store.close()
@@ -143,7 +141,7 @@ async def test_no_number_of_a_damaged_database_is_handed_out_again(file: Path) -
     await store.close()
 
 
-async def test_rows_that_hold_nonsense_are_left(file: Path) -> None:
+async def test_rows_with_invalid_values_are_not_salvaged(file: Path) -> None:
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE agent SET state = 'runnimg' WHERE number = 3")
         connection.execute("UPDATE agent SET spec = '{' WHERE number = 4")
@@ -156,7 +154,7 @@ async def test_rows_that_hold_nonsense_are_left(file: Path) -> None:
     await store.close()
 
 
-async def test_rows_of_a_table_whose_columns_are_damaged_are_left(file: Path) -> None:
+async def test_rows_of_a_table_with_a_damaged_column_name_are_not_salvaged(file: Path) -> None:
     data = file.read_bytes()[:-4096]
     assert data.count(b"  conversation  TEXT") == 1
     file.write_bytes(data.replace(b"  conversation  TEXT", b"  conversatjon  TEXT"))
@@ -166,7 +164,7 @@ async def test_rows_of_a_table_whose_columns_are_damaged_are_left(file: Path) ->
     await store.close()
 
 
-async def test_a_log_that_a_kill_kept_from_being_set_aside_follows_its_database(file: Path) -> None:
+async def test_a_log_that_was_not_set_aside_because_of_a_kill_joins_its_database(file: Path) -> None:
     first = set_aside(file)
     log = file.with_name(f"{file.name}-wal")
     log.write_bytes(b"\x37\x7f\x06\x82 the rest of a log")
@@ -177,9 +175,7 @@ async def test_a_log_that_a_kill_kept_from_being_set_aside_follows_its_database(
     await store.close()
 
 
-async def test_a_kill_before_the_new_database_is_whole_is_made_good(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_kill_during_salvage_loses_no_agents(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_bytes(file.read_bytes()[:-4096])
     with monkeypatch.context() as patched:
         patched.setattr("forkjoin.store.open_database.salvage", _be_killed)
@@ -194,7 +190,7 @@ def _be_killed(*_: object) -> int:
     raise InterruptedError
 
 
-async def test_damage_that_is_met_in_use_is_nobodys_failure_and_is_seen_to_at_the_next_start(file: Path) -> None:
+async def test_damage_that_is_found_in_use_is_reported_as_an_error(file: Path) -> None:
     store = await open_store(file)
     with file.open("r+b") as opened:
         opened.seek(4096)
@@ -206,14 +202,14 @@ async def test_damage_that_is_met_in_use_is_nobodys_failure_and_is_seen_to_at_th
     await store.close()
 
 
-async def test_all_tables_are_read_but_the_days_which_are_counted_anew(file: Path) -> None:
+async def test_all_tables_except_day_are_salvaged(file: Path) -> None:
     connection = sqlite3.connect(file)
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     assert {name for (name,) in names} - {"day"} == set(salvage._TABLES)
     connection.close()
 
 
-async def test_the_copy_is_told_of_until_it_is_removed(file: Path) -> None:
+async def test_a_set_aside_database_is_reported_until_it_is_removed(file: Path) -> None:
     damage(file, "random")
     await (await open_store(file)).close()
     (copy,) = set_aside_copies(file)
@@ -224,7 +220,7 @@ async def test_the_copy_is_told_of_until_it_is_removed(file: Path) -> None:
     assert "damaged" not in str(find_trouble(file))
 
 
-async def test_a_locked_database_is_not_taken_for_a_damaged_one(file: Path) -> None:
+async def test_a_locked_database_is_not_considered_damaged(file: Path) -> None:
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     store = await open_store(file)

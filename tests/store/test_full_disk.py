@@ -56,7 +56,7 @@ async def _until_told_of(lead: Lead, agent: str) -> None:
     await first_answer(is_told)
 
 
-async def test_spawns_are_refused_in_words_and_what_runs_goes_on_while_the_disk_is_full(
+async def test_on_a_full_disk_spawns_are_refused_and_running_agents_continue(
     roomy: Home, repository: Path, tmp_path: Path
 ) -> None:
     wait = f"until test -e {tmp_path}/go; do sleep 0.02; done; echo x > x.txt; echo told"
@@ -81,7 +81,7 @@ async def test_spawns_are_refused_in_words_and_what_runs_goes_on_while_the_disk_
     assert find_damage(roomy.records, thorough=True) is None
 
 
-async def test_a_start_on_a_full_disk_is_refused_in_words_and_harms_nothing(roomy: Home, repository: Path) -> None:
+async def test_a_daemon_that_starts_on_a_full_disk_loses_no_records(roomy: Home, repository: Path) -> None:
     async with open_lead(repository) as lead:
         await lead.run("echo 1 > 1.txt")
     forkjoin(repository, "daemon", "stop")
@@ -93,7 +93,7 @@ async def test_a_start_on_a_full_disk_is_refused_in_words_and_harms_nothing(room
     assert "a1" in forkjoin(repository, "ps", "--json").stdout
 
 
-async def test_records_that_can_only_be_read_are_told_of_and_used_again_once_they_can_be_written(
+async def test_read_only_records_are_reported_and_used_again_when_they_are_writable(
     home: Home, repository: Path
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:

@@ -5,7 +5,7 @@ import socket
 from forkjoin.store.port_blocks import listening
 
 
-def test_a_port_is_told_as_long_as_somebody_listens_on_it() -> None:
+def test_a_port_is_found_while_a_socket_listens_on_it() -> None:
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with socket.socket(family) as one:
             try:

@@ -13,14 +13,14 @@ async def defer(store: Store, request: str = "1") -> McpTask:
     return await store.mcp_tasks.add(1, Call("relay", request), "wait_agents", {"until": "any"}, [3, 4])
 
 
-async def test_a_call_is_deferred_once(store: Store) -> None:
+async def test_a_repeated_call_returns_the_task_of_the_first_call(store: Store) -> None:
     first, again, other = await defer(store), await defer(store), await defer(store, "2")
     assert first == again != other
     assert await store.mcp_tasks.get_all([other.id, "none", first.id]) == [other, first]
     assert (first.call, first.arguments, first.agents) == (Call("relay", "1"), {"until": "any"}, (3, 4))
 
 
-async def test_what_ends_first_stays(store: Store) -> None:
+async def test_only_the_first_answer_or_cancellation_of_a_task_counts(store: Store) -> None:
     answered, cancelled = await defer(store), await defer(store, "2")
     for answer in ({"a": 1}, {"a": 2}):
         await store.mcp_tasks.finish(answered.id, answer)
@@ -32,7 +32,7 @@ async def test_what_ends_first_stays(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("later_s", "is_kept"), [(KEPT_S - 60, True), (KEPT_S + 60, False)])
-async def test_it_is_kept_for_a_week(
+async def test_a_task_is_deleted_after_a_week(
     store: Store, monkeypatch: pytest.MonkeyPatch, later_s: float, *, is_kept: bool
 ) -> None:
     made = await defer(store)

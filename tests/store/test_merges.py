@@ -13,7 +13,7 @@ async def queue(store: Store, target: str, *, dry_run: bool = False) -> MergeJob
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_a_branch_of_which_none_tells_is_unmerged_once_the_last_that_had_it_has_ended(
+async def test_a_queued_branch_is_unmerged_when_its_last_merge_job_ends_without_an_outcome(
     store: Store, first: int
 ) -> None:
     """Landings on two targets end at once, and each saw the other open before."""
@@ -25,7 +25,7 @@ async def test_a_branch_of_which_none_tells_is_unmerged_once_the_last_that_had_i
         assert (await store.agents.get(1)).merge is merge
 
 
-async def test_what_one_tells_of_a_branch_stays_when_another_ends_that_tells_nothing(store: Store) -> None:
+async def test_a_merge_job_without_an_outcome_keeps_the_outcome_of_another_job(store: Store) -> None:
     await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     one, other = await queue(store, "main"), await queue(store, "release")
     await store.merges.finish(one, {1: Merge.REJECTED}, (), str)

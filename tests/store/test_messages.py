@@ -30,21 +30,21 @@ async def tell(store: Store, agent: Agent) -> Agent:
     return await store.agents.get(agent.number)
 
 
-async def test_one_that_was_told_meanwhile_is_not_removed(store: Store) -> None:
+async def test_an_agent_that_got_a_message_meanwhile_is_not_removed(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     told = await tell(store, ended)
     assert await store.lifecycle.begin_removal([ended]) == [told]
     assert not (await store.agents.get(1)).removing
 
 
-async def test_one_that_is_being_removed_is_not_told(store: Store) -> None:
+async def test_an_agent_that_is_being_removed_gets_no_message(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     assert await store.lifecycle.begin_removal([ended]) == []
     with pytest.raises(CallerError, match="was removed"):
         await tell(store, ended)
 
 
-async def test_one_that_is_on_its_way_to_a_target_is_neither_told_nor_removed(store: Store) -> None:
+async def test_an_agent_in_the_merge_queue_gets_no_message_and_is_not_removed(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     with pytest.raises(CallerError, match="is being merged"):
@@ -52,21 +52,21 @@ async def test_one_that_is_on_its_way_to_a_target_is_neither_told_nor_removed(st
     assert [one.merge for one in await store.lifecycle.begin_removal([ended])] == [Merge.QUEUED]
 
 
-async def test_one_that_is_being_stopped_is_not_told(store: Store) -> None:
+async def test_an_agent_that_is_being_stopped_gets_no_message(store: Store) -> None:
     running = await bring(store, State.PREPARING, State.RUNNING)
     await store.lifecycle.ask_stop([running])
     with pytest.raises(CallerError, match="is being stopped"):
         await tell(store, running)
 
 
-async def test_a_stop_that_comes_last_keeps_one_from_going_on_with_what_waits(store: Store) -> None:
+async def test_a_stopped_agent_does_not_continue_for_a_waiting_message(store: Store) -> None:
     finishing = await bring(store, *TO_FINISHING)
     await tell(store, finishing)
     await store.lifecycle.ask_stop([finishing])
     assert (await end(store, finishing)).state is State.SUCCEEDED
 
 
-async def test_one_that_goes_on_at_its_end_begins_as_one_that_is_told_later(store: Store) -> None:
+async def test_an_attempt_for_a_message_that_waited_resets_wind_up(store: Store) -> None:
     (agent,) = await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     await store.agents.update(agent, wind_up=True)
     for state in TO_FINISHING:
@@ -76,14 +76,14 @@ async def test_one_that_goes_on_at_its_end_begins_as_one_that_is_told_later(stor
     assert (again.state, again.attempt, again.money.wind_up) == (State.QUEUED, 2, False)
 
 
-async def test_one_that_is_told_later_goes_on_in_its_callers_environment(store: Store) -> None:
+async def test_an_ended_agent_continues_in_the_environment_of_the_messages_sender(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     assert ended.environment == "e"
     told = await tell(store, ended)
     assert (told.environment, told.account, told.lead) == ("its caller's", "account", "lead")
 
 
-async def test_what_was_merged_and_is_undone_while_it_goes_on_is_merged_no_more(store: Store) -> None:
+async def test_undoing_a_merge_clears_was_merged_of_an_agent_that_continues(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     landing = await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     await store.merges.finish(landing, {1: Merge.MERGED}, (), str)

@@ -46,7 +46,7 @@ def old(tmp_path: Path) -> Path:
     return file
 
 
-async def test_records_of_the_first_release_are_carried_over_and_a_copy_is_kept(old: Path) -> None:
+async def test_records_of_the_first_release_are_migrated_and_a_backup_is_kept(old: Path) -> None:
     (old.parent / "records.sqlite.before-1").write_bytes(b"an older copy")
     store = await open_store(old)
     agent = await store.agents.get(1)
@@ -60,7 +60,7 @@ async def test_records_of_the_first_release_are_carried_over_and_a_copy_is_kept(
     connection.close()
 
 
-async def test_of_damaged_records_of_the_first_release_what_is_read_is_carried_over(old: Path) -> None:
+async def test_salvaged_records_of_the_first_release_are_migrated(old: Path) -> None:
     suspect(old)
     store = await open_store(old)
     assert len(set_aside_copies(old)) == 1
@@ -69,12 +69,12 @@ async def test_of_damaged_records_of_the_first_release_what_is_read_is_carried_o
     await store.close()
 
 
-def test_migrations_are_numbered_without_a_gap_and_none_that_was_released_has_moved() -> None:
+def test_migrations_are_numbered_without_gaps_and_released_numbers_stay() -> None:
     assert [int(path.name[:3]) for path in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
     assert MIGRATIONS[8].name == "009_join.sql"
 
 
-async def test_records_of_before_stacks_and_contests_are_carried_over(old: Path) -> None:
+async def test_records_without_dependencies_and_candidates_are_migrated(old: Path) -> None:
     steps = [path.read_text("utf-8") for path in MIGRATIONS[1:9]]
     with sqlite3.connect(old) as connection:
         connection.executescript("\n".join(["BEGIN;", *steps, "PRAGMA user_version = 9;", "COMMIT;"]))
@@ -142,7 +142,7 @@ open_database.open_database(Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize("script", [BEFORE_THE_COPY_IS_WHOLE, WITHIN_A_MIGRATION], ids=["copy", "migration"])
-async def test_a_kill_on_the_way_is_harmless(old: Path, script: str) -> None:
+async def test_a_kill_during_a_migration_loses_no_records(old: Path, script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(old)], check=False)
     assert done.returncode == -signal.SIGKILL
     store = await open_store(old)
@@ -151,7 +151,7 @@ async def test_a_kill_on_the_way_is_harmless(old: Path, script: str) -> None:
     assert len(list(old.parent.glob("*.before-*"))) == 1
 
 
-async def test_a_newer_schema_is_refused_and_database_and_log_stay_byte_for_byte(tmp_path: Path) -> None:
+async def test_a_newer_schema_is_refused_and_database_and_log_stay_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "records.sqlite"
     store = await open_store(file)
     await fill(store, 3)
@@ -168,7 +168,7 @@ async def test_a_newer_schema_is_refused_and_database_and_log_stay_byte_for_byte
     assert [name.read_bytes() for name in names] == before
 
 
-def test_a_person_is_told_of_a_newer_schema(repository: Path, home: Home) -> None:
+def test_the_command_line_reports_a_newer_schema(repository: Path, home: Home) -> None:
     with sqlite3.connect(home.records) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -179,7 +179,7 @@ def test_a_person_is_told_of_a_newer_schema(repository: Path, home: Home) -> Non
     assert home.records.read_bytes() == before
 
 
-async def test_all_that_is_made_is_the_users_alone_whatever_the_umask(tmp_path: Path, old: Path) -> None:
+async def test_all_files_are_private_to_the_user_under_any_umask(tmp_path: Path, old: Path) -> None:
     umask = os.umask(0)
     try:
         folder = tmp_path / "home"

@@ -27,7 +27,7 @@ async def tree(store: Store) -> tuple[Agent, Agent, Agent]:
     return first, second, third
 
 
-async def test_what_one_spends_counts_for_all_leads_above_and_what_was_granted_limits_it(store: Store) -> None:
+async def test_spending_counts_for_all_leads_above_and_is_limited_by_grants(store: Store) -> None:
     *_, third = await tree(store)
     assert third.leads == ("agent:a2", "agent:a1", "lead")
     await store.events.add(third, [], costs=[Cost("part", "model", 0.5)])
@@ -47,7 +47,7 @@ async def test_what_one_spends_counts_for_all_leads_above_and_what_was_granted_l
     assert [one.lead for one in await store.budgets.of_project(1)] == [""]
 
 
-async def test_those_that_were_spawned_count_for_ever_and_for_all_above(store: Store) -> None:
+async def test_deleted_agents_still_count_as_spawned_for_all_ancestors(store: Store) -> None:
     first, second, _ = await tree(store)
     assert [(await store.agents.get(number)).lineage.spawned for number in (1, 2, 3)] == [2, 1, 0]
     await store.retention.delete_agent(3)
@@ -59,7 +59,7 @@ async def test_those_that_were_spawned_count_for_ever_and_for_all_above(store: S
         await store.lifecycle.spawn([below(first, "sixth"), below(first, "seventh")], place, NOBODY)
 
 
-async def test_with_an_end_those_below_are_asked_to_stop_in_one_transaction(store: Store) -> None:
+async def test_the_end_of_an_agent_stops_its_descendants(store: Store) -> None:
     first, *_ = await tree(store)
     for state in (State.PREPARING, State.RUNNING, State.FINISHING):
         first = await store.lifecycle.move(first, state)
@@ -71,13 +71,13 @@ async def test_with_an_end_those_below_are_asked_to_stop_in_one_transaction(stor
         await store.lifecycle.spawn([below(first, "late")], place, NOBODY)
 
 
-async def test_one_that_is_to_stop_and_stands_below_another_that_is_to_is_stopped_once(store: Store) -> None:
+async def test_stopping_an_agent_and_its_descendant_stops_each_agent_once(store: Store) -> None:
     first, _, third = await tree(store)
     assert [agent.number for agent in await store.lifecycle.ask_stop([first, third])] == [1, 3, 2]
     assert {(await store.agents.get(number)).state for number in (1, 2, 3)} == {State.STOPPED}
 
 
-async def test_what_one_was_granted_is_bounded_as_before_once_it_was_restored(store: Store) -> None:
+async def test_restored_agents_keep_their_grants_and_counts(store: Store) -> None:
     spec = {"task": "a task", "nesting": {"agents": 3, "budget_usd": 2}}
     about = {"project": "/repository/.git", "base": "0", "branch": "b", "worktree": "/w", "lead": "lead", "spec": spec}
     child = {**about, "name": "second", "parent": 1, "lead": "agent:a1", "above": ["lead"]}

@@ -29,7 +29,7 @@ def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     st.integers(FIRST, END),
     st.lists(SIZES, max_size=30),
 )
-def test_no_block_meets_another_or_leaves_the_range(
+def test_no_block_overlaps_another_or_leaves_the_range(
     given_out: list[tuple[int, int]], begin: int, sizes: list[int]
 ) -> None:
     ports, taken = Ports(given_out, begin), [range(first, first + size) for first, size in given_out]
@@ -47,12 +47,12 @@ def test_no_block_meets_another_or_leaves_the_range(
         taken.append(block)
 
 
-def test_from_where_a_home_begins_the_next_is_looked_for_and_then_from_the_first_on() -> None:
+def test_the_search_starts_at_the_homes_first_port_and_continues_at_the_first_port_of_all() -> None:
     ports = Ports([(FIRST + 5, 5)], END - 30)
     assert [ports.take(size) for size in (20, 20, 10, 10)] == [END - 30, FIRST + 10, END - 10, FIRST + 30]
 
 
-def test_homes_begin_elsewhere_each_at_the_same_place_for_ever() -> None:
+def test_homes_start_at_different_ports_that_never_change() -> None:
     begins = [first_port(Path(f"/home/user-{n}/.local/state/forkjoin")) for n in range(100)]
     assert len(set(begins)) > 80
     assert all(FIRST <= begin <= END - 1000 for begin in begins)
@@ -63,7 +63,7 @@ def _meet(one: range, other: range) -> bool:
     return one.start < other.stop and other.start < one.stop
 
 
-async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Store) -> None:
+async def test_an_agent_keeps_its_own_block_until_it_is_removed(store: Store) -> None:
     sizes = (10, 25, 10)
     new = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=size)) for n, size in enumerate(sizes)]
     agents, first = await store.lifecycle.spawn(new, place, NOBODY), store.database.first_port
@@ -74,7 +74,7 @@ async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Stor
     assert [agent.worktree.port_base for agent in again] == [first + 13, first + 23, first + 45]
 
 
-async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store) -> None:
+async def test_a_scratch_worktree_keeps_its_block_until_its_record_is_deleted(store: Store) -> None:
     first, recipe = store.database.first_port, Recipe(ports=7)
     new = [NewMergeJob(1, "lead", (), f"refs/heads/{name}", "x", False, "") for name in ("main", "main", "side")]
     taken = [await store.scratch_worktrees.take(await store.merges.add(one, NOBODY), recipe) for one in new]
@@ -87,7 +87,7 @@ async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store
     assert agent.worktree.port_base == first
 
 
-async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(
+async def test_without_a_free_block_of_the_requested_size_a_spawn_is_refused(
     store: Store, nobody_listens: None
 ) -> None:
     store.database.first_port = FIRST
@@ -98,7 +98,7 @@ async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do
     assert len(await store.lifecycle.spawn(many[:12], place, NOBODY)) == 12
 
 
-async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store, nobody_listens: None) -> None:
+async def test_an_agent_without_a_requested_size_may_have_no_block(store: Store, nobody_listens: None) -> None:
     store.database.first_port = FIRST
     await store.lifecycle.spawn(
         [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY

@@ -23,7 +23,7 @@ def plan_of(connection: sqlite3.Connection, query: str) -> list[str]:
     "query",
     ["live_agents", "budgets", "open_requests", "requests_to", "expired_requests", "candidates", "agents_with_mail"],
 )
-def test_a_query_that_is_made_again_and_again_reads_an_index_of_what_is_open(tmp_path: Path, query: str) -> None:
+def test_a_frequent_query_uses_an_index_of_open_records(tmp_path: Path, query: str) -> None:
     connection = open_database(tmp_path / "records.sqlite")
     try:
         plan = plan_of(connection, query)

@@ -39,7 +39,7 @@ async def closed(store: Store, request: Request) -> Request:
     return found
 
 
-async def test_an_agent_waits_until_all_that_it_asked_is_answered(store: Store, agent: Agent) -> None:
+async def test_an_agent_waits_until_all_its_requests_are_answered(store: Store, agent: Agent) -> None:
     first, second = await ask(store), await ask(store, "2")
     assert await state(store) is State.WAITING
     await store.requests.answer(first, "this", "", "the person", NOBODY)
@@ -50,7 +50,7 @@ async def test_an_agent_waits_until_all_that_it_asked_is_answered(store: Store, 
     assert notes[-1] == "r2 answered by the person: that"
 
 
-async def test_a_repeat_of_a_call_finds_what_it_asked(store: Store, agent: Agent) -> None:
+async def test_a_repeated_call_finds_the_request_of_the_first_call(store: Store, agent: Agent) -> None:
     assert await ask(store) == await ask(store)
     assert len(await store.requests.open()) == 1
 
@@ -64,7 +64,7 @@ async def test_a_second_answer_is_refused_with_the_first(store: Store, agent: Ag
         await store.requests.answer(request, "that", "", "the person", NOBODY)
 
 
-async def test_what_nobody_answers_in_time_has_what_was_to_count_then(store: Store, agent: Agent) -> None:
+async def test_a_request_that_expires_gets_its_fallback_answer(store: Store, agent: Agent) -> None:
     request, later = await ask(store), await ask(store, "2", replace(ASKED, seconds=120))
     assert await store.requests.next_expiry() == request.expires
     await store.requests.expire(request.expires)
@@ -76,7 +76,9 @@ async def test_what_nobody_answers_in_time_has_what_was_to_count_then(store: Sto
 
 
 @pytest.mark.parametrize("how", ["end", "stop", "rest", "give up"])
-async def test_where_its_program_is_to_end_its_requests_are_withdrawn(store: Store, agent: Agent, how: str) -> None:
+async def test_requests_are_withdrawn_when_the_agents_program_is_about_to_end(
+    store: Store, agent: Agent, how: str
+) -> None:
     request = await ask(store)
     agent = await store.agents.get(1)
     match how:
@@ -93,7 +95,7 @@ async def test_where_its_program_is_to_end_its_requests_are_withdrawn(store: Sto
         await store.requests.answer(request, "this", "", "the person", NOBODY)
 
 
-async def test_what_is_frozen_in_midst_waits_on_when_it_goes_on(store: Store, agent: Agent) -> None:
+async def test_a_thawed_agent_still_waits_for_its_open_request(store: Store, agent: Agent) -> None:
     request = await ask(store)
     frozen = await store.lifecycle.move(
         await store.agents.get(1), State.PAUSED, None, Pause(PauseReason.MEMORY, kind=PauseKind.FROZEN)
@@ -103,14 +105,14 @@ async def test_what_is_frozen_in_midst_waits_on_when_it_goes_on(store: Store, ag
     assert await state(store) is State.RUNNING
 
 
-async def test_what_was_asked_before_its_start_was_recorded_is_waited_for(store: Store) -> None:
+async def test_an_agent_waits_for_a_request_that_it_made_before_it_was_running(store: Store) -> None:
     (agent,) = await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     agent = await store.lifecycle.move(agent, State.PREPARING)
     await ask(store)
     assert (await store.lifecycle.move(agent, State.RUNNING)).state is State.WAITING
 
 
-async def test_what_an_agent_gives_up_is_withdrawn_and_it_goes_on(store: Store, agent: Agent) -> None:
+async def test_an_agent_runs_again_when_its_request_is_withdrawn(store: Store, agent: Agent) -> None:
     request = await ask(store)
     await store.requests.withdraw(request)
     await store.requests.withdraw(request)
@@ -118,7 +120,7 @@ async def test_what_an_agent_gives_up_is_withdrawn_and_it_goes_on(store: Store, 
     assert await state(store) is State.RUNNING
 
 
-async def test_one_that_asks_in_a_loop_is_told_to_wait_and_in_the_end_to_decide(store: Store, agent: Agent) -> None:
+async def test_an_agent_may_have_16_requests_open_and_make_1000(store: Store, agent: Agent) -> None:
     for number in range(16):
         await ask(store, str(number))
     with pytest.raises(CallerError, match="16 requests of yours are open"):
@@ -131,13 +133,13 @@ async def test_one_that_asks_in_a_loop_is_told_to_wait_and_in_the_end_to_decide(
         await ask(store, "18")
 
 
-async def test_an_agent_that_is_stopped_or_has_ended_asks_nothing(store: Store, agent: Agent) -> None:
+async def test_an_agent_that_is_being_stopped_may_not_ask(store: Store, agent: Agent) -> None:
     await store.lifecycle.ask_stop([agent])
     with pytest.raises(CallerError, match="being stopped, or have ended"):
         await ask(store)
 
 
-async def test_each_lead_is_told_once(store: Store, agent: Agent) -> None:
+async def test_a_request_is_reported_to_each_lead_once(store: Store, agent: Agent) -> None:
     request = await ask(store)
     assert await store.requests.untold(1, "one", [request]) == {1}
     await store.requests.set_told(1, "one", [request])
@@ -146,7 +148,7 @@ async def test_each_lead_is_told_once(store: Store, agent: Agent) -> None:
     assert await store.requests.untold(1, "two", [request]) == {1}
 
 
-async def test_a_request_is_found_in_its_own_project_alone(store: Store, agent: Agent) -> None:
+async def test_a_request_is_found_only_in_its_own_project(store: Store, agent: Agent) -> None:
     request = await ask(store)
     await store.projects.get_or_add("/other/.git")
     assert await store.requests.find(1, 1) == request
@@ -154,7 +156,7 @@ async def test_a_request_is_found_in_its_own_project_alone(store: Store, agent: 
     assert await store.requests.open(2) == []
 
 
-async def test_what_it_asked_goes_with_an_agents_record(store: Store, agent: Agent) -> None:
+async def test_deleting_an_agent_deletes_its_requests(store: Store, agent: Agent) -> None:
     await store.requests.set_told(1, "one", [await ask(store)])
     await store.retention.delete_agent(1)
     assert await store.requests.get(1) is None

@@ -40,7 +40,7 @@ async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
 
 
 @pytest.mark.parametrize("before", sorted(TRANSITIONS))
-async def test_only_moves_in_the_table_of_transitions_are_made(store: Store, before: Phase) -> None:
+async def test_only_transitions_in_the_table_are_recorded(store: Store, before: Phase) -> None:
     for to in TRANSITIONS:
         (agent,) = await _spawn(store, f"{before}-{to}")
         now = before is PauseKind.FROZEN, before is PauseKind.ENDING, agent.number
@@ -62,21 +62,21 @@ def _state(phase: Phase) -> State:
     return State.PAUSED if isinstance(phase, PauseKind) else phase
 
 
-async def test_a_move_from_a_state_that_has_passed_is_refused(store: Store) -> None:
+async def test_a_transition_from_an_outdated_state_is_refused(store: Store) -> None:
     (agent,) = await _spawn(store, "once")
     await store.lifecycle.move(agent, State.PREPARING)
     with pytest.raises(BrokenPromiseError):
         await store.lifecycle.move(agent, State.PREPARING)
 
 
-async def test_each_attempt_has_progress_of_its_own(store: Store) -> None:
+async def test_each_attempt_has_its_own_progress(store: Store) -> None:
     (agent,) = await _spawn(store, "again")
     await store.events.add(agent, [], Progress(700, 600))
     assert await store.events.progress(agent) == Progress(700, 600)
     assert await store.events.progress(replace(agent, attempt=2)) == Progress(0, None)
 
 
-async def test_what_an_older_attempt_brings_late_is_refused(store: Store) -> None:
+async def test_a_late_result_of_an_older_attempt_is_refused(store: Store) -> None:
     (agent,) = await _spawn(store, "again")
     for state in (State.PREPARING, State.RUNNING, State.FINISHING):
         agent = await store.lifecycle.move(agent, state)
@@ -87,19 +87,19 @@ async def test_what_an_older_attempt_brings_late_is_refused(store: Store) -> Non
     assert await store.results.get(agent.number) is None
 
 
-async def test_a_taken_name_refuses_all_of_a_spawn(store: Store) -> None:
+async def test_a_taken_name_refuses_the_whole_spawn(store: Store) -> None:
     await _spawn(store, "taken")
     with pytest.raises(CallerError, match="'taken' is taken by a1"):
         await _spawn(store, "free", "taken")
     assert [agent.name for agent in await store.agents.live()] == ["taken"]
 
 
-async def test_a_name_that_was_ours_to_choose_gets_a_number(store: Store) -> None:
+async def test_a_derived_name_that_is_taken_gets_a_number(store: Store) -> None:
     agents = await store.lifecycle.spawn([new_agent("task", derived=True) for _ in range(3)], place, NOBODY)
     assert [agent.name for agent in agents] == ["task", "task-2", "task-3"]
 
 
-async def test_of_many_with_one_name_no_name_is_tried_twice(store: Store) -> None:
+async def test_no_derived_name_is_looked_up_twice(store: Store) -> None:
     asked: list[str] = []
     store.database.connection.set_trace_callback(lambda sql: asked.append(sql) if "merge <> 'merged'" in sql else None)
     agents = await store.lifecycle.spawn([new_agent("task", derived=True) for _ in range(50)], place, NOBODY)
@@ -114,7 +114,7 @@ async def test_a_number_is_never_used_again(store: Store) -> None:
     assert agent.id == "a2"
 
 
-async def test_a_call_is_answered_the_second_time_as_the_first(store: Store) -> None:
+async def test_a_repeated_call_gets_the_first_answer(store: Store) -> None:
     call = Call("relay", "7")
     assert await store.calls.answer_to(call) is None
     (agent,) = await _spawn(store, "once", call=call)
@@ -124,7 +124,7 @@ async def test_a_call_is_answered_the_second_time_as_the_first(store: Store) -> 
     assert [agent.name for agent in await store.agents.live()] == ["once"]
 
 
-async def test_a_look_at_the_agents_reads_no_task(store: Store) -> None:
+async def test_listing_agents_reads_no_tasks(store: Store) -> None:
     await _spawn(store, "first", "second")
 
     def allow(action: int, table: str | None, *_: str | None) -> int:
@@ -136,16 +136,14 @@ async def test_a_look_at_the_agents_reads_no_task(store: Store) -> None:
         await store.agents.task(1)
 
 
-async def test_events_wake_nobody(store: Store) -> None:
+async def test_events_wake_no_waiters(store: Store) -> None:
     (agent,) = await _spawn(store, "speaker")
     seen = store.changes.version
     await store.events.add(agent, [(Said("hello"), 0)], Progress(6, None))
     assert store.changes.version == seen
 
 
-async def test_the_order_of_agents_is_that_of_their_numbers_whatever_the_clock_says(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_agents_are_ordered_by_number_when_the_clock_jumps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 26."""
     for name, now in (("first", 2e9), ("second", 1e9), ("third", 3e9)):
         monkeypatch.setattr("time.time", lambda now=now: now)
@@ -160,13 +158,13 @@ async def test_the_order_of_agents_is_that_of_their_numbers_whatever_the_clock_s
 
 
 @pytest.mark.parametrize("task", ["-n '$(x)' `y` \\ \"", "a\r\nb\tc\n\n", "🦊 é \u202e", "x" * 2_000_000], ids=len)
-async def test_a_task_is_kept_byte_for_byte(store: Store, task: str) -> None:
+async def test_a_task_is_stored_unchanged(store: Store, task: str) -> None:
     """Fault 13."""
     (agent,) = await store.lifecycle.spawn([new_agent("first", task=task)], place, NOBODY)
     assert await store.agents.task(agent.number) == task
 
 
-async def test_a_result_is_written_once(store: Store) -> None:
+async def test_a_result_is_recorded_once(store: Store) -> None:
     (agent,) = await _spawn(store, "once")
     agent = await store.lifecycle.move(
         await store.lifecycle.move(await store.lifecycle.move(agent, State.PREPARING), State.RUNNING), State.FINISHING
@@ -190,7 +188,7 @@ async def test_events_are_numbered_cut_and_read_in_pages(store: Store) -> None:
     assert (await store.agents.get(agent.number)).last_event == "three"
 
 
-async def test_an_end_is_untold_until_it_was_told_to_that_lead(store: Store) -> None:
+async def test_an_ended_agent_is_returned_until_it_was_reported_to_the_lead(store: Store) -> None:
     (agent,) = await _spawn(store, "ends")
     await store.lifecycle.ask_stop([agent])
     assert [one.state for one in (await store.agents.untold(1, "lead", 9, everyone=False))[0]] == [State.STOPPED]
@@ -200,14 +198,14 @@ async def test_an_end_is_untold_until_it_was_told_to_that_lead(store: Store) -> 
     assert len((await store.agents.untold(1, "cli", 9, everyone=True))[0]) == 1
 
 
-async def test_no_change_is_missed_between_a_look_and_the_wait_after_it(store: Store) -> None:
+async def test_no_change_between_a_query_and_the_following_wait_is_missed(store: Store) -> None:
     seen = store.changes.version
     await _spawn(store, "new")
     with anyio.fail_after(5):
         await store.changes.after(seen)
 
 
-async def test_what_was_answered_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+async def test_a_record_survives_a_kill_of_the_daemon(tmp_path: Path) -> None:
     file = tmp_path / "records.sqlite"
     first = await open_store(file)
     await first.projects.get_or_add("/repository/.git")
@@ -218,7 +216,7 @@ async def test_what_was_answered_is_there_when_the_file_is_opened_again(tmp_path
     await first.close()
 
 
-async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
+async def test_records_of_a_newer_forkjoin_are_refused_and_stay_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "records.sqlite"
     await (await open_store(file)).close()
     with sqlite3.connect(file) as connection:
@@ -232,7 +230,7 @@ async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_
 
 @settings(deadline=None, max_examples=20)
 @given(st.text(max_size=300))
-def test_any_text_of_an_event_can_be_kept(text: str) -> None:
+def test_an_event_with_any_text_can_be_recorded(text: str) -> None:
     async def keep() -> None:
         store = Store(Database(open_database(Path(folder) / "records.sqlite")))
         try:
