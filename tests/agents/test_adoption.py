@@ -15,7 +15,7 @@ from support.harness import GIVE_UP_S, Lead, forkjoin, git, kill_daemon, kill_da
 
 
 def _kill_daemon_at(home: Home) -> None:
-    """As `kill_daemon`, without a command that would bring an environment."""
+    """Kill the daemon without a command that would bring an environment."""
     kill_daemon_of(home, next(pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words))
 
 
@@ -26,7 +26,7 @@ async def test_an_agent_that_ended_while_no_daemon_ran_gets_its_result(repositor
         kill_daemon(repository, home)
         (home.state / "go").touch()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
-        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
+        assert [(agent["state"], agent["summary"]) for agent in ended["finished"]] == [("succeeded", "told")]
         assert (await lead.call("get_result", id=first))["files_changed"] == 1
 
 
@@ -48,7 +48,7 @@ async def test_without_a_tmpfs_a_queued_agent_waits_after_a_restart_for_its_lead
         blocker, second = await lead.spawn("sleep 1000", 'echo "$MINE"')
         await lead.until(blocker, state="running")
     kill_daemon(repository, home)
-    forkjoin(tmp_path, "daemon", "start")  # from elsewhere: it brings no environment for this project
+    forkjoin(tmp_path, "daemon", "start")  # outside of the project: brings no environment for it
     status = forkjoin(tmp_path, "status").stdout
     assert "environment is gone since a restart" in status
     async with open_lead(repository, MINE="theirs again") as lead:
@@ -67,7 +67,7 @@ async def test_an_agent_that_waits_for_its_leads_environment_has_no_slot(
         await lead.until(first, state="running")
     _kill_daemon_at(home)
     (home.state / "go").touch()
-    forkjoin(tmp_path, "daemon", "start")  # from elsewhere: it brings no environment for this project
+    forkjoin(tmp_path, "daemon", "start")  # outside of the project: brings no environment for it
     elsewhere = tmp_path / "elsewhere"
     git(tmp_path, "clone", "--quiet", str(repository), str(elsewhere))
     async with open_lead(elsewhere, "other") as other:
@@ -94,7 +94,7 @@ async def test_a_failed_agent_doesnt_wait_for_an_environment_since_its_verify_do
         await lead.until(first, state="running")
     _kill_daemon_at(home)
     (home.state / "go").touch()
-    forkjoin(tmp_path, "daemon", "start")  # from elsewhere: it brings no environment for this project
+    forkjoin(tmp_path, "daemon", "start")  # outside of the project: brings no environment for it
 
     def state() -> str:
         with closing(sqlite3.connect(f"file:{home.records}?mode=ro", uri=True)) as records:
@@ -123,7 +123,7 @@ async def test_a_merge_that_waits_for_its_lead_delays_no_other_merge(repository:
         tasks.cancel_scope.cancel()
     async with open_lead(repository, "other") as other:
         landed = await other.call("merge_worktree", ids=[second])
-        assert [one["id"] for one in landed["merged"]] == [second]
+        assert [agent["id"] for agent in landed["merged"]] == [second]
         assert "1 merge(s) wait" in (await other.call("get_status"))["trouble"][0]
         (home.state / "go").touch()
         forkjoin(repository, "status")  # a person's command brings an environment
@@ -134,12 +134,12 @@ async def test_the_next_daemon_completes_an_interrupted_stop(repository: Path, h
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn("trap '' TERM; while :; do sleep 0.1; done")
         await lead.until(first, state="running")
-        with sqlite3.connect(home.records) as records:  # as it stands when the daemon was killed right after that
+        with sqlite3.connect(home.records) as records:  # the state if the daemon was killed right after that
             kill_daemon(repository, home)
             records.execute("UPDATE agent SET stop_asked = 1")
         records.close()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
-        assert [one["state"] for one in ended["finished"]] == ["stopped"]
+        assert [agent["state"] for agent in ended["finished"]] == ["stopped"]
 
 
 async def test_an_agent_keeps_the_program_that_was_the_default_when_it_was_spawned(
@@ -152,7 +152,7 @@ async def test_an_agent_keeps_the_program_that_was_the_default_when_it_was_spawn
         kill_daemon(repository, home)
         (home.state / "go").touch()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
-        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
+        assert [(agent["state"], agent["summary"]) for agent in ended["finished"]] == [("succeeded", "told")]
 
 
 async def test_agents_and_the_daemon_survive_records_that_are_locked_for_a_while(repository: Path, home: Home) -> None:
@@ -167,7 +167,7 @@ async def test_agents_and_the_daemon_survive_records_that_are_locked_for_a_while
         records.execute("ROLLBACK")
         records.close()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
-        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
+        assert [(agent["state"], agent["summary"]) for agent in ended["finished"]] == [("succeeded", "told")]
         assert home.log.read_text().count(" up: ") == before
 
 

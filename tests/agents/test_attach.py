@@ -24,7 +24,7 @@ from support.harness import (
 
 #: Prints `up`, then keeps working until it is resumed.
 TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
-#: As above; tells whether what a person has left running has ended, which takes its time for that.
+#: Like the task above, and reports whether the processes that a person left running have ended.
 LOOKING = "import os\nanswer('up')\nif not resumed:\n    hear()\nsucceed(f'has ended: {os.path.exists(\"ended\")}')"
 SERVER = "trap 'sleep 0.3; echo > ended; exit 0' TERM; echo > up; while :; do sleep 0.05; done"
 Leave = Callable[[Any], Awaitable["subprocess.Popen[bytes]"]]
@@ -39,7 +39,7 @@ async def person(reconciler: Reconciler, repository: Path) -> AsyncIterator[Lead
 
 @pytest.fixture
 def leave() -> Iterator[Leave]:
-    """What starts a server as a person's program does, and leaves it running."""
+    """Return a script that starts a server, as a person's program does, and leaves it running."""
     servers: list[subprocess.Popen[bytes]] = []
 
     async def start(going: Any) -> "subprocess.Popen[bytes]":
@@ -58,7 +58,7 @@ def serve(where: str, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
 
 
 async def up(lead: Lead) -> str:
-    """Return the id of an agent that is working on its turn."""
+    """Return the id of an agent in the middle of its turn."""
     (agent,) = await lead.spawn(TASK, agent="talker")
     await lead.until(agent, last_event="up")
     return agent
@@ -69,7 +69,7 @@ async def test_a_running_agent_pauses_for_a_person_and_continues_its_conversatio
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
     monkeypatch.setenv("MCP_TOOL_TIMEOUT", "30000")
-    monkeypatch.setenv("SOME_PASSWORD", "acceptEdits")  # which is a word of claude's, too
+    monkeypatch.setenv("SOME_PASSWORD", "acceptEdits")  # this value is also an option of claude
     async with lead_of(reconciler, repository) as lead:
         agent = await up(lead)
         monkeypatch.delenv("SOME_API_KEY")
@@ -78,7 +78,7 @@ async def test_a_running_agent_pauses_for_a_person_and_continues_its_conversatio
             assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
             assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
             assert (bool(going["environment"]["FORKJOIN_TOKEN"]), "acceptEdits" in going["argv"]) == (True, True)
-            assert going["environment"]["MCP_TOOL_TIMEOUT"] == "100000000"  # a question of theirs may take minutes
+            assert going["environment"]["MCP_TOOL_TIMEOUT"] == "100000000"  # a person's answer may take minutes
             let_pass(reconciler, monkeypatch, 1000)
             await lead.run("true")
             assert await is_held(lead)
@@ -103,7 +103,7 @@ async def test_everything_that_a_person_started_has_ended_before_the_agent_conti
 
 
 async def is_held(lead: Lead) -> bool:
-    """Whether one waits for a person to leave."""
+    """Return whether an agent waits for a person to leave."""
     return "a1: a person is in its conversation" in (await lead.call("get_status"))["waiting"]
 
 
@@ -131,7 +131,7 @@ async def test_an_ended_agent_stays_ended_if_the_person_changed_nothing(
     async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
     await first_answer(lambda: gone(reconciler))
-    assert [one.attempt for one in await reconciler.store.agents.get_all([1])] == [1]
+    assert [agent.attempt for agent in await reconciler.store.agents.get_all([1])] == [1]
 
 
 @pytest.mark.parametrize("changes", [False, True])
@@ -150,7 +150,7 @@ async def test_a_branch_that_a_person_left_checked_out_is_released_from_an_ended
     if changes:
         await talking.results(agent)
     else:
-        assert any("had left mine checked out" in one.text for one in await reconciler.store.events.page(1, 0, 100))
+        assert any("had left mine checked out" in event.text for event in await reconciler.store.events.page(1, 0, 100))
 
 
 async def _never(*_: object) -> None:
@@ -175,7 +175,7 @@ async def test_an_agent_that_is_stopped_while_a_person_is_attached_stays_stopped
     assert git(repository, "show", f"{branch}:new.txt") == "new"
     assert "+new" in await talking.call("read_diff", id=agent)
     answer = await talking.call("merge_worktree", ids=[agent], include_failed=True)
-    assert [one["id"] for one in answer["merged"]] == [agent]
+    assert [merged["id"] for merged in answer["merged"]] == [agent]
 
 
 async def test_an_agent_that_waits_for_an_answer_pauses_for_a_person_too(
@@ -226,7 +226,7 @@ async def test_an_attached_agent_is_not_merged_and_nobody_attaches_during_a_merg
     (agent,) = await talking.run("open('one', 'w').close()\nsucceed('')", agent="talker")
     await person.call("attach", id=agent)
     answer = await talking.call("merge_worktree", ids=[agent])
-    assert [one["why"] for one in answer["skipped"]] == ["a person is in its conversation"]
+    assert [agent["why"] for agent in answer["skipped"]] == ["a person is in its conversation"]
     reconciler.services.attached.clear()
     verify = f"until test -e {tmp_path}/go; do sleep 0.05; done"
     async with anyio.create_task_group() as tasks:
@@ -242,8 +242,8 @@ async def test_an_agent_gets_messages_once_the_person_has_left(
     agent = await up(talking)
     async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
-        told = await talking.call("message_agent", id=agent, text="one thing more")
-        assert told["delivery"] == "next_turn"
+        answer = await talking.call("message_agent", id=agent, text="one thing more")
+        assert answer["delivery"] == "next_turn"
     (result,) = await talking.results(agent)
     assert result["output"].endswith("one thing more")
 

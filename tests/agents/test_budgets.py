@@ -12,7 +12,7 @@ from forkjoin.store.store import open_store
 from support.harness import GIVE_UP_S, Lead, first_answer, forkjoin, git, lead_of, open_reconciler_in_memory
 from support.records import fill
 
-#: Spends until nobody lets it, in calls of ten cents each, then says what it was told.
+#: Spends ten cents per call until the budget is spent, then repeats the message that it got.
 SPENDER = """
 import time, pathlib
 answer('I begin.')
@@ -23,7 +23,7 @@ if run == 1:
         time.sleep(0.2)
 succeed(told, 0.05)"""
 
-#: Ends once the file is there that its name is put in for.
+#: Ends once the file `go` exists.
 WAITER = """
 import os, time
 answer('I begin.')
@@ -72,9 +72,9 @@ def test_a_command_line_wait_ends_with_the_reason_if_an_agent_needs_more_budget(
     talkers: None, repository: Path, home: Home
 ) -> None:
     forkjoin(repository, "spawn", SPENDER, "--name", "spender", "--agent", "talker", "--budget-usd", "0.3")
-    told = forkjoin(repository, "wait", "--timeout", str(GIVE_UP_S), check=False)
-    assert told.returncode == 1
-    assert "a1: its budget of 0.3 USD is used up" in told.stdout
+    completed = forkjoin(repository, "wait", "--timeout", str(GIVE_UP_S), check=False)
+    assert completed.returncode == 1
+    assert "a1: its budget of 0.3 USD is used up" in completed.stdout
 
 
 async def test_an_agent_is_asked_once_to_wind_up_near_its_budget(talking: Lead) -> None:
@@ -177,7 +177,7 @@ async def test_an_agent_with_unknown_costs_is_charged_its_whole_reservation(
     await talking.last_event(first, "the repository's budget of 2.00 USD has 0 USD left")
     paused = await reconciler.store.agents.get(1)
     assert (paused.attempt, paused.money.cost_usd) == (2, 2)
-    assert [one.spent_usd for one in await reconciler.store.budgets.of_live_agents([1]) if not one.lead] == [2]
+    assert [budget.spent_usd for budget in await reconciler.store.budgets.of_live_agents([1]) if not budget.lead] == [2]
 
 
 async def test_spending_wakes_the_reconciler_only_near_the_end_of_the_reserve(home: Home) -> None:
@@ -185,7 +185,7 @@ async def test_spending_wakes_the_reconciler_only_near_the_end_of_the_reserve(ho
     (agent,) = await fill(store, 1)
     await store.budgets.reserve({1: 1.0})
     woken: list[bool] = []
-    for number in range(9):  # in floats nine tenths are a little less than 0.9
+    for number in range(9):  # as floats, nine tenths add up to a little less than 0.9
         before = store.changes.version
         await store.events.add(agent, [], None, [Cost(str(number), "a model", 0.1)])
         woken.append(store.changes.version > before)
@@ -231,7 +231,7 @@ async def test_an_agent_whose_program_reached_its_budget_pauses_and_continues_wi
 async def test_a_wait_ends_if_no_agent_can_continue_without_its_lead(talking: Lead) -> None:
     (first,) = await talking.spawn("answer('I begin.')\nend_spent()", agent="talker", budget_usd=0.25)
     waited = await talking.call("wait_agents", ids=[first], timeout_s=3000)
-    assert (waited["timed_out"], [one["state"] for one in waited["pending"]]) == (False, ["paused"])
+    assert (waited["timed_out"], [agent["state"] for agent in waited["pending"]]) == (False, ["paused"])
     assert waited["waiting"][0].startswith("a1: ")
     assert "; set_budget " in waited["waiting"][0]
 
@@ -280,8 +280,8 @@ async def test_implausible_costs_that_a_program_prints_are_ignored(
     huge = "say(type='stream_event', uuid='u', event={'type': 'message_delta', 'usage': {'output_tokens': 10**320}})"
     negative = "say(type='assistant', message={'id': 'm', 'model': 'claude-opus-4-8', 'usage': {'input_tokens': -5}})"
     ids = await talking.spawn(f"{huge}\n{negative}\nsucceed('done', 1e308)", "succeed('done')", agent="talker")
-    assert [one["state"] for one in await talking.results(*ids)] == ["succeeded"] * 2
-    assert [one.spent_usd for one in await reconciler.store.budgets.of_live_agents([1])] == [0.25]
+    assert [agent["state"] for agent in await talking.results(*ids)] == ["succeeded"] * 2
+    assert [budget.spent_usd for budget in await reconciler.store.budgets.of_live_agents([1])] == [0.25]
 
 
 async def test_budgets_of_the_settings_apply_and_a_dry_run_returns_the_reservation(

@@ -19,7 +19,7 @@ NUMBER = "n=${FORKJOIN_NAME##*-}"
 
 
 async def contest(lead: Lead, task: str, judge: str | None = None, **spec: Any) -> None:
-    """Candidates for this task, `fix-1` and so on, once they have ended."""
+    """Run candidates for this task, `fix-1` and so on, until they have ended."""
     said = {"candidates": 3, **({"judge": judge} if judge else {}), **spec}
     await lead.call("spawn_agent", task=f"{NUMBER}; {task}", name="fix", **said)
     assert not (await lead.call("wait_agents", ids=["fix"], timeout_s=GIVE_UP_S))["timed_out"]
@@ -38,13 +38,13 @@ async def test_the_candidate_with_the_highest_score_that_passes_verify_wins(near
     assert (result["id"], result["name"], result["score"]) == ("a2", "fix-2", 2)
     first = result["candidates"][0]
     assert (first.pop("verify"), first.pop("lines"), first.pop("won")) == ("passed", 1, True)
-    assert first.keys() == {"id", "state", "score", "duration_s"}, "what is the same for all is left out"
+    assert first.keys() == {"id", "state", "score", "duration_s"}, "fields that are equal for all are left out"
 
 
 async def test_a_candidate_without_a_score_comes_last_and_its_result_says_why(near: Lead) -> None:
     await contest(near, "echo $n > n", "grep -c 3 n; test $(cat n) != 2 || { echo torn >&2; echo nan; exit 4; }")
     assert await won(near) == ["a3*", "a1", "a2"], "grep exits 1 where it counts 0"
-    (warning,) = [one for one in (await near.call("get_result", id="a2"))["warnings"] if "judge" in one]
+    (warning,) = [warning for warning in (await near.call("get_result", id="a2"))["warnings"] if "judge" in warning]
     assert warning == "Its judge printed no number as its last line (exit 4): torn"
 
 
@@ -75,9 +75,9 @@ async def test_the_name_of_candidates_means_all_of_them_until_all_have_ended(nea
         )
     assert "is not known until" in await near.refusal("merge_worktree", ids=["fix"])
     assert [row.get("won") for row in (await near.call("get_result", id="a1"))["candidates"]] == [None, None]
-    assert [one["id"] for one in (await near.call("list_agents", ids=["fix"]))["agents"]] == ["a1", "a2"]
+    assert [agent["id"] for agent in (await near.call("list_agents", ids=["fix"]))["agents"]] == ["a1", "a2"]
     stopped = await near.call("stop_agents", ids=["fix"])
-    assert [one["state"] for one in stopped["agents"]] == ["succeeded", "stopped"]
+    assert [agent["state"] for agent in stopped["agents"]] == ["succeeded", "stopped"]
 
 
 async def test_a_candidates_name_that_is_taken_is_refused_and_a_derived_name_is_changed(near: Lead) -> None:
@@ -195,7 +195,7 @@ async def test_merging_candidates_by_their_common_name_merges_the_best_only(near
     assert ids_of(await near.call("merge_worktree", ids=["fix-3"]), "merged") == ["a3"]
     assert "Unmerged work: a1 (fix-1)" in await near.refusal("remove_worktrees", ids=["fix"])
     gone = await near.call("remove_worktrees", ids=["fix"], discard_unmerged=True)
-    assert [one["id"] for one in gone["removed"]] == ["a1", "a2", "a3"]
+    assert [agent["id"] for agent in gone["removed"]] == ["a1", "a2", "a3"]
     assert (
         git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/") == "refs/forkjoin/kept/a1-fix-1"
     )
@@ -207,7 +207,7 @@ async def test_after_a_restart_a_judge_is_not_run_again_and_its_files_are_not_wo
     log = home.state / "judged"
 
     async def fall(*_: object) -> None:
-        raise OSError(28, "No space left on device")  # what passes is tried again
+        raise OSError(28, "No space left on device")  # a transient error, so the step is retried
 
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         with monkeypatch.context() as fault:
@@ -231,14 +231,14 @@ async def test_stopping_a_candidate_ends_its_judge(near: Lead, home: Home) -> No
     while not (home.state / "judging").exists():
         await near.listed("a1")
     stopped = await near.call("stop_agents", ids=["fix"])
-    assert {one["state"] for one in stopped["agents"]} == {"stopped"}
+    assert {agent["state"] for agent in stopped["agents"]} == {"stopped"}
 
 
 async def test_candidates_for_one_task_do_not_conflict_with_each_other(near: Lead) -> None:
     await contest(near, "echo $n > n")
     await near.run("echo 4 > n")
     conflicts = (await near.call("check_conflicts"))["conflicts"]
-    assert sorted(one["between"] for one in conflicts) == [["a4", "a1"], ["a4", "a2"], ["a4", "a3"]]
+    assert sorted(conflict["between"] for conflict in conflicts) == [["a4", "a1"], ["a4", "a2"], ["a4", "a3"]]
     assert len((await near.call("check_conflicts", ids=["fix", "a4"]))["conflicts"]) == 1
 
 

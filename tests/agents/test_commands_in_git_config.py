@@ -7,7 +7,7 @@ from forkjoin.core.paths import Home
 from support.branches import commit, put_hooks
 from support.harness import git, open_lead_in_memory
 
-#: What runs a command, and what leads to more of it. A value says its key in a folder, and passes on what it is given.
+#: Keys whose value is a command. The test's commands leave a file named for the key, and pass their input on.
 KEYS = [
     *("filter.ev.clean", "filter.ev.smudge", "merge.ev.driver", "diff.ev.command", "diff.ev.textconv", "diff.external"),
     *("core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.askPass", "core.gitProxy"),
@@ -19,7 +19,7 @@ ATTRIBUTES = f"* filter=ev merge=ev diff=ev\n{FILTERS}"
 
 
 def attack(told: Path, hooks: Path) -> str:
-    """Return a script that leaves uncommitted work, then writes commands into all configuration."""
+    """Return a script that leaves uncommitted work and configures commands."""
     common = "$(git rev-parse --path-format=absolute --git-common-dir)"
     set_ = f'git config -f "{common}/config"'
     lines = [f"{set_} {key} '{_say(told, key)}'" for key in KEYS]
@@ -34,7 +34,7 @@ def attack(told: Path, hooks: Path) -> str:
         f"{set_} 'includeIf.gitdir:**/worktrees/*.path' {told.parent}/conditional",
         f"{set_} include.path {told.parent}/included; {set_} extensions.worktreeConfig true",
         f"git config --worktree filter.of-worktree.clean '{_say(told, 'worktree')}'",
-        # another repository, whose own configuration a `git status` around it would use
+        # a nested repository, whose configuration a `git status` outside of it would use
         "git init -q sub; cd sub; echo x > f; git add f; git -c user.name=x -c user.email=x commit -qm x",
         f"git config filter.of-sub.clean '{_say(told, 'sub')}'; echo '* filter=of-sub' > .git/info/attributes; cd ..",
         "git update-index --add --cacheinfo 160000,$(git -C sub rev-parse HEAD),sub",
@@ -78,14 +78,14 @@ async def test_commands_in_configuration_that_an_agent_wrote_are_not_run_but_rep
         assert "filter.ev.clean" in str((await lead.call("get_status"))["trouble"])
         await lead.call("merge_worktree", ids=[first, second], dry_run=True)
         landed = await lead.call("merge_worktree", ids=[first, second, third], verify="test -e new.txt")
-        assert [one["id"] for one in landed["merged"]] == [first, second, third]
+        assert [agent["id"] for agent in landed["merged"]] == [first, second, third]
         await lead.call("remove_worktrees", ids=[second, third])
         assert list(told.iterdir()) == []
     assert (repository / "shared.txt").read_text() == "ONE\ntwo\nTHREE\n"
     (repository / "new.txt").write_text("by hand\n")
     git(repository, "add", "new.txt", check=False)
     git(repository, "branch", "by-hand")
-    assert {"filter.ev.clean", "core.fsmonitor", "hook"} <= {file.name for file in told.iterdir()}, "they do work"
+    assert {"filter.ev.clean", "core.fsmonitor", "hook"} <= {file.name for file in told.iterdir()}, "the commands work"
 
 
 async def test_missing_objects_are_not_fetched_from_a_remote_that_an_agent_configured(
@@ -103,7 +103,7 @@ async def test_missing_objects_are_not_fetched_from_a_remote_that_an_agent_confi
         await lead.call("read_diff", id=first)
     assert list(told.iterdir()) == []
     git(repository, "cat-file", "-p", missing, check=False)
-    assert list(told.iterdir()) != [], "it does work"
+    assert list(told.iterdir()) != [], "the command works"
 
 
 async def test_the_users_own_filters_are_run(repository: Path, home: Home) -> None:

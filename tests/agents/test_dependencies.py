@@ -27,7 +27,7 @@ async def test_an_agent_starts_from_the_work_of_all_its_dependencies(near: Lead,
     await near.call("remove_worktrees", ids=[older[0]])
     (after,) = await fork(near, {"name": "all", "task": "cat x.txt y.txt | tr -d '\\n'", "after": older})
     assert await outcomes(near, [after]) == {"all": "succeeded: xy"}
-    assert len(git(repository, "rev-list", "--merges", "--all").split()) == 2  # the landing, and what it starts from
+    assert len(git(repository, "rev-list", "--merges", "--all").split()) == 2  # the merge, and the base of the agent
 
 
 async def test_an_agent_starts_from_its_named_base_only(near: Lead) -> None:
@@ -118,7 +118,7 @@ async def test_a_dry_run_describes_the_spawn_and_records_nothing(near: Lead, hom
     }
     assert (await near.call("list_agents", all=True))["agents"] == []
     assert "the name" in (await near.refusal("spawn_agents", agents=[agents[0], agents[0]], dry_run=True)).lower()
-    assert [one["id"] for one in (await near.call("spawn_agents", agents=agents))["agents"]] == ["a1", "a2", "a3"]
+    assert [agent["id"] for agent in (await near.call("spawn_agents", agents=agents))["agents"]] == ["a1", "a2", "a3"]
 
 
 async def test_the_base_is_the_same_after_the_daemon_was_killed_while_finding_it(

@@ -44,7 +44,7 @@ async def test_a_queued_agent_starts_in_its_leads_environment_after_the_daemon_w
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     kill_daemon_of(home, daemon)
     (home.state / "go").touch()
-    forkjoin(tmp_path, "daemon", "start")  # from a folder that is in no project: it brings no environment
+    forkjoin(tmp_path, "daemon", "start")  # outside of any project: brings no environment
     await until(lambda: [file.read_text() for file in home.worktrees.glob("*/a2-*/mine.txt")] == ["the lead's\n"])
     await until(lambda: _saved(runtime_folder) == [])
     assert "succeeded" in forkjoin(repository, "wait", second).stdout

@@ -12,7 +12,7 @@ from support.harness import Lead, lead_of, program_of
 
 
 async def at_work(lead: Lead, many: int) -> None:
-    """Start this number of agents, which run until they are stopped."""
+    """Spawn this number of agents, which run until they are stopped."""
     for agent in await lead.spawn(*["sleep 1000"] * many):
         await lead.until(agent, state="running")
 
@@ -29,8 +29,8 @@ async def test_only_agents_of_the_same_lead_read_an_agents_findings(
         program_of(in_process_reconciler, "a3") as stranger,
     ):
         await one.call("share_finding", text="The tests\nneed a database.")
-        told = await other.call("read_findings")
-        assert told.endswith("a1 (sleep-1000): The tests need a database.")
+        answer = await other.call("read_findings")
+        assert answer.endswith("a1 (sleep-1000): The tests need a database.")
         assert await stranger.call("read_findings") == "Nobody has shared anything yet."
     assert (await near_lead.listed("a1"))["last_event"] == "found: The tests need a database."
 
@@ -43,10 +43,10 @@ async def test_the_oldest_of_too_many_findings_are_dropped(
         await other.call("share_finding", text="the first")
         for number in range(MOST):
             await one.call("share_finding", text=f"number {number}")
-        told = (await other.call("read_findings")).splitlines()
-    assert len(told) == MOST
-    assert told[0].endswith(f"number {MOST - 1}")
-    assert "the first" not in told[-1]
+        findings = (await other.call("read_findings")).splitlines()
+    assert len(findings) == MOST
+    assert findings[0].endswith(f"number {MOST - 1}")
+    assert "the first" not in findings[-1]
     with sqlite3.connect(home.records) as records:
         assert records.execute("SELECT count(*) FROM finding").fetchone() == (MOST,)
     records.close()
@@ -61,10 +61,10 @@ async def test_all_findings_fit_into_one_answer(
     async with program_of(in_process_reconciler, "a1") as one:
         for number in range(MOST):
             await one.call("share_finding", text=f"{number}: {character * 495}.")
-        told = await one.call("read_findings")
-    assert f"): {MOST - 1}: " in told.splitlines()[0]
-    assert json_size(told) <= REPLY_BYTES
-    assert len(told.splitlines()) == MOST or character != "\x01"
+        answer = await one.call("read_findings")
+    assert f"): {MOST - 1}: " in answer.splitlines()[0]
+    assert json_size(answer) <= REPLY_BYTES
+    assert len(answer.splitlines()) == MOST or character != "\x01"
 
 
 async def test_an_agent_that_reports_in_a_loop_is_limited(

@@ -30,7 +30,7 @@ from support.harness import (
     until,
 )
 
-#: A grandchild, forked twice, in a session of its own; a child that is stopped; all deaf. It leaves work behind.
+#: A twice forked grandchild in its own session, and a suspended child. All ignore SIGTERM. The program leaves work.
 HOSTILE = """
 trap '' HUP INT TERM
 echo half > half.txt
@@ -66,15 +66,15 @@ async def test_once_a_stop_is_answered_no_process_of_a_hostile_tree_runs(lead: L
     (agent,) = await lead.spawn(HOSTILE)
     await lead.until(agent, last_event="up")
     assert len(marked(home)) >= 3
-    for _ in range(2):  # again: no error
+    for _ in range(2):  # stopping again is no error
         answer = await lead.call("stop_agents", ids=[agent])
-        assert [one["state"] for one in answer["agents"]] == ["stopped"]
+        assert [agent["state"] for agent in answer["agents"]] == ["stopped"]
         assert marked(home) == set()
     assert (await lead.call("get_result", id=agent))["files_changed"] == 1
 
 
 class Immortal:
-    """A process that not even KILL ends, in every attempt there is, until it is mortal."""
+    """A process in every attempt that survives SIGKILL until it is made mortal."""
 
     words = "can't be ended: immortal (pid 7)"
 
@@ -190,7 +190,7 @@ async def test_a_child_that_holds_stdout_ends_with_its_agent(lead: Lead, home: H
 async def test_an_agent_that_hangs_is_timed_out_by_the_limit_that_its_error_names(
     lead: Lead, home: Home, limit: str
 ) -> None:
-    """Fault 23: nothing of it lives, and its work is kept."""
+    """Fault 23: no process of the agent survives, and its work is kept."""
     (agent,) = await lead.run("echo kept > kept.txt; kill -STOP $$", **{limit: 0.02})
     result = await lead.call("get_result", id=agent)
     words = {"timeout_minutes": "ended by its time limit of 1.2 s", "silence_minutes": "ended after 1.2 s of silence"}
@@ -199,7 +199,7 @@ async def test_an_agent_that_hangs_is_timed_out_by_the_limit_that_its_error_name
 
 
 async def test_a_wait_with_a_timeout_returns_and_shows_a_hanging_agents_last_event(lead: Lead) -> None:
-    """Fault 23: without a limit."""
+    """Fault 23, without a time limit for the agent."""
     (agent,) = await lead.spawn("echo step 3 of 7; kill -STOP $$")
     await lead.until(agent, last_event="step 3 of 7")
     with anyio.fail_after(GIVE_UP_S):
@@ -219,7 +219,7 @@ FAILURES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("how", FAILURES)
 async def test_an_agent_whose_program_fails_has_failed_whatever_it_printed(lead: Lead, how: str) -> None:
-    """Fault 12: the result has the exit or signal and the end of stderr. The work is kept."""
+    """Fault 12: the result has the exit code or signal, and the end of stderr."""
     script, error = FAILURES[how]
     (agent,) = await lead.run(f"echo kept > kept.txt; {script}")
     result = await lead.call("get_result", id=agent)
@@ -227,7 +227,7 @@ async def test_an_agent_whose_program_fails_has_failed_whatever_it_printed(lead:
     assert result["warnings"][0] == "1 uncommitted path was committed for the agent."
 
 
-#: Programs that stand for a claude: what is in their file, and the error that names what is wrong.
+#: Broken programs in place of claude: the content of their file, and the expected error.
 BROKEN: dict[str, tuple[str | None, str]] = {
     "missing": (None, "No such file or directory"),
     "not executable": ("", "Permission denied"),
@@ -263,7 +263,7 @@ async def test_an_agent_whose_program_is_broken_has_failed(
 
 
 async def test_a_verify_whose_shim_was_killed_runs_once_more(lead: Lead, home: Home) -> None:
-    """Fault 27, as far as verify goes: a run that was lost says nothing of the work."""
+    """Fault 27, for verify: a lost run says nothing about the work."""
     runs = home.state / "runs"
     verify = f'echo "$FORKJOIN_HOME" >> {runs}; test "$(wc -l < {runs})" -gt 1 || kill -9 $PPID; test -e x.txt'
     (agent,) = await lead.run("echo x > x.txt", verify=verify)
@@ -274,7 +274,7 @@ async def test_a_verify_whose_shim_was_killed_runs_once_more(lead: Lead, home: H
 
 
 async def test_a_verify_that_is_lost_twice_fails_the_agent_with_a_reason(lead: Lead, home: Home) -> None:
-    """Fault 27: never succeeded without a verify that passed."""
+    """Fault 27: without a passed verify, no agent succeeds."""
     (agent,) = await lead.run("echo x > x.txt", verify=f"echo run >> {home.state}/runs; kill -9 $PPID; sleep 1000")
     result = await lead.call("get_result", id=agent)
     assert (result["state"], result["verify"]) == ("failed", "failed")
@@ -284,8 +284,8 @@ async def test_a_verify_that_is_lost_twice_fails_the_agent_with_a_reason(lead: L
 
 
 async def test_a_verify_does_not_get_the_agents_token_and_the_token_is_not_on_disk(lead: Lead, home: Home) -> None:
-    told = [f'printf %s "${{FORKJOIN_TOKEN:?}}" > {home.state}/{name}' for name in ("program", "verify")]
-    await lead.run(told[0], verify=told[1])
+    commands = [f'printf %s "${{FORKJOIN_TOKEN:?}}" > {home.state}/{name}' for name in ("program", "verify")]
+    await lead.run(commands[0], verify=commands[1])
     token = (home.state / "program").read_bytes()
     assert (home.state / "verify").read_text() == NO_RIGHTS
     others = [file for file in home.state.rglob("*") if file.is_file() and file.name != "program"]
@@ -296,7 +296,7 @@ async def test_a_verify_does_not_get_the_agents_token_and_the_token_is_not_on_di
 
 
 async def test_no_process_of_a_lost_agent_runs_once_its_end_is_recorded(lead: Lead, home: Home) -> None:
-    """Fault 27: after the shim was killed, its program runs on until the daemon ends it."""
+    """Fault 27: the program of a killed shim runs until the daemon ends it."""
     (agent,) = await lead.run("trap '' HUP INT TERM; (sleep 1000) & echo x > x.txt; kill -9 $PPID; sleep 1000")
     result = await lead.call("get_result", id=agent)
     assert marked(home) == set()
@@ -315,13 +315,13 @@ async def test_after_a_reboot_running_agents_are_lost_and_a_running_verify_runs_
         await lead.until(running, last_event="up")
         await until(runs.exists)
         (daemon,) = (pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words)
-        for pid in (daemon, *of_attempts(home), *marked(home)):  # the daemon first: it is to see nothing of it
+        for pid in (daemon, *of_attempts(home), *marked(home)):  # the daemon first, so that it notices nothing
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for file in home.attempts.glob("*/started.json"):
             file.write_text(json.dumps(["another boot", *json.loads(file.read_text())[1:]]))
         waited = await lead.call("wait_agents", ids=[running, verified], timeout_s=GIVE_UP_S)
-        assert [one["state"] for one in waited["finished"]] == ["lost", "succeeded"]
+        assert [agent["state"] for agent in waited["finished"]] == ["lost", "succeeded"]
         lost = await lead.call("get_result", id=running)
     assert git(repository, "show", f"{lost['branch']}:x.txt") == "x"
     assert "the machine went down" in lost["error"]
@@ -329,7 +329,7 @@ async def test_after_a_reboot_running_agents_are_lost_and_a_running_verify_runs_
 
 
 async def test_agents_start_in_the_order_of_the_queue(repository: Path, home: Home) -> None:
-    """Fault 4: by priority, then as they were spawned."""
+    """Fault 4: by priority, then in the order of the spawns."""
     limit(home, max_running=1)
     log, go = home.state / "log", home.state / "go"
     async with open_lead(repository) as lead:
@@ -349,7 +349,7 @@ async def test_agents_start_in_the_order_of_the_queue(repository: Path, home: Ho
 async def test_an_agent_that_cant_start_for_lack_of_open_files_is_retried(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error that passes is no end of an agent."""
+    """A transient error does not end an agent."""
     refused: list[str] = []
     really = os.mkfifo
 

@@ -18,7 +18,7 @@ def small(home: Home) -> Iterator[Path]:
         yield folder
 
 
-#: What fills the disk: the base commit, or an ignored file that is copied to the worktree.
+#: The cause of the full disk: the base commit, or an ignored file that is copied to the worktree.
 @pytest.mark.parametrize("which", ["base", "ignored"])
 async def test_a_full_disk_is_reported_and_nothing_is_changed(
     repository: Path, home: Home, small: Path, which: str

@@ -51,7 +51,7 @@ async def test_a_command_that_may_spawn_has_no_default_budget(home: Home, reposi
     home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("true", "true", nesting={"agents": 3, "budget_usd": 5})
-        assert {one.lead: one.limit_usd for one in await reconciler.store.budgets.of_project(1)} == {
+        assert {budget.lead: budget.limit_usd for budget in await reconciler.store.budgets.of_project(1)} == {
             "agent:a1": 5,
             "agent:a2": 5,
         }
@@ -83,8 +83,8 @@ async def test_a_nested_grant_is_reserved_once(
             await below.spawn(TALK, agent="talker", budget_usd=1)
         refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=1.5)
         assert ": 1.00 USD are left, and 1.50 USD were asked for" in refused
-    told = (await near_lead.call("get_status"))["budgets"]
-    assert f"{repository}/.git, lead agent:a1: 0 USD of 3.00 USD spent, 2.00 USD reserved" in told
+    answer = (await near_lead.call("get_status"))["budgets"]
+    assert f"{repository}/.git, lead agent:a1: 0 USD of 3.00 USD spent, 2.00 USD reserved" in answer
 
 
 async def test_a_parent_whose_nested_agent_spent_its_budget_gets_advice(
@@ -94,9 +94,9 @@ async def test_a_parent_whose_nested_agent_spent_its_budget_gets_advice(
     async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.spawn("spend(0.4)\nhear()", agent="talker", budget_usd=0.3)
         await near_lead.last_event(child, "is used up")
-        told = await program.call("wait_agents", ids=[child])
-    assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [child])
-    assert f"{child}: waiting won't help, and you can't raise" in told["waiting"][-1]
+        waited = await program.call("wait_agents", ids=[child])
+    assert (waited["timed_out"], [agent["id"] for agent in waited["pending"]]) == (False, [child])
+    assert f"{child}: waiting won't help, and you can't raise" in waited["waiting"][-1]
 
 
 async def test_a_parent_whose_grant_is_spent_gets_advice_and_a_person_the_command_to_raise_it(
@@ -108,6 +108,6 @@ async def test_a_parent_whose_grant_is_spent_gets_advice_and_a_person_the_comman
         (other,) = await program.spawn(TALK, agent="talker")
         why = await near_lead.last_event(other, "has 0.05 USD left, and it needs 0.1 USD")
         assert why.endswith("a person raises it with: forkjoin budget --lead agent:a1")
-        told = await program.call("wait_agents", timeout_s=GIVE_UP_S)
-        assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [other])
-        assert f"{other}: waiting won't help, and you can't raise" in told["waiting"][-1]
+        waited = await program.call("wait_agents", timeout_s=GIVE_UP_S)
+        assert (waited["timed_out"], [agent["id"] for agent in waited["pending"]]) == (False, [other])
+        assert f"{other}: waiting won't help, and you can't raise" in waited["waiting"][-1]

@@ -16,12 +16,12 @@ from support.removals import worktree_path_of
 
 
 async def _is_whole(reconciler: Reconciler) -> bool:
-    """Whether no removal is half done."""
+    """Return whether no removal is incomplete."""
     return not await reconciler.store.agents.half_removed()
 
 
 async def _is_told(reconciler: Reconciler, what: str) -> bool:
-    """Whether this is the last that is told of the first agent."""
+    """Return whether the first agent's last event contains this text."""
     return what in (await reconciler.store.agents.get(1)).last_event
 
 
@@ -69,8 +69,8 @@ async def test_a_branch_that_moves_during_its_removal_is_kept_at_its_new_commit(
 
     with monkeypatch.context() as fault:
         fault.setattr(worktree, "remove", remove)
-        told = await near.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
-    assert "call remove_worktrees again" in told
+        message = await near.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert "call remove_worktrees again" in message
     kept = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["removed"][0]["kept_as"]
     assert git(repository, "rev-parse", kept) == later
 
@@ -117,7 +117,7 @@ async def test_the_next_daemon_finishes_an_interrupted_removal(
         assert git(repository, "for-each-ref", "refs/heads/forkjoin") == ""
         assert len(git(repository, "worktree", "list").splitlines()) == 1
         answer = await lead.call("remove_worktrees", ids=ids, discard_unmerged=True)
-    kept = [one["kept_as"] for one in answer["removed"]]
+    kept = [agent["kept_as"] for agent in answer["removed"]]
     assert git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept").splitlines() == sorted(kept)
     assert git(repository, "show", f"{kept[0]}:later.txt") == "later"
     assert git(repository, "show", f"{kept[1]}:y.txt") == "y"
@@ -133,8 +133,8 @@ async def test_a_repeated_removal_waits_for_the_interrupted_one(
             await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         answer = await lead.call("remove_worktrees", ids=ids, discard_unmerged=True)
-    assert [one["id"] for one in answer["removed"]] == ids
-    assert all(one["kept_as"] for one in answer["removed"])
+    assert [agent["id"] for agent in answer["removed"]] == ids
+    assert all(agent["kept_as"] for agent in answer["removed"])
 
 
 async def test_an_agent_that_cant_be_removed_completely_delays_no_other(
@@ -156,7 +156,7 @@ async def test_an_agent_that_cant_be_removed_completely_delays_no_other(
     assert f"These were removed: {ids[0]}, {ids[2]}." in refusal
     assert [path.name for path in stuck.parent.iterdir()] == [stuck.name]
     answer = await near.call("remove_worktrees", ids=ids, discard_unmerged=True)
-    assert all(one["kept_as"] for one in answer["removed"])
+    assert all(agent["kept_as"] for agent in answer["removed"])
     assert git(repository, "branch", "--list", "forkjoin/*") == ""
 
 

@@ -15,7 +15,7 @@ from support.harness import Lead, first_answer, lead_of, open_lead_in_memory, op
 GB = 1_000_000_000
 TAKES = "python3 -c \"import time; x = b'x' * 200_000_000; time.sleep(0.5)\""
 
-#: Goes on until it is told to end.
+#: Runs until it gets a message.
 TALKS = """
 import os, time
 answer('I begin.')
@@ -25,7 +25,7 @@ succeed(told)"""
 
 
 def let_have(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
-    """Let so much memory be free of ten gigabytes."""
+    """Make this much of ten gigabytes of memory free."""
 
     async def capacity() -> Capacity:
         return Capacity(2, 10 * GB, int(free), 0)
@@ -88,7 +88,7 @@ async def test_when_memory_is_short_the_youngest_agent_pauses_and_resumes_its_co
 
     async def paused() -> list[Agent]:
         live = await reconciler.store.agents.live()
-        return [one for one in live if one.phase in (PauseKind.FROZEN, PauseKind.RESTING)]
+        return [agent for agent in live if agent.phase in (PauseKind.FROZEN, PauseKind.RESTING)]
 
     (youngest,) = await first_answer(paused)
     assert "of memory free, " in await talking.last_event(youngest.id, "needed")

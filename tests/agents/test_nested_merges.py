@@ -55,8 +55,8 @@ async def test_a_nested_merge_goes_into_the_parents_branch_wherever_its_head_poi
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree.path), "symbolic-ref", "HEAD", "refs/heads/main")
-        told = await program.call("merge_worktree", ids=["a2"])
-    assert told["target"] == agent.worktree.branch
+        answer = await program.call("merge_worktree", ids=["a2"])
+    assert answer["target"] == agent.worktree.branch
     assert git(repository, "show", f"{agent.worktree.branch}:theirs.txt") == "theirs"
     assert git(repository, "rev-parse", "main") == main
 
@@ -117,5 +117,5 @@ def _lost(*_: object) -> None:
 
 
 async def waits(reconciler: Reconciler) -> bool:
-    """Whether a merge waits for the environment of whoever has asked for it."""
+    """Return whether a merge waits for an environment."""
     return reconciler.merges_without_environment > 0

@@ -34,7 +34,7 @@ AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
 
 @pytest.fixture
 def one_slot(home: Home) -> None:
-    """Room for one agent at a time, and a program that calls tools."""
+    """Configure a single slot, and a program that calls tools."""
     limit(home, max_running=1)
     command = [
         sys.executable,
@@ -46,9 +46,9 @@ def one_slot(home: Home) -> None:
 
 
 async def running(lead: Lead, agent: str) -> bool:
-    """Whether there is such an agent, at work."""
+    """Return whether this agent is running."""
     listed = (await lead.call("list_agents", state=["running"]))["agents"]
-    return agent in [one["id"] for one in listed]
+    return agent in [listed_agent["id"] for listed_agent in listed]
 
 
 TREE = calls(
@@ -130,7 +130,10 @@ async def test_the_granted_number_of_nested_agents_holds_for_all_levels(
             "spawn_agent", task="true", nesting={"agents": 1, "depth": 2}
         )
         listed = (await program.call("list_agents"))["agents"]
-    assert [(one["id"], one["parent"]) for one in listed] == [(grandchild, child), (child, parent)]
+    assert [(listed_agent["id"], listed_agent["parent"]) for listed_agent in listed] == [
+        (grandchild, child),
+        (child, parent),
+    ]
     assert len((await near_lead.call("list_agents"))["agents"]) == 3
 
 
@@ -243,8 +246,8 @@ async def test_nested_agents_ask_their_parent_and_not_a_person_at_its_program(
         async with program_of(in_process_reconciler, child) as below, anyio.create_task_group() as tasks:
             tasks.start_soon(partial(below.call, "ask_lead", question="Whose?"))
             await near_lead.until(child, state="waiting")
-            (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
-            await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
+            (request,) = (await program.call("wait_agents", ids=[child]))["requests"]
+            await program.call("answer_request", request_id=request["request_id"], answer="Mine.")
     assert put == []
 
 
@@ -256,7 +259,7 @@ async def test_an_agents_command_line_has_the_rights_of_its_tools(
     async with program_of(in_process_reconciler, parent, kind="cli") as shell:
         (child,) = await shell.run("echo theirs > theirs.txt")
         assert (await shell.call("merge_worktree", ids=[child]))["merged"]
-        seen = {one["id"] for one in (await shell.call("list_agents"))["agents"]}
+        seen = {agent["id"] for agent in (await shell.call("list_agents"))["agents"]}
         assert seen == {parent, child}
         for tool in ("stop_agents", "remove_worktrees", "merge_worktree"):
             for other in (stranger, parent):
@@ -283,7 +286,7 @@ async def test_an_agents_command_line_hides_conflicting_agents_and_other_candida
         in_process_reconciler.conflict_preview, "pairs", {first.project: [ConflictingPair("a1", "a2", ("secret.txt",))]}
     )
     async with program_of(in_process_reconciler, "a1", kind="cli") as shell:
-        assert [one["id"] for one in (await shell.call("get_result", id="a1"))["candidates"]] == ["a1"]
+        assert [candidate["id"] for candidate in (await shell.call("get_result", id="a1"))["candidates"]] == ["a1"]
         assert "conflicts" not in await shell.listed("a1")
     assert (await near_lead.listed("a1"))["conflicts"] == ["a2: secret.txt"]
 
@@ -314,7 +317,7 @@ async def test_stopping_an_agent_stops_its_nested_agents(in_process_reconciler: 
             (grandchild,) = await below.spawn(WAITS)
         await near_lead.call("stop_agents", ids=[parent])
         assert "has ended (stopped)" in await program.refusal("spawn_agent", task="true")
-    states = [(await near_lead.listed(one))["state"] for one in (parent, child, grandchild)]
+    states = [(await near_lead.listed(id_))["state"] for id_ in (parent, child, grandchild)]
     assert states == ["stopped"] * 3
 
 

@@ -24,10 +24,10 @@ async def test_an_agents_command_line_waits_for_its_nested_agents_in_the_only_sl
     async with program_of(in_process_reconciler, "a1") as program:
         await program.spawn("true", "true")
     async with lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell:
-        told = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
-        assert [one["id"] for one in told["finished"]] == ["a2"]
-        told = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
-        assert [one["id"] for one in told["finished"]] == ["a3"]
+        waited = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
+        assert [agent["id"] for agent in waited["finished"]] == ["a2"]
+        waited = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
+        assert [agent["id"] for agent in waited["finished"]] == ["a3"]
 
 
 async def test_an_agent_that_waits_for_foreign_agents_keeps_its_slot(

@@ -15,9 +15,11 @@ def test_cache_reads_and_cache_writes_have_their_own_prices() -> None:
 
 def test_usage_without_a_model_counts_for_the_model_of_the_last_call() -> None:
     tokens = Usage(output_tokens=400)
-    told = [Spent("a", tokens), Spent("b", tokens, "claude-haiku-4-5"), Spent("c", tokens)]
+    without_begin = [Spent("a", tokens), Spent("b", tokens, "claude-haiku-4-5"), Spent("c", tokens)]
     began = [Spent("d", tokens, "claude-sonnet-4-5", begins=True), Spent("e", tokens)]
-    assert [(cost.model, round(cost.cost_usd or 0, 6)) for cost in price([*told, *began], "claude-opus-4-8")] == [
+    assert [
+        (cost.model, round(cost.cost_usd or 0, 6)) for cost in price([*without_begin, *began], "claude-opus-4-8")
+    ] == [
         ("claude-opus-4-8", 0.01),
         ("claude-haiku-4-5", 0.002),
         ("claude-opus-4-8", 0.01),

@@ -94,7 +94,7 @@ async def test_outside_text_is_never_a_git_option(
         await ask("merge_worktree", ids=[first], into="-EVIL", dry_run=True)
         result = await lead.call("get_result", id=first)
         assert result["files_changed"] == 4
-        assert [one["id"] for one in (await lead.call("merge_worktree", ids=[first]))["merged"]] == [first]
+        assert [agent["id"] for agent in (await lead.call("merge_worktree", ids=[first]))["merged"]] == [first]
         await lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
         others = (await lead.call("list_agents"))["agents"]
         assert len(others) == 1, "one started from the branch -EVIL, which the first had made: it is there"
@@ -117,4 +117,4 @@ async def test_names_that_clash_on_some_file_systems_are_kept_apart(repository: 
         assert branches == [f"forkjoin/a{n}-{name}" for n, name in enumerate(names, 1)]
         assert len({branch.lower() for branch in branches}) == len(names)
         waited = await lead.call("wait_agents")
-        assert {one["state"] for one in waited["finished"]} == {"succeeded"}
+        assert {agent["state"] for agent in waited["finished"]} == {"succeeded"}

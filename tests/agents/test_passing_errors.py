@@ -49,7 +49,7 @@ async def test_an_agent_waits_until_the_disk_has_space_and_its_last_event_says_s
         await lead.until(first, last_event=f"{words}: OSError: {FULL}")
         fault.mended = True
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
-        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
+        assert [(agent["state"], agent["summary"]) for agent in ended["finished"]] == [("succeeded", "told")]
         assert reconciler.trouble == {}
 
 
@@ -72,4 +72,4 @@ async def test_a_merge_waits_until_the_disk_has_space(
             tasks.start_soon(merge)
             await _until_told(lead, "landing 1")
             fault.mended = True
-        assert [one["id"] for one in landed[0]["merged"]] == ["a1"]
+        assert [agent["id"] for agent in landed[0]["merged"]] == ["a1"]

@@ -44,8 +44,8 @@ async def test_a_note_says_that_only_deny_has_an_effect_if_permissions_are_skipp
     config = home.config_file.read_text()
     home.config_file.write_text(config.replace("[agents.talker]", "[agents.talker]\nskip_permissions = true"))
     async with open_lead_in_memory(home, repository) as lead:
-        told = await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"allow": ["Read"]})
-        assert "only `deny` has an effect" in told["note"]
+        answer = await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"allow": ["Read"]})
+        assert "only `deny` has an effect" in answer["note"]
         assert "note" not in await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"deny": ["Read"]})
         await lead.results("a1", "a2")
 

@@ -64,7 +64,7 @@ async def test_a_refused_call_freezes_the_youngest_agent_of_the_account_until_th
     telling = TICKS.format(go=str(go), limited=str(limited))
     ids = await talking.spawn(telling, ticking, ticking, ticking, agent="talker")
     (other,) = await talking.spawn(ticking, agent="other")
-    folders = {one: Path((await reconciler.store.agents.get(int(one[1:]))).worktree.path) for one in (*ids, other)}
+    folders = {id_: Path((await reconciler.store.agents.get(int(id_[1:]))).worktree.path) for id_ in (*ids, other)}
     for one in (*ids[1:], other):
         await goes_on(folders[one])
     limited.touch()
@@ -105,10 +105,10 @@ succeed(f'{resumed}')"""
     await talking.last_event(third, "takes no more until ")
     let_pass(reconciler, monkeypatch, 4000)
     await talking.run("succeed('done')", agent="other")  # meanwhile it was looked at all of them
-    assert [(await talking.listed(one))["state"] for one in (first, third)] == ["paused", "queued"]
+    assert [(await talking.listed(id_))["state"] for id_ in (first, third)] == ["paused", "queued"]
     let_pass(reconciler, monkeypatch, 6000)
     results = await talking.results(first, third)
-    assert [(one["state"], one["output"]) for one in results] == [("succeeded", "True"), ("succeeded", "done")]
+    assert [(result["state"], result["output"]) for result in results] == [("succeeded", "True"), ("succeeded", "done")]
 
 
 async def test_an_agent_pauses_after_each_refusal_that_names_no_time(

@@ -22,14 +22,14 @@ async def run(lead: Lead, script: str) -> dict[str, list[str]]:
 
 
 def make(repository: Path, name: str, text: str) -> str:
-    """Make a commit on main with one file changed, which no branch has."""
+    """Return a commit on top of main that changes one file and is on no branch."""
     commit(repository, {name: text})
     made = git(repository, "rev-parse", "HEAD")
     git(repository, "reset", "-q", "--hard", "HEAD~1")
     return made
 
 
-# -- what it leaves checked out
+# -- branches that an agent leaves checked out
 
 
 @pytest.mark.parametrize("loose", ["", "echo new > loose; "], ids=["clean", "loose"])
@@ -42,11 +42,11 @@ async def test_a_branch_that_an_agent_switched_to_is_released_at_its_end(
     assert git(repository, "ls-files") == "README.md\nf\nshared.txt"
     ours = ["100644 README.md", "100644 f", *(["100644 loose"] if loose else []), "100644 shared.txt"]
     assert files_of(repository, "forkjoin/a1-git-switch-q-feature-echo-x-f") == ours
-    if not loose:  # else it was put off that branch by what was committed for it
+    if not loose:  # otherwise the autocommit has already released the branch
         assert warnings_of(result, "feature checked out")
     git(repository, "switch", "-q", "main")
     answer = await near_lead.call("merge_worktree", ids=["a1"], into="feature")
-    assert [one["id"] for one in (answer["merged"] or answer["skipped"])] == ["a1"], answer
+    assert [agent["id"] for agent in (answer["merged"] or answer["skipped"])] == ["a1"], answer
 
 
 async def test_a_branch_without_a_commit_is_released_at_the_agents_end(near_lead: Lead, repository: Path) -> None:
@@ -121,7 +121,7 @@ async def test_a_branch_that_verify_switched_to_is_released_at_the_agents_end(
     git(repository, "switch", "-q", "feature")
 
 
-# -- what changed meanwhile
+# -- refs that changed meanwhile
 
 
 async def test_refs_that_an_agent_changed_are_reported(near_lead: Lead, repository: Path) -> None:
@@ -188,9 +188,9 @@ async def test_an_agents_result_says_that_another_agent_moved_its_branch(near_le
     moved = (
         'git commit -q --allow-empty -m other; git update-ref "refs/heads/$(cat "$O/branch")" HEAD; touch "$O/moved"'
     )
-    told = 'git symbolic-ref --short HEAD > "$O/b"; mv "$O/b" "$O/branch"'
+    report_branch = 'git symbolic-ref --short HEAD > "$O/b"; mv "$O/b" "$O/branch"'
     wait = 'until [ -e "$O/{}" ]; do sleep 0.05; done'
-    scripts = (f"{told}\n{wait.format('moved')}", f"{wait.format('branch')}\n{moved}")
+    scripts = (f"{report_branch}\n{wait.format('moved')}", f"{wait.format('branch')}\n{moved}")
     ids = await near_lead.spawn(*(f"O={repository}/.git\n{script}" for script in scripts))
     first, other = await near_lead.results(*ids)
     assert warnings_of(first, "was moved from outside")

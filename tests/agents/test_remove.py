@@ -126,8 +126,8 @@ async def test_a_nested_repository_created_during_a_removal_prevents_it(near: Le
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(unsaved_work, "find_unsaved_work", find)
-        told = await near.refusal("remove_worktrees", ids=[first])
-    assert "inner (1 uncommitted path)" in told
+        message = await near.refusal("remove_worktrees", ids=[first])
+    assert "inner (1 uncommitted path)" in message
     assert inner.exists()
 
 
@@ -153,8 +153,8 @@ async def test_a_removal_is_refused_if_commits_are_missing(near: Lead, repositor
     branch = (await near.call("get_result", id=first))["branch"]
     tip = git(repository, "rev-parse", branch)
     Path(repository, ".git", "objects", tip[:2], tip[2:]).unlink()
-    told = await near.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
-    assert "git can't tell whether its work is merged" in told
+    message = await near.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert "git can't tell whether its work is merged" in message
     assert (repository / ".git" / "refs" / "heads" / branch).exists()
 
 

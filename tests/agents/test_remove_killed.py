@@ -74,7 +74,7 @@ class World:
         refs = git(self.repository, "for-each-ref", "--format=%(refname)").splitlines()
         names = {ref: git(self.repository, "ls-tree", "--name-only", ref).splitlines() for ref in refs}
         archives = [blob(self.repository, ref, "files.tar") for ref in refs if "files.tar" in names[ref]]
-        return any(work in there for there in names.values()) or any(work.encode() in one for one in archives)
+        return any(work in there for there in names.values()) or any(work.encode() in archive for archive in archives)
 
     async def see_the_end(self, reconciler: Reconciler) -> Agent:
         """Return the agent once its removal is finished or refused."""

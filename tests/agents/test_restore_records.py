@@ -123,7 +123,7 @@ async def test_agents_are_restored_in_their_present_state(repository: Path, home
             assert how == "halved" or RESTORED in result["warnings"]  # of a half, some rows may have been read
         assert "a3" not in {agent["id"] for agent in (await lead.call("list_agents"))["agents"]}
         merged = await lead.call("merge_worktree", ids=["a1", "a2"])
-        assert [one["id"] for one in merged["merged"]] == ["a1", "a2"]
+        assert [agent["id"] for agent in merged["merged"]] == ["a1", "a2"]
         assert git(repository, "show", "main:one.txt") == "one"
         await lead.call("remove_worktrees", ids=["a4"], discard_unmerged=True)
         assert await lead.spawn("true") == ["a5"]

@@ -86,7 +86,7 @@ async def test_a_dependency_is_kept_until_its_dependent_has_ended(repository: Pa
         await lead.spawn("true", after=["a1", long])
         await _see_days(reconciler, 40)
         assert await _known(reconciler) == {"a1", "a2", "a4", "a5", "a6"}
-        await lead.results(*(one["id"] for one in (await lead.call("stop_agents", ids=[long]))["agents"]), "a6")
+        await lead.results(*(agent["id"] for agent in (await lead.call("stop_agents", ids=[long]))["agents"]), "a6")
         await _see_days(reconciler, 1, FIRST + timedelta(days=40))
         assert await _known(reconciler) == {"a2", "a4", "a5", "a6"}
 
@@ -171,8 +171,8 @@ async def test_recorded_answers_that_cant_be_requested_any_more_are_deleted(home
         )
         await reconciler.store.agents.set_told(1, "session-1", [(1, 1), (3, 1)])
         await _see_days(reconciler, 40)
-        told = reconciler.store.database.connection.execute("SELECT agent FROM told").fetchall()
-        assert [row["agent"] for row in told] == [2, 4]
+        rows = reconciler.store.database.connection.execute("SELECT agent FROM told").fetchall()
+        assert [row["agent"] for row in rows] == [2, 4]
         assert await reconciler.store.calls.answer_to(call) is None
 
 

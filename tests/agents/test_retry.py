@@ -155,7 +155,7 @@ async def test_a_lock_that_a_killed_git_left_is_removed_before_the_next_attempt(
     breaks = 'touch "$(git rev-parse --git-path index.lock)"; exit 75'
     task = f"echo x >> x.txt; test $(wc -l < x.txt) = 2 || {{ {breaks}; }}; git add . && git commit -qm both"
     (result,) = await talking.results(*await talking.spawn(task))
-    assert (result["state"], [one.split()[1] for one in result["commits"]]) == ("succeeded", ["both"])
+    assert (result["state"], [commit.split()[1] for commit in result["commits"]]) == ("succeeded", ["both"])
 
 
 @pytest.mark.usefixtures("unhurried")
@@ -179,7 +179,7 @@ async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(re
         await reconciler.store.lifecycle.ask_stop([await reconciler.store.agents.get(2)])
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         results = await lead.results(*ids)
-    assert [(one["state"], one["output"]) for one in results] == [("succeeded", "again\n"), ("stopped", "")]
-    assert [one["files_changed"] for one in results] == [1, 1]
+    assert [(result["state"], result["output"]) for result in results] == [("succeeded", "again\n"), ("stopped", "")]
+    assert [result["files_changed"] for result in results] == [1, 1]
     assert (home.attempts / "a1-2" / "started.json").exists()
     assert not (home.attempts / "a2-2" / "started.json").exists()

@@ -73,10 +73,10 @@ async def test_program_setup_and_verify_get_the_configured_ports_and_environment
     want(repository, home, wanted)
     result = await result_of(near, tell)
     first = first_port(home.state)
-    told = f"a1 http://:{first}/ {first} hi"
-    assert result["output"].strip() == told
-    assert result["verify_output"] == f"{told}\n[exit 0]"
-    assert (home.attempts / "a1-1-setup" / "output").read_text().strip() == told
+    expected = f"a1 http://:{first}/ {first} hi"
+    assert result["output"].strip() == expected
+    assert result["verify_output"] == f"{expected}\n[exit 0]"
+    assert (home.attempts / "a1-1-setup" / "output").read_text().strip() == expected
 
 
 async def test_all_commands_of_an_agent_get_the_same_slug_and_each_home_has_its_own(
@@ -212,9 +212,9 @@ async def test_a_shared_folder_is_copied_and_a_missing_folder_is_reported(
     result = await result_of(near, "echo mine > node_modules/left-pad/index.js; cat node_modules/left-pad/*")
     assert (result["output"].strip(), (folder / "left-pad" / "index.js").read_text()) == ("mine", "pad\n")
     async with open_reconciler(home) as reconciler:
-        told = [event.text for event in await reconciler.store.events.page(1, 0, 10)]
-    assert f"other is not shared: it doesn't exist in {repository}" in told
-    assert any(text.startswith("share: exit 0 in ") for text in told)
+        texts = [event.text for event in await reconciler.store.events.page(1, 0, 10)]
+    assert f"other is not shared: it doesn't exist in {repository}" in texts
+    assert any(text.startswith("share: exit 0 in ") for text in texts)
 
 
 def put_cp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -268,15 +268,15 @@ async def test_a_restored_agent_keeps_its_configuration_and_ports(repository: Pa
 async def test_files_that_setup_writes_are_not_the_agents_work(near: Lead, repository: Path, home: Home) -> None:
     want(repository, home, "setup = 'echo $FORKJOIN_AGENT > made.txt; echo by setup >> README.md'\n")
     await near.run("cat made.txt; true", "cat made.txt; echo > two", "echo mine >> made.txt")
-    changed = [(await near.call("read_diff", id=one, stat=True)) for one in ("a1", "a2", "a3")]
-    results = [await near.call("get_result", id=one) for one in ("a1", "a2", "a3")]
+    changed = [(await near.call("read_diff", id=id_, stat=True)) for id_ in ("a1", "a2", "a3")]
+    results = [await near.call("get_result", id=id_) for id_ in ("a1", "a2", "a3")]
     assert [result["files_changed"] for result in results] == [0, 1, 1], changed
     assert (results[0]["merge"], results[0]["output"]) == ("nothing", "a1\n")
     assert not [warning for result in results[:1] for warning in result["warnings"] if "committed" in warning]
     answer = await near.call("merge_worktree", ids=["a1", "a2", "a3"], verify="true")
-    assert [one["id"] for one in answer["merged"]] == ["a2", "a3"], answer
+    assert [agent["id"] for agent in answer["merged"]] == ["a2", "a3"], answer
     removed = await near.call("remove_worktrees", ids=["a1", "a2", "a3"])
-    assert not any("kept_as" in one for one in removed["removed"]), removed
+    assert not any("kept_as" in agent for agent in removed["removed"]), removed
     assert git(repository, "ls-tree", "--name-only", "-r", "main").split() == [
         *("README.md", "made.txt", "shared.txt", "two"),
     ]

@@ -48,13 +48,16 @@ async def test_an_agents_worktree_is_as_sparse_as_the_linked_worktree_of_its_lea
 
 async def test_a_merge_is_verified_on_all_files_and_the_checkout_stays_sparse(sparse: Path, near_lead: Lead) -> None:
     await near_lead.run("echo > here/new", "mkdir -p away; echo broken > away/file", verify="true")
-    results = [await near_lead.call("get_result", id=one) for one in ("a1", "a2")]
+    results = [await near_lead.call("get_result", id=id_) for id_ in ("a1", "a2")]
     assert all(any("sparse checkout" in warning for warning in result["warnings"]) for result in results)
     verify = "test -e away/file && ! grep broken away/file"
     answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], verify=verify)
-    assert ([one["id"] for one in answer["merged"]], [one["id"] for one in answer["rejected"]]) == (["a1"], ["a2"])
+    assert ([agent["id"] for agent in answer["merged"]], [agent["id"] for agent in answer["rejected"]]) == (
+        ["a1"],
+        ["a2"],
+    )
     answer = await near_lead.call("merge_worktree", ids=["a2"])
-    assert [one["id"] for one in answer["merged"]] == ["a2"]
+    assert [agent["id"] for agent in answer["merged"]] == ["a2"]
     assert sorted(contents(sparse)) == ["README.md", "here/file", "here/new", "shared.txt"]
     assert git(sparse, "status", "--porcelain") == ""
     assert git(sparse, "ls-files", "-t", "away") == "S away/file"

@@ -47,14 +47,14 @@ async def test_a_base_is_an_id_or_a_name_of_the_call_or_a_commit_or_an_older_nam
         git(repository, "add", ".")
         git(repository, "commit", "-qm", name)
     git(repository, "switch", "-q", "main")
-    await near.call("spawn_agents", agents=[{"task": "touch of-agent", "name": one} for one in ("old", "older")])
+    await near.call("spawn_agents", agents=[{"task": "touch of-agent", "name": name} for name in ("old", "older")])
     ids = await fork(
         near,
         {"name": "new", "task": "touch of-agent"},
-        *({"name": f"from-{one}", "task": "ls -x of-*", "base": one} for one in ("a1", "new", "old", "older")),
+        *({"name": f"from-{base}", "task": "ls -x of-*", "base": base} for base in ("a1", "new", "old", "older")),
     )
     ended = await outcomes(near, ids)
-    assert [ended[f"from-{one}"] for one in ("a1", "new", "older")] == ["succeeded: of-agent"] * 3
+    assert [ended[f"from-{base}"] for base in ("a1", "new", "older")] == ["succeeded: of-agent"] * 3
     assert ended["from-old"] == "succeeded: of-branch-old"
 
 

@@ -46,7 +46,7 @@ async def test_two_leads_and_a_person_lose_no_work_of_each_other(
         answer = await lead.call("spawn_agents", agents=agents, task=task, base=base)
         ids = [agent["id"] for agent in answer["agents"]]
         ended = await lead.call("wait_agents", ids=ids, timeout_s=3 * GIVE_UP_S)
-        assert [one for one in ended["finished"] if one["state"] != "succeeded"] == []
+        assert [agent for agent in ended["finished"] if agent["state"] != "succeeded"] == []
         assert len(ended["finished"]) == EACH
         found.extend((await lead.call("list_agents", ids=ids))["agents"])
 

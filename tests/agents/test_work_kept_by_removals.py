@@ -82,12 +82,12 @@ async def test_a_symlink_in_place_of_a_worktree_changes_no_other_worktree(
     git(repository / ".wt/feature", "add", "staged.txt")
     (other,) = await near.run("echo x > other.txt")
     both = repository / ".wt/feature", worktree_path_of(home, other)
-    before = [git(one, "status", "--porcelain=v2", "--branch") for one in both]
+    before = [git(folder, "status", "--porcelain=v2", "--branch") for folder in both]
     link = f'R={repository}; W=$PWD; cd /; rm -rf "$W"; ln -s {leads_to} "$W"'
     (first,) = await near.run(link)
-    told = await near.call("remove_worktrees", ids=[first])
-    assert [one["id"] for one in told["removed"]] == [first]
-    assert [git(one, "status", "--porcelain=v2", "--branch") for one in both] == before
+    answer = await near.call("remove_worktrees", ids=[first])
+    assert [agent["id"] for agent in answer["removed"]] == [first]
+    assert [git(folder, "status", "--porcelain=v2", "--branch") for folder in both] == before
     assert "feature" not in str(await near.call("get_result", id=first))
 
 
@@ -98,7 +98,7 @@ async def test_a_commit_that_an_agent_reset_is_kept_without_a_warning_when_it_is
     first, other = reset.format("one"), f"git switch -q --detach; {reset.format('two')}; git switch -q -"
     ids = await near.run(first, other, "echo x > x; git add x; git commit -qm x")
     answer = await near.call("remove_worktrees", ids=ids[:2])
-    assert [one["id"] for one in answer["removed"]] == ids[:2]
+    assert [agent["id"] for agent in answer["removed"]] == ids[:2]
     assert not answer.get("warnings")
     await near.call("remove_worktrees", ids=ids[2:], discard_unmerged=True)
     kept = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/left/").split()

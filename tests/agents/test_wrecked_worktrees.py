@@ -72,7 +72,7 @@ async def test_the_intact_part_of_a_wrecked_worktree_is_kept_and_merged(
         key: before[key] for key in ("HEAD", "index", "stash", "files", "locks")
     }
     await near.call("read_diff", id=first)
-    assert [one["id"] for one in (await near.call("merge_worktree", ids=[first]))["merged"]] == [first]
+    assert [agent["id"] for agent in (await near.call("merge_worktree", ids=[first]))["merged"]] == [first]
     assert lands <= set(git(repository, "ls-files").split())
     assert ("loose.txt" in git(repository, "ls-files")) == ("loose.txt" in lands)
     assert git(repository, "status", "--porcelain") == ""

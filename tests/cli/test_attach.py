@@ -81,7 +81,7 @@ async def test_an_interrupt_ends_attach_if_its_program_has_ended(
         try:
             await first_answer(lambda: waits(command))
             await terminal.type("sys.exit()")
-            await until(lambda: {one.status() for one in command.children()} == {psutil.STATUS_ZOMBIE})
+            await until(lambda: {child.status() for child in command.children()} == {psutil.STATUS_ZOMBIE})
             terminal.interrupt()
             await until(lambda: terminal.process.poll() is not None)
         finally:

@@ -15,10 +15,10 @@ from support.records import damage
 
 
 def test_doctor_reports_what_enforces_each_limit(repository: Path, home: Home) -> None:
-    (told,) = [finding for finding in _all(repository) if finding["what"] == "limits"]
+    (limits,) = [finding for finding in _all(repository) if finding["what"] == "limits"]
     held = {name: f"cgroup v{base.version}" for base in cgroup_root.find_cgroup_roots() for name in base.controllers}
     memory, processes = held.get("memory", "the watchdog"), held.get("pids", "the watchdog")
-    assert f"2048 processes; enforced: memory by {memory}, processes by {processes}, processors by " in told["found"]
+    assert f"2048 processes; enforced: memory by {memory}, processes by {processes}, processors by " in limits["found"]
 
 
 def test_doctor_reports_the_limits_of_the_daemon_instead_of_its_own(
@@ -35,8 +35,8 @@ def test_doctor_reports_the_limits_of_the_daemon_instead_of_its_own(
 
     monkeypatch.setattr(cgroup_root, "cgroups_of", folders)
     monkeypatch.setattr(doctor, "_daemon_pid", pid)
-    (told,) = [finding for finding in doctor.examine(home) if finding.what == "limits"]
-    assert "per agent 1 GB memory" in told.found
+    (limits,) = [finding for finding in doctor.examine(home) if finding.what == "limits"]
+    assert "per agent 1 GB memory" in limits.found
 
 
 def test_doctor_reports_why_spawns_are_refused_and_accepts_a_bare_repository(

@@ -28,9 +28,9 @@ def claude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_forkjoin_is_registered_and_removed_by_claudes_own_command(claude: Path, tmp_path: Path) -> None:
-    told = forkjoin(tmp_path, "install", "--yes").stdout
-    assert told.startswith(f"claude mcp add --scope user forkjoin -- {RELAY}\n")
-    server = json.loads(told.partition("other clients:\n")[2])["mcpServers"]["forkjoin"]
+    output = forkjoin(tmp_path, "install", "--yes").stdout
+    assert output.startswith(f"claude mcp add --scope user forkjoin -- {RELAY}\n")
+    server = json.loads(output.partition("other clients:\n")[2])["mcpServers"]["forkjoin"]
     assert [server["command"], *server["args"]] == RELAY.split()
     forkjoin(tmp_path, "uninstall", "--scope", "local", stdin="y\n")
     assert (claude / "asked").read_text().splitlines() == [

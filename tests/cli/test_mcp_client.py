@@ -29,14 +29,14 @@ def test_a_call_without_an_answer_is_repeated_with_its_request_id(home: Home, re
     calling.start()
     with fake.connection() as first:
         _begin(first)
-        asked = first.read()
-        first.say_half({"jsonrpc": "2.0", "id": asked["id"], "result": {}})
+        request = first.read()
+        first.say_half({"jsonrpc": "2.0", "id": request["id"], "result": {}})
     with fake.connection() as second:
         _begin(second)
-        assert second.read() == asked
+        assert second.read() == request
         assert second.hello["relay"] == first.hello["relay"]
         result: dict[str, Any] = {"content": [], "structuredContent": {"id": "a1"}}
-        second.say({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+        second.say({"jsonrpc": "2.0", "id": request["id"], "result": result})
         calling.join(GIVE_UP_S)
     fake.close()
     assert answers == [{"id": "a1"}]

@@ -27,7 +27,7 @@ def test_a_requests_text_can_not_look_like_another_request() -> None:
     asked = {"request_id": "r7", "id": "a1", "kind": "question", "expires_s": 600, "text": question}
     first, *others = escape_controls(request_line(asked)).splitlines()
     assert first == "r7  a1 asks (for 600 s more): Ready?"
-    assert [one[:6] for one in others] == ["    r8", "    r9"]
+    assert [line[:6] for line in others] == ["    r8", "    r9"]
 
 
 def test_a_result_in_a_pipe_keeps_its_line_ends(repository: Path, home: Home) -> None:
@@ -52,7 +52,9 @@ def test_a_home_that_can_not_be_made_is_reported(repository: Path, tmp_path: Pat
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert f"{tmp_path}/file/home" in done.stderr
     found = json.loads(forkjoin(repository, "doctor", "--json", env=nowhere, check=False).stdout)
-    assert [one["remedy"] for one in found if one["what"] == "home"] == ["set FORKJOIN_HOME to a folder of your own"]
+    assert [finding["remedy"] for finding in found if finding["what"] == "home"] == [
+        "set FORKJOIN_HOME to a folder of your own"
+    ]
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -16,14 +16,14 @@ def test_the_session_summary_lists_running_agents_first_then_unmerged_and_failed
     forkjoin(repository, "spawn", "exit 3", "--name", "three")
     forkjoin(repository, "wait", check=False)
     failed = "a3 three: failed, nothing; exit 3"
-    told = forkjoin(repository, "brief").stdout.splitlines()
-    assert told[1:] == [failed, "a1 one: succeeded, unmerged; echo x > x.txt # a task"]
+    lines = forkjoin(repository, "brief").stdout.splitlines()
+    assert lines[1:] == [failed, "a1 one: succeeded, unmerged; echo x > x.txt # a task"]
     forkjoin(repository, "merge", "one")
     forkjoin(repository, "spawn", "sleep 1000", "--name", "four")
     forkjoin(repository, "spawn", "echo z > z.txt", "--name", "five")
     forkjoin(repository, "wait", "five")
-    told = forkjoin(repository, "brief").stdout.splitlines()
-    assert [line.partition(" ")[0] for line in told[1:]] == ["a4", "a5", "a3"]
+    lines = forkjoin(repository, "brief").stdout.splitlines()
+    assert [line.partition(" ")[0] for line in lines[1:]] == ["a4", "a5", "a3"]
     forkjoin(repository, "rm", "three")
     forkjoin(repository, "merge", "five")
     forkjoin(repository, "stop", "four")

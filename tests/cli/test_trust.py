@@ -283,8 +283,12 @@ async def test_changed_shared_configuration_is_shown_and_accepted_or_restored(re
         "CHANGED  hooks/post-checkout: added",
     ]
     found = json.loads(forkjoin(repository, "doctor", "--json", check=False).stdout)
-    (told,) = [one for one in found if one["what"] == "shared config"]
-    assert (told["ok"], "user.name" in told["found"], "forkjoin trust" in told["remedy"]) == (False, True, True)
+    (changed,) = [finding for finding in found if finding["what"] == "shared config"]
+    assert (changed["ok"], "user.name" in changed["found"], "forkjoin trust" in changed["remedy"]) == (
+        False,
+        True,
+        True,
+    )
 
     assert forkjoin(repository, "trust", "--restore", stdin="n\n", check=False).returncode == 1
     assert hook.exists()

@@ -46,9 +46,9 @@ async def test_an_interrupted_wait_prints_the_agents_that_have_ended(repository:
     forkjoin(repository, "spawn", f"until test -e {home.state}/go; do sleep 0.02; done", "--name", "second")
     forkjoin(repository, "spawn", "exec sleep 1000", "--name", "third")
     with running(repository, "wait") as waiting:
-        await until(lambda: _told(home) == 1)
+        await until(lambda: _count_reported(home) == 1)
         (home.state / "go").touch()
-        await until(lambda: _told(home) == 2)  # so that what it was told before has been heard
+        await until(lambda: _count_reported(home) == 2)  # the first report has arrived by then
         waiting.send_signal(signal.SIGINT)
         printed, _ = waiting.communicate(timeout=GIVE_UP_S)
     assert "a1  first  succeeded  the first" in printed
@@ -61,7 +61,7 @@ def test_a_wait_that_times_out_names_the_agents_still_under_way(repository: Path
     assert (done.returncode, done.stderr.strip()) == (1, "the time is up; still under way: a1")
 
 
-def _told(home: Home) -> int:
+def _count_reported(home: Home) -> int:
     with closing(sqlite3.connect(home.records)) as records:
-        (told,) = records.execute("SELECT count(*) FROM told WHERE lead = 'cli'").fetchone()
-        return int(told)
+        (count,) = records.execute("SELECT count(*) FROM told WHERE lead = 'cli'").fetchone()
+        return int(count)

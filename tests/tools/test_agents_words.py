@@ -47,7 +47,7 @@ async def test_client_markup_is_neutralized_in_results_but_not_on_disk(
         as_shown(await near_lead.call(tool, id=first, **arguments))
     as_shown((await near_lead.listed(first))["task"])
     read = await near_lead.client.read_resource(f"forkjoin://agents/{first}/diff")
-    as_shown([one.text for one in read.contents if isinstance(one, TextResourceContents)])
+    as_shown([content.text for content in read.contents if isinstance(content, TextResourceContents)])
     assert TAG in (home.attempts / "a1-1" / "output").read_text()
 
 

@@ -22,10 +22,10 @@ async def test_the_best_of_three_candidates_is_the_base_of_the_next_agent_and_is
         {"name": "shout", "task": "tr a-z A-Z < answer > loud", "after": ["answer"]},
     ]
     spawned = await lead.call("spawn_agents", agents=agents)
-    assert [one["name"] for one in spawned["agents"]] == ["answer-1", "answer-2", "answer-3", "shout"]
+    assert [agent["name"] for agent in spawned["agents"]] == ["answer-1", "answer-2", "answer-3", "shout"]
     assert spawned["waves"] == [["a1", "a2", "a3"], ["a4"]]
     waited = await lead.call("wait_agents", ids=["answer", "shout"], timeout_s=GIVE_UP_S)
-    states = {one["name"]: one["state"] for one in waited["finished"]}
+    states = {agent["name"]: agent["state"] for agent in waited["finished"]}
     assert states == {"answer-1": "succeeded", "answer-2": "succeeded", "answer-3": "failed", "shout": "succeeded"}
     result = await lead.call("get_result", id="answer")
     assert result["name"] == "answer-2"

@@ -27,8 +27,10 @@ ALL_BYTES, ALWAYS_LOADED_BYTES, AGENT_BYTES = 11_000, 4_000, 2_000
 
 def _size(tools: Iterable[ForkjoinTool]) -> int:
     """Return the bytes of the definitions as JSON without spaces, as models get them."""
-    told = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in tools]
-    return sum(len(json.dumps(one, separators=(",", ":"), ensure_ascii=False).encode()) for one in told)
+    definitions = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in tools]
+    return sum(
+        len(json.dumps(definition, separators=(",", ":"), ensure_ascii=False).encode()) for definition in definitions
+    )
 
 
 def test_the_tools_are_those_of_the_contract() -> None:

@@ -40,11 +40,11 @@ async def test_a_request_during_a_wait_is_shown_to_the_person_and_the_answer_cou
         await first_answer(lambda: is_asked(lead, 1))
         tasks.start_soon(permission.run)
         await first_answer(lambda: is_asked(lead, 2))
-        told = await lead.call("wait_agents", timeout_s=1)
-        assert (told["timed_out"], "requests" in told) == (True, False)
+        waited = await lead.call("wait_agents", timeout_s=1)
+        assert (waited["timed_out"], "requests" in waited) == (True, False)
     assert question.answer == {"answer": "Tabs.", "answered_by": "the person"}
     assert json.loads(permission.answer)["message"] == "That was answered by the person: deny (no)"
-    assert [one.message.split(": ")[0] for one in person.asked] == [
+    assert [form.message.split(": ")[0] for form in person.asked] == [
         "a1 (sleep-1000) asks",
         "a1 (sleep-1000) wants to do this",
     ]
@@ -118,18 +118,18 @@ async def test_a_form_is_withdrawn_when_the_request_is_answered_elsewhere(
             gone.set()
         raise AssertionError
 
-    asked = Call(program, "ask_lead", QUESTION)
+    question = Call(program, "ask_lead", QUESTION)
     async with (
         lead_of(in_process_reconciler, repository, elicitation_callback=think, mode="legacy") as lead,
         lead_of(in_process_reconciler, repository, kind="cli") as person,
     ):
         waited = Call(lead, "wait_agents", {"timeout_s": 10})
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asked.run)
+            tasks.start_soon(question.run)
             tasks.start_soon(waited.run)
             await put.wait()
             await person.call("answer_request", request_id="r1", answer="Tabs.")
             with anyio.fail_after(5):
                 await gone.wait()
         assert "requests" not in waited.answer
-    assert asked.answer["answered_by"] == "the person"
+    assert question.answer["answered_by"] == "the person"

@@ -49,7 +49,7 @@ def reads(crowd: Lead, person: Lead, monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 async def test_a_page_of_the_list_reads_that_page_alone(crowd: Lead, reads: Reads) -> None:
     page = await crowd.call("list_agents", limit=10)
-    assert [one["id"] for one in page["agents"]] == [f"a{MANY - n}" for n in range(10)]
+    assert [agent["id"] for agent in page["agents"]] == [f"a{MANY - n}" for n in range(10)]
     assert sum(page["counts"].values()) == MANY
     assert reads.count < 20
 
@@ -61,13 +61,13 @@ async def test_the_pages_of_a_list_hold_each_agent_once_newest_first(crowd: Lead
     while "cursor" in page:
         page = await crowd.call("list_agents", **chosen, cursor=page["cursor"])
         found += page["agents"]
-    assert [one["id"] for one in found] == [f"a{n}" for n in range(MANY, 0, -1) if n % 3 == 0]
+    assert [agent["id"] for agent in found] == [f"a{n}" for n in range(MANY, 0, -1) if n % 3 == 0]
 
 
 async def test_a_session_summary_reads_only_the_agents_that_it_returns(person: Lead, reads: Reads) -> None:
-    told = await person.call("brief")
-    assert [one["id"] for one in told["agents"][:3]] == [f"a{MANY - 1}", f"a{MANY - 2}", f"a{MANY - 3}"]
-    assert len(told["agents"]) + told["more"] == sum(n % 2 or not n % 3 for n in range(2, MANY + 1))
+    answer = await person.call("brief")
+    assert [one["id"] for one in answer["agents"][:3]] == [f"a{MANY - 1}", f"a{MANY - 2}", f"a{MANY - 3}"]
+    assert len(answer["agents"]) + answer["more"] == sum(n % 2 or not n % 3 for n in range(2, MANY + 1))
     assert reads.count < 30
 
 
@@ -77,8 +77,8 @@ async def test_a_status_reads_no_agent_that_has_ended(person: Lead, reads: Reads
 
 
 async def test_a_wait_without_ids_reads_only_the_agents_that_it_returns(crowd: Lead, reads: Reads) -> None:
-    told = await crowd.call("wait_agents", timeout_s=0)
-    assert len(told["finished"]) + told["more"] == MANY - 1, "the first was told before"
+    waited = await crowd.call("wait_agents", timeout_s=0)
+    assert len(waited["finished"]) + waited["more"] == MANY - 1, "the first was told before"
     assert reads.count < 1300
 
 
@@ -87,7 +87,7 @@ async def test_waits_without_ids_report_every_end(crowd: Lead) -> None:
     more = 1
     while more:
         answer = await crowd.call("wait_agents", timeout_s=0)
-        told += [one["id"] for one in answer["finished"]]
+        told += [agent["id"] for agent in answer["finished"]]
         more = answer.get("more", 0)
     assert told == [f"a{n}" for n in range(2, MANY + 1)]
 

@@ -86,7 +86,7 @@ async def test_a_task_without_ids_waits_for_the_agents_found_when_it_was_made(cl
     (later,) = client.spawn("sleep 1000")
     go(repository)
     answer = (await client.completed(task["taskId"]))["structuredContent"]
-    assert ([one["id"] for one in answer["finished"]], answer["pending"]) == ([first], [])
+    assert ([agent["id"] for agent in answer["finished"]], answer["pending"]) == ([first], [])
     assert answer["timed_out"] is False
     client.tool("stop_agents", ids=[later])
 
@@ -103,7 +103,7 @@ async def test_an_agent_counts_as_reported_once_the_tasks_answer_was_written(cli
     task = client.tool("wait_agents")
     go(repository)
     result = await client.completed(task["taskId"])
-    assert [one["id"] for one in result["structuredContent"]["finished"]] == [first]
+    assert [agent["id"] for agent in result["structuredContent"]["finished"]] == [first]
     assert client.tool("wait_agents")["structuredContent"]["finished"] == []
 
 
@@ -127,8 +127,8 @@ async def test_a_request_before_or_after_a_task_was_made_ends_the_task(
         answer = (await client.completed(made))["structuredContent"]
     else:
         answer = await client.answered("wait_agents", ids=[first])
-    assert [(one["id"], one["text"]) for one in answer["requests"]] == [(first, "Tabs?")]
-    assert [one["id"] for one in answer["pending"]] == [first]
+    assert [(request["id"], request["text"]) for request in answer["requests"]] == [(first, "Tabs?")]
+    assert [agent["id"] for agent in answer["pending"]] == [first]
     client.tool("stop_agents", ids=[first])
 
 
@@ -152,7 +152,7 @@ async def test_a_wait_that_was_long_enough_ends_as_timed_out(client: Modern) -> 
     (slow,) = client.spawn("sleep 1000")
     task = client.tool("wait_agents", ids=[slow], timeout_s=0.5)
     answer = (await client.completed(task["taskId"]))["structuredContent"]
-    assert (answer["timed_out"], [one["id"] for one in answer["pending"]]) == (True, [slow])
+    assert (answer["timed_out"], [agent["id"] for agent in answer["pending"]]) == (True, [slow])
     client.tool("stop_agents", ids=[slow])
 
 
@@ -165,7 +165,7 @@ async def test_a_merge_is_a_task_and_goes_on_though_it_is_cancelled(client: Mode
     assert client.request("tasks/get", taskId=task["taskId"])["status"] == "working"
     go(repository)
     answer = (await client.completed(task["taskId"]))["structuredContent"]
-    assert [one["id"] for one in answer["merged"]] == [first]
+    assert [agent["id"] for agent in answer["merged"]] == [first]
     assert answer["commit"] == git(repository, "rev-parse", "main")
     assert git(repository, "rev-list", "--merges", "--count", "main") == "1"
 
@@ -187,7 +187,7 @@ async def test_a_merge_by_a_task_says_that_forkjoin_toml_was_not_used(
     wanted.write_text(by_now or wanted.read_text())
     go(repository)
     answer = (await client.completed(task))["structuredContent"]
-    assert [one["id"] for one in answer["merged"]] == [first]
+    assert [agent["id"] for agent in answer["merged"]] == [first]
     assert ("forkjoin.toml was not used" in answer.get("note", "")) is is_noted
 
 
@@ -220,13 +220,13 @@ async def test_a_subscribed_client_is_notified_of_the_end_which_counts_as_report
     acknowledged = client.notification("notifications/subscriptions/acknowledged")
     assert acknowledged["notifications"] == {"taskIds": [task]}
     go(repository)
-    told = client.notification("notifications/tasks")
-    assert (told["taskId"], told["status"]) == (task, "completed")
-    assert told["_meta"] == {"io.modelcontextprotocol/subscriptionId": listening}
-    assert told["result"]["structuredContent"]["finished"][0]["summary"] == "gone"
-    assert client.result(listening)["_meta"] == told["_meta"]
+    notification = client.notification("notifications/tasks")
+    assert (notification["taskId"], notification["status"]) == (task, "completed")
+    assert notification["_meta"] == {"io.modelcontextprotocol/subscriptionId": listening}
+    assert notification["result"]["structuredContent"]["finished"][0]["summary"] == "gone"
+    assert client.result(listening)["_meta"] == notification["_meta"]
     assert client.tool("wait_agents")["structuredContent"]["finished"] == []
-    assert client.request("tasks/get", taskId=task)["result"] == told["result"]
+    assert client.request("tasks/get", taskId=task)["result"] == notification["result"]
 
 
 def test_a_subscribed_client_is_notified_of_a_cancellation_and_its_next_wait_reports_the_end(
@@ -285,21 +285,21 @@ async def test_tasks_go_on_over_daemons_that_are_killed(client: Modern, reposito
     for _ in range(2):
         kill_daemon(repository, home)
         assert client.request("tasks/get", taskId=merge)["status"] == "working"
-    asked = client.ask("tasks/get", taskId=listening)
+    call = client.ask("tasks/get", taskId=listening)
     kill_daemon(repository, home)
-    assert client.result(asked)["status"] == "working"
+    assert client.result(call)["status"] == "working"
     go(repository)
     assert client.notification("notifications/tasks")["result"]["structuredContent"]["finished"][0]["id"] == first
     answer = (await client.completed(merge))["structuredContent"]
-    assert [one["id"] for one in answer["merged"]] == [merging]
+    assert [agent["id"] for agent in answer["merged"]] == [merging]
     assert git(repository, "rev-list", "--merges", "--count", "main") == "1"
 
 
 def test_a_call_repeated_after_the_daemon_was_killed_is_one_task(client: Modern, repository: Path, home: Home) -> None:
     (first,) = client.spawn(until_go(repository))
-    asked = client.ask("tools/call", name="wait_agents", arguments={"ids": [first]})
+    waited = client.ask("tools/call", name="wait_agents", arguments={"ids": [first]})
     kill_daemon(repository, home)
-    assert client.request("tasks/get", taskId=client.result(asked)["taskId"])["status"] == "working"
+    assert client.request("tasks/get", taskId=client.result(waited)["taskId"])["status"] == "working"
     go(repository)
 
 
@@ -360,8 +360,8 @@ async def test_a_passing_failure_is_not_recorded_as_the_answer(client: Modern, r
         client.ask("subscriptions/listen", notifications={"taskIds": [task]})
         await until(lambda: "can't be read now" in home.log.read_text())
         records.execute("ALTER TABLE gone RENAME TO result")
-    told = client.notification("notifications/tasks")
-    assert told["result"]["structuredContent"]["finished"][0]["id"] == first
+    notification = client.notification("notifications/tasks")
+    assert notification["result"]["structuredContent"]["finished"][0]["id"] == first
 
 
 def test_a_client_that_does_not_declare_tasks_gets_none(repository: Path, home: Home) -> None:

@@ -10,10 +10,10 @@ KEY = "correct-horse-battery"
 
 async def test_agents_that_were_named_are_listed_in_pages_in_their_order(any_lead: Lead) -> None:
     ids = await any_lead.run("true", "true", "true")
-    asked = [ids[1], ids[0], ids[2]]
-    first = await any_lead.call("list_agents", ids=asked, limit=2)
-    second = await any_lead.call("list_agents", ids=asked, limit=2, cursor=first["cursor"])
-    assert [agent["id"] for agent in (*first["agents"], *second["agents"])] == asked
+    wanted = [ids[1], ids[0], ids[2]]
+    first = await any_lead.call("list_agents", ids=wanted, limit=2)
+    second = await any_lead.call("list_agents", ids=wanted, limit=2, cursor=first["cursor"])
+    assert [agent["id"] for agent in (*first["agents"], *second["agents"])] == wanted
     assert "cursor" not in second
 
 

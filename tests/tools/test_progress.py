@@ -21,7 +21,7 @@ class Watched:
 
     def __init__(self, lead: Lead) -> None:
         self._lead = lead
-        self.told: list[tuple[float, str]] = []
+        self.reported: list[tuple[float, str]] = []
         self.answer: Any = None
 
     async def call(self, tool: str, **arguments: Any) -> None:
@@ -30,10 +30,10 @@ class Watched:
 
     async def _hear(self, progress: float, total: float | None, message: str | None) -> None:
         assert total is None
-        self.told.append((progress, message or ""))
+        self.reported.append((progress, message or ""))
 
     def heard(self, part: str) -> bool:
-        return any(part in message for _, message in self.told)
+        return any(part in message for _, message in self.reported)
 
 
 async def test_a_waits_progress_says_how_many_have_ended_and_what_the_others_do(repository: Path, home: Home) -> None:
@@ -45,10 +45,10 @@ async def test_a_waits_progress_says_how_many_have_ended_and_what_the_others_do(
             tasks.start_soon(lambda: watched.call("wait_agents", ids=ids[:2]))
             await until(lambda: watched.heard(f"1 of 2 ended; {ids[1]} running: working hard working"))
             (repository / "go").touch()
-        assert [one["id"] for one in watched.answer["finished"]] == ids[:2]
-        progress = [number for number, _ in watched.told]
+        assert [agent["id"] for agent in watched.answer["finished"]] == ids[:2]
+        progress = [number for number, _ in watched.reported]
         assert progress == sorted(set(progress))
-        assert max(len(message) for _, message in watched.told) <= 300
+        assert max(len(message) for _, message in watched.reported) <= 300
         timed = Watched(lead)
         await timed.call("wait_agents", ids=ids[2:], timeout_s=0.3)
         assert timed.answer["timed_out"] is True
@@ -68,7 +68,7 @@ async def test_a_merges_progress_says_that_it_is_under_way_or_what_it_waits_for(
             tasks.start_soon(lambda: second.call("merge_worktree", ids=ids[1:]))
             await until(lambda: second.heard("waits for 1 earlier merge(s) into main"))
             (repository / "go").touch()
-        merged = [one["id"] for watched in (first, second) for one in watched.answer["merged"]]
+        merged = [agent["id"] for watched in (first, second) for agent in watched.answer["merged"]]
         assert merged == ids
 
 
@@ -84,7 +84,7 @@ async def test_a_merges_progress_says_that_it_waits_for_a_lost_environment(
                 tasks.start_soon(lambda: merging.call("merge_worktree", ids=ids, verify="true"))
                 await until(lambda: merging.heard("waits for its lead's environment"))
             reconciler.store.changes.announce()
-        assert [one["id"] for one in merging.answer["merged"]] == ids
+        assert [agent["id"] for agent in merging.answer["merged"]] == ids
 
 
 def _nothing(*_: object) -> None:
@@ -100,8 +100,8 @@ async def test_an_agents_client_gets_progress_while_a_question_waits(repository:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: watched.call("ask_lead", question="Tabs?"))
                 await until(lambda: watched.heard("waiting for an answer"))
-                (asked,) = (await lead.call("list_requests"))["requests"]
-                await lead.call("answer_request", request_id=asked["request_id"], answer="Tabs.")
+                (request,) = (await lead.call("list_requests"))["requests"]
+                await lead.call("answer_request", request_id=request["request_id"], answer="Tabs.")
             assert watched.answer["answer"] == "Tabs."
         await lead.call("stop_agents", ids=[agent])
 

@@ -15,8 +15,8 @@ PROMPTS = {"fan_out": "goal", "review_results": "agents", "merge_all": "agents",
 async def test_prompts_are_listed_and_contain_their_arguments(home: Home, repository: Path) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         listed = (await lead.client.list_prompts()).prompts
-        assert {one.name: (one.arguments or [])[0].name for one in listed} == {**PROMPTS, "bake_off": "task"}
-        assert all(one.description for one in listed)
+        assert {prompt.name: (prompt.arguments or [])[0].name for prompt in listed} == {**PROMPTS, "bake_off": "task"}
+        assert all(prompt.description for prompt in listed)
         for one in listed:
             (argument,) = one.arguments or []
             (message,) = (await lead.client.get_prompt(one.name, {argument.name: "a1, a2"})).messages
@@ -40,9 +40,9 @@ async def test_a_resource_has_the_content_of_its_tool(home: Home, repository: Pa
         assert await read(f"forkjoin://agents/{agent}/diff") == await lead.call("read_diff", id=agent)
         assert await read(f"forkjoin://agents/{agent}/log") == await lead.call("read_log", id=agent)
         assert json.loads(await read("forkjoin://status"))["running"] == 0
-        assert [one.uri for one in (await lead.client.list_resources()).resources] == ["forkjoin://status"]
+        assert [resource.uri for resource in (await lead.client.list_resources()).resources] == ["forkjoin://status"]
         templates = (await lead.client.list_resource_templates()).resource_templates
-        assert [one.uri_template for one in templates] == [
+        assert [template.uri_template for template in templates] == [
             f"forkjoin://agents/{{id}}/{kind}" for kind in ("result", "log", "diff")
         ]
 

@@ -64,9 +64,9 @@ def test_results_for_hundreds_of_agents_fit_and_report_every_agent(
     pending = relay.call("wait_agents", timeout_s=0)
     assert len(pending["pending"]) + pending.get("more", 0) == 250
     relay.call("stop_agents", ids=ids)
-    told: list[str] = []
+    reported: list[str] = []
     while ends := relay.call("wait_agents", timeout_s=GIVE_UP_S)["finished"]:
-        told += [end["id"] for end in ends]
-    assert sorted(told) == sorted(ids)
+        reported += [end["id"] for end in ends]
+    assert sorted(reported) == sorted(ids)
     assert len(relay.call("merge_worktree", ids=ids)["skipped"]) == 250
     relay.call("list_agents", limit=200)

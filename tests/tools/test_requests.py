@@ -20,20 +20,20 @@ from support.harness import GIVE_UP_S, Lead, first_answer, git, lead_of, until
 async def test_a_wait_reports_a_permission_request_and_the_program_gets_the_decision(
     near_lead: Lead, program: Lead, decision: str
 ) -> None:
-    asked = Call(program, "approve", DANGEROUS)
+    call = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(call.run)
         (request,) = await news(near_lead)
         assert request.pop("expires_s") in (599, 600)
         text = 'Bash {"command": "rm -rf build"}'
         assert request == {"request_id": "r1", "id": "a1", "kind": "permission", "text": text, "new": True}
         answered = await near_lead.call("answer_request", request_id="r1", decision=decision, reason="it is generated")
         assert answered == {"request_id": "r1", "id": "a1", "kind": "permission", "said": decision}
-    told = json.loads(asked.answer)
+    answer = json.loads(call.answer)
     if decision == "allow":
-        assert told == {"behavior": "allow", "updatedInput": {}}
+        assert answer == {"behavior": "allow", "updatedInput": {}}
     else:
-        assert told["message"] == "That was answered by lead session-1: deny (it is generated)"
+        assert answer["message"] == "That was answered by lead session-1: deny (it is generated)"
     row = await near_lead.listed("a1")
     assert row["state"] == "running"
 
@@ -41,20 +41,20 @@ async def test_a_wait_reports_a_permission_request_and_the_program_gets_the_deci
 async def test_a_wait_reports_a_request_at_once_and_the_next_wait_continues_and_repeats_it(
     near_lead: Lead, program: Lead
 ) -> None:
-    asked = Call(program, "ask_lead", QUESTION)
+    call = Call(program, "ask_lead", QUESTION)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(call.run)
         (request,) = await news(near_lead)
         assert request["text"] == "Tabs or [31m spaces?"
         again = await near_lead.call("wait_agents", timeout_s=0.1)
         assert again["timed_out"] is True
-        assert [one["request_id"] for one in again["requests"]] == ["r1"]
+        assert [request["request_id"] for request in again["requests"]] == ["r1"]
         assert (await near_lead.call("list_agents"))["requests"] == 1
         assert (await near_lead.call("get_status"))["requests"] == 1
         (whole,) = (await near_lead.call("list_requests"))["requests"]
         assert whole["text"] == QUESTION["question"]
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
-    assert asked.answer == {"answer": "Tabs.", "answered_by": "lead session-1"}
+    assert call.answer == {"answer": "Tabs.", "answered_by": "lead session-1"}
     assert "requests" not in await near_lead.call("list_agents")
 
 
@@ -62,8 +62,8 @@ async def test_a_wait_without_time_reports_a_request(near_lead: Lead, program: L
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await first_answer(lambda: is_asked(near_lead, 1))
-        told = await near_lead.call("wait_agents", timeout_s=0)
-        assert (told["timed_out"], [one["request_id"] for one in told["requests"]]) == (False, ["r1"])
+        waited = await near_lead.call("wait_agents", timeout_s=0)
+        assert (waited["timed_out"], [request["request_id"] for request in waited["requests"]]) == (False, ["r1"])
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
@@ -77,41 +77,41 @@ async def test_the_request_of_a_frozen_agent_is_reported(
         await in_process_reconciler.store.lifecycle.move(
             await in_process_reconciler.store.agents.get(1), State.PAUSED, None, pause
         )
-        told = await near_lead.call("wait_agents", timeout_s=0)
-        assert (told["pending"][0]["state"], told["requests"][0]["request_id"]) == ("paused", "r1")
+        waited = await near_lead.call("wait_agents", timeout_s=0)
+        assert (waited["pending"][0]["state"], waited["requests"][0]["request_id"]) == ("paused", "r1")
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
 async def test_another_lead_and_a_person_get_the_request_and_may_answer(
     in_process_reconciler: Reconciler, repository: Path, near_lead: Lead, program: Lead
 ) -> None:
-    asked = Call(program, "ask_lead", QUESTION)
+    call = Call(program, "ask_lead", QUESTION)
     async with (
         lead_of(in_process_reconciler, repository, "session-2") as other,
         lead_of(in_process_reconciler, repository, kind="cli") as person,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(asked.run)
-        for one in (near_lead, person):
-            assert [request["request_id"] for request in await news(one)] == ["r1"]
-        told = await other.call("wait_agents", ids=["a1"], timeout_s=GIVE_UP_S)
-        assert [request["request_id"] for request in told["requests"]] == ["r1"]
+        tasks.start_soon(call.run)
+        for lead in (near_lead, person):
+            assert [request["request_id"] for request in await news(lead)] == ["r1"]
+        waited = await other.call("wait_agents", ids=["a1"], timeout_s=GIVE_UP_S)
+        assert [request["request_id"] for request in waited["requests"]] == ["r1"]
         await person.call("answer_request", request_id="r1", answer="Tabs.")
         why = await near_lead.refusal("answer_request", request_id="r1", answer="Spaces.")
         assert why == "r1 is closed, and the first answer counts. It was answered by the person: Tabs."
         for request, says in (("r1", "it was answered by the person: Tabs."), ("r2", "No request 'r2'")):
             assert says in await near_lead.refusal("list_requests", request_id=request)
-    assert asked.answer["answered_by"] == "the person"
+    assert call.answer["answered_by"] == "the person"
 
 
 async def test_a_wait_ends_when_another_agent_of_the_lead_asks(near_lead: Lead, program: Lead) -> None:
-    asked = Call(program, "ask_lead", QUESTION)
+    call = Call(program, "ask_lead", QUESTION)
     (other,) = await near_lead.spawn("sleep 1000")
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
-        told = await near_lead.call("wait_agents", ids=[other], timeout_s=GIVE_UP_S)
-        assert ([one["id"] for one in told["pending"]], told["timed_out"]) == ([other], False)
-        assert [request["request_id"] for request in told["requests"]] == ["r1"]
+        tasks.start_soon(call.run)
+        waited = await near_lead.call("wait_agents", ids=[other], timeout_s=GIVE_UP_S)
+        assert ([agent["id"] for agent in waited["pending"]], waited["timed_out"]) == ([other], False)
+        assert [request["request_id"] for request in waited["requests"]] == ["r1"]
         again = await near_lead.call("wait_agents", ids=[other], timeout_s=0.2)
         assert again["timed_out"]
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
@@ -138,12 +138,12 @@ async def test_nothing_is_recorded_while_an_agent_waits_for_an_answer(
 
 @pytest.mark.parametrize("text", ['{"indent": "tabs"}', '["tabs"]', "null"])
 async def test_an_answer_may_be_json(near_lead: Lead, program: Lead, text: str) -> None:
-    asked = Call(program, "ask_lead", QUESTION)
+    call = Call(program, "ask_lead", QUESTION)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(call.run)
         await news(near_lead)
         await near_lead.call("answer_request", request_id="r1", answer=text)
-    assert asked.answer["answer"] == text
+    assert call.answer["answer"] == text
 
 
 async def test_an_answer_of_the_wrong_kind_is_refused_and_the_request_stays(near_lead: Lead, program: Lead) -> None:
@@ -197,13 +197,13 @@ async def test_without_an_answer_in_time_the_default_counts(
     default: str | None,
 ) -> None:
     given = {"question": "Tabs?", "timeout_minutes": 1, **({"default": default} if default else {})}
-    asked = Call(program, "ask_lead", given)
+    call = Call(program, "ask_lead", given)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(call.run)
         await news(near_lead)
         expire(in_process_reconciler, monkeypatch, 61)
-    assert asked.answer["answered_by"] == "nobody"
-    assert asked.answer["answer"] == default or "decide yourself" in asked.answer["answer"]
+    assert call.answer["answered_by"] == "nobody"
+    assert call.answer["answer"] == default or "decide yourself" in call.answer["answer"]
 
 
 def expire(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -216,12 +216,12 @@ def expire(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: flo
 async def test_a_permission_is_denied_when_its_time_is_up(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Call(program, "approve", DANGEROUS)
+    call = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(call.run)
         await news(near_lead)
         expire(in_process_reconciler, monkeypatch, 601)
-    assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
+    assert json.loads(call.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
 
 
 async def test_a_request_does_not_expire_while_the_machine_sleeps(
@@ -259,12 +259,12 @@ async def test_a_request_that_can_not_be_closed_delays_no_other_agent(
 
 
 async def test_a_stop_withdraws_the_agents_requests(near_lead: Lead, program: Lead) -> None:
-    asked = Call(program, "approve", DANGEROUS)
+    call = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(call.run)
         await news(near_lead)
         await near_lead.call("stop_agents", ids=["a1"])
-    assert "withdrawn" in json.loads(asked.answer)["message"]
+    assert "withdrawn" in json.loads(call.answer)["message"]
     assert "withdrawn" in await near_lead.refusal("answer_request", request_id="r1", decision="allow")
     assert "has ended (stopped)" in await program.refusal("ask_lead", question="Still there?")
 
@@ -322,7 +322,7 @@ async def test_an_agent_that_asks_in_a_loop_is_limited_and_all_its_requests_are_
         assert "more: list_requests r16]" in listed["requests"][15]["text"]
         (whole,) = (await near_lead.call("list_requests", request_id="r16"))["requests"]
         assert whole["text"].endswith("🙂" * 7_000)
-        first, second = [{one["request_id"] for one in await news(near_lead)} for _ in range(2)]
+        first, second = [{request["request_id"] for request in await news(near_lead)} for _ in range(2)]
         assert len(first) < len(first | second) == 16
         await near_lead.call("stop_agents", ids=["a1"])
         tasks.cancel_scope.cancel()

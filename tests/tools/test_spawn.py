@@ -21,8 +21,8 @@ async def test_fields_next_to_agents_are_defaults_for_entries_without_them(any_l
     )
     ids = [agent["id"] for agent in answer["agents"]]
     ended = await any_lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
-    assert [one["summary"] for one in ended["finished"]] == ["common", "own"]
-    assert [one["verify"] for one in ended["finished"]] == ["passed", "passed"]
+    assert [agent["summary"] for agent in ended["finished"]] == ["common", "own"]
+    assert [agent["verify"] for agent in ended["finished"]] == ["passed", "passed"]
 
 
 async def test_an_agent_without_a_name_gets_one_from_its_task_and_a_second_one_a_number(any_lead: Lead) -> None:
@@ -56,7 +56,7 @@ async def test_on_a_branch_without_a_commit_agents_start_from_a_base_that_was_na
     assert (await any_lead.call("get_result", id=first))["summary"] == "one"
     assert "pass a commit as `base`" in await any_lead.refusal("spawn_agent", task="true")
     merged = await any_lead.call("merge_worktree", ids=[first], into="main")
-    assert [one["id"] for one in merged["merged"]] == [first]
+    assert [agent["id"] for agent in merged["merged"]] == [first]
     assert git(repository, "show", "main:x.txt") == "x"
     assert git(repository, "status", "--porcelain") == ""
 
@@ -121,7 +121,7 @@ async def test_higher_priority_starts_first_then_the_older(repository: Path, hom
     async with open_lead(repository) as lead:
         await lead.call("spawn_agents", agents=agents[:1])
         answer = await lead.call("spawn_agents", agents=agents[1:])
-        assert [one["queue_position"] for one in answer["agents"]][1:] == [2, 3, 1]
+        assert [agent["queue_position"] for agent in answer["agents"]][1:] == [2, 3, 1]
         (home.state / "go").touch()
         await lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert log.read_text().split() == ["blocker", "high", "old", "new", "low"]

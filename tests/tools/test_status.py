@@ -24,7 +24,7 @@ FOREVER = "sleep 1000"
 async def test_a_wait_without_ids_reports_each_end_once(any_lead: Lead) -> None:
     await any_lead.spawn("echo one", "echo two")
     first = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
-    assert [one["summary"] for one in first["finished"]] == ["one", "two"]
+    assert [agent["summary"] for agent in first["finished"]] == ["one", "two"]
     again = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert again == {"finished": [], "pending": [], "timed_out": False}
 
@@ -32,14 +32,14 @@ async def test_a_wait_without_ids_reports_each_end_once(any_lead: Lead) -> None:
 async def test_a_wait_with_ids_reports_an_end_again(any_lead: Lead) -> None:
     (first,) = await any_lead.run("echo one")
     again = await any_lead.call("wait_agents", ids=[first])
-    assert [one["id"] for one in again["finished"]] == [first]
+    assert [agent["id"] for agent in again["finished"]] == [first]
 
 
 async def test_a_wait_for_any_returns_with_the_first_end(any_lead: Lead) -> None:
     slow, quick = await any_lead.spawn(FOREVER, "echo quick")
     answer = await any_lead.call("wait_agents", until="any", timeout_s=GIVE_UP_S)
-    assert [one["id"] for one in answer["finished"]] == [quick]
-    assert [one["id"] for one in answer["pending"]] == [slow]
+    assert [agent["id"] for agent in answer["finished"]] == [quick]
+    assert [agent["id"] for agent in answer["pending"]] == [slow]
     assert answer["timed_out"] is False
     await any_lead.call("stop_agents", ids=[slow])
 
@@ -48,7 +48,7 @@ async def test_a_wait_that_times_out_says_who_is_pending(any_lead: Lead) -> None
     (slow,) = await any_lead.spawn(FOREVER)
     answer = await any_lead.call("wait_agents", timeout_s=0.05)
     assert answer["timed_out"] is True
-    assert [one["id"] for one in answer["pending"]] == [slow]
+    assert [agent["id"] for agent in answer["pending"]] == [slow]
     await any_lead.call("stop_agents", ids=[slow])
 
 
@@ -65,8 +65,8 @@ async def test_a_wait_reports_the_leads_own_agents_and_a_list_shows_all(reposito
     async with open_lead(repository, "one") as one, open_lead(repository, "two") as two:
         (mine,) = await one.run("echo mine")
         (theirs,) = await two.spawn("echo theirs")
-        told = await two.call("wait_agents", timeout_s=GIVE_UP_S)
-        assert [end["id"] for end in told["finished"]] == [theirs]
+        waited = await two.call("wait_agents", timeout_s=GIVE_UP_S)
+        assert [end["id"] for end in waited["finished"]] == [theirs]
         listed = await two.call("list_agents")
         assert [agent["id"] for agent in listed["agents"]] == [theirs, mine]
 
@@ -76,7 +76,7 @@ async def test_ten_ended_agents_are_reported_in_under_4_kilobytes(any_lead: Lead
     await any_lead.spawn(*[task] * 10)
     answer = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert len(answer["finished"]) == 10
-    assert {len(one["summary"]) for one in answer["finished"]} == {240}
+    assert {len(agent["summary"]) for agent in answer["finished"]} == {240}
     assert len(json.dumps(answer, separators=(",", ":"))) < 4_000
 
 

@@ -14,7 +14,7 @@ async def test_a_stopped_agents_work_is_committed_and_kept(any_lead: Lead, repos
     (first,) = await any_lead.spawn(f"echo half > half.txt; echo ready; {FOREVER}")
     await any_lead.until(first, last_event="ready")
     answer = await any_lead.call("stop_agents", ids=[first])
-    assert [one["state"] for one in answer["agents"]] == ["stopped"]
+    assert [agent["state"] for agent in answer["agents"]] == ["stopped"]
     result = await any_lead.call("get_result", id=first)
     assert (result["state"], result["files_changed"]) == ("stopped", 1)
     assert "error" not in result

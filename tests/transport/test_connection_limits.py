@@ -73,7 +73,7 @@ async def test_an_agents_connections_are_limited_while_a_person_can_still_connec
     token: str, home: Home, repository: Path
 ) -> None:
     with talkers(home, repository, token, 40) as found:
-        refused = [one.answer for one in found if not one.answer["ok"]]
+        refused = [connection.answer for connection in found if not connection.answer["ok"]]
         assert len(found) - len(refused) == 32
         assert "has 32 connections, which is the limit. Close some of them" in refused[0]["error"]
         assert "a1" in forkjoin(repository, "ps").stdout

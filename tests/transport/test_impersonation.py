@@ -60,7 +60,7 @@ async def test_an_agent_in_disguise_is_refused_a_persons_tools_and_its_lead_is_w
     assert (tmp_path / "codes").read_text().split() == ["1"] * len(calls)
     assert (tmp_path / "refused").read_text().count(f"you are agent {agent}") == len(calls)
     warnings = (await lead.call("get_result", id=agent))["warnings"]
-    (warned,) = [one for one in warnings if "The agent made calls that no agent may make" in one]
+    (warned,) = [warning for warning in warnings if "The agent made calls that no agent may make" in warning]
     assert all(tool in warned for tool in tools)
     assert "called merge_worktree: refused" in home.log.read_text()
     assert not (repository / "one.txt").exists()
@@ -84,10 +84,12 @@ async def test_a_relay_without_a_token_belongs_to_the_agent_of_its_process(
     lead: Lead, home: Home, tmp_path: Path
 ) -> None:
     requests = (INITIALIZE, INITIALIZED, tool_call(1, "report_progress", text="here"), tool_call(2, "list_agents"))
-    (tmp_path / "requests").write_text("".join(json.dumps(one) + "\n" for one in requests))
+    (tmp_path / "requests").write_text("".join(json.dumps(request) + "\n" for request in requests))
     relay = f"env -u FORKJOIN_TOKEN {shlex.join(RELAY)} < {tmp_path}/requests > {tmp_path}/answers"
     agent = await _run(lead, home, relay)
-    answers = {one["id"]: one["result"] for one in map(json.loads, (tmp_path / "answers").read_text().splitlines())}
+    answers = {
+        answer["id"]: answer["result"] for answer in map(json.loads, (tmp_path / "answers").read_text().splitlines())
+    }
     assert answers[1]["isError"] is False
     assert f"you are agent {agent}" in answers[2]["content"][0]["text"]
 
@@ -103,7 +105,7 @@ async def test_an_agent_that_shows_another_ones_token_is_refused_and_its_lead_is
     (tmp_path / "go").touch()
     assert (tmp_path / "code").read_text() == "1\n"
     assert f"This process belongs to {thief}" in (tmp_path / "refused").read_text()
-    (warned,) = [one for one in (await lead.call("get_result", id=thief))["warnings"] if "refused" in one]
+    (warned,) = [warning for warning in (await lead.call("get_result", id=thief))["warnings"] if "refused" in warning]
     assert f"to call as {victim}" in warned
     assert "refused process" in home.log.read_text()
     await lead.results(victim)
@@ -127,7 +129,7 @@ async def test_commands_that_prepare_or_check_a_merge_have_no_rights(
     merged = await lead.call(
         "merge_worktree", ids=["a1"], verify=f"sh {tmp_path}/script" if where == "verify" else "true"
     )
-    assert [one["id"] for one in merged["merged"]] == ["a1"]
+    assert [agent["id"] for agent in merged["merged"]] == ["a1"]
     assert (tmp_path / "codes").read_text().split() == ["1", "1"]
     assert (tmp_path / "refused").read_text().count("a command such as setup or verify") == 2
     assert git(repository, "rev-parse", "release") != git(repository, "rev-parse", "main")
@@ -139,7 +141,7 @@ async def test_a_verify_that_merges_into_the_target_it_checks_is_refused_at_once
     await lead.run("echo one > one.txt", "echo two > two.txt")
     verify = f"FORKJOIN_HOME={home.state} {COMMAND} merge a2 2> {tmp_path}/refused; test $? = 1"
     merged = await lead.call("merge_worktree", ids=["a1"], verify=verify)
-    assert [one["id"] for one in merged["merged"]] == ["a1"]
+    assert [agent["id"] for agent in merged["merged"]] == ["a1"]
     assert "(t1-" in (tmp_path / "refused").read_text()
     assert (await lead.listed("a2"))["merge"] == "unmerged"
 

@@ -41,6 +41,6 @@ async def test_agents_outlive_their_lead_and_a_new_one_finds_them(
         assert {agent["state"] for agent in listed} <= {"queued", "preparing", "running"}
         (home.state / "go").touch()
         ended = (await lead.call("wait_agents", ids=["a1", "a2"], timeout_s=GIVE_UP_S))["finished"]
-        assert [(one["state"], one["summary"]) for one in ended] == [("succeeded", "lived on")] * 2
+        assert [(agent["state"], agent["summary"]) for agent in ended] == [("succeeded", "lived on")] * 2
     left = [words for words in processes_of(home.state).values() if "lived on" in words or "shim.py" in words]
     assert left == []

@@ -45,11 +45,11 @@ async def test_connections_of_one_process_are_admitted_one_at_a_time_and_delay_n
 ) -> None:
     home.make()
     monkeypatch.chdir(home.state)  # where binding goes, too
-    asked: list[int] = []
+    owner_pids: list[int] = []
     go, hello = anyio.Event(), json.dumps(HELLO) + "\n"
 
     async def find_owner(pid: int) -> str | None:
-        asked.append(pid)
+        owner_pids.append(pid)
         await go.wait()
         return None
 
@@ -66,11 +66,11 @@ async def test_connections_of_one_process_are_admitted_one_at_a_time_and_delay_n
             many = [crowd.enter_context(found) for _ in range(20) if (found := daemon_connection.try_connect(home))]
             for one in many:
                 one.sendall(hello.encode())
-            await until(lambda: door.connected == len(many) == 20 and asked)
+            await until(lambda: door.connected == len(many) == 20 and owner_pids)
             person = await anyio.open_process([sys.executable, "-c", f"{CALL}; s.recv(1)", SOCKET, hello])
-            await until(lambda: person.pid in asked)
-            assert len(asked) == 2
+            await until(lambda: person.pid in owner_pids)
+            assert len(owner_pids) == 2
             go.set()
-            await until(lambda: len(asked) == 21)
+            await until(lambda: len(owner_pids) == 21)
             assert await person.wait() == 0
         tasks.cancel_scope.cancel()

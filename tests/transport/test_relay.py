@@ -56,7 +56,7 @@ async def test_killing_the_lead_and_its_relay_ends_no_agent(repository: Path, ho
     go.touch()
     async with open_lead(repository, "another") as lead:
         ended = await lead.call("wait_agents", ids=["survivor"], timeout_s=GIVE_UP_S)
-        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "survived")]
+        assert [(agent["state"], agent["summary"]) for agent in ended["finished"]] == [("succeeded", "survived")]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

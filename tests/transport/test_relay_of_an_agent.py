@@ -26,7 +26,9 @@ def _relayed(folder: Path, *requests: Any) -> str:
 
     The answers are written to `folder`/answers.
     """
-    (folder / "requests").write_text("".join(json.dumps(one) + "\n" for one in (INITIALIZE, INITIALIZED, *requests)))
+    (folder / "requests").write_text(
+        "".join(json.dumps(message) + "\n" for message in (INITIALIZE, INITIALIZED, *requests))
+    )
     return f"{shlex.join(RELAY)} < {folder}/requests > {folder}/answers"
 
 
@@ -58,7 +60,7 @@ async def test_an_agents_report_is_its_last_event(lead: Lead, home: Home, tmp_pa
     await lead.last_event(first, "The parser is done.")
     (tmp_path / "go").touch()
     await lead.results(first)
-    answers = {one["id"]: one["result"] for one in _answers(tmp_path)}
+    answers = {answer["id"]: answer["result"] for answer in _answers(tmp_path)}
     assert [answers[number]["isError"] for number in (1, 2)] == [False, True]
 
 
@@ -91,10 +93,10 @@ async def test_an_agents_commands_read_nothing_of_other_agents(
 ) -> None:
     await lead.run("echo secret > secret.txt; echo secret")
     await _run(lead, home, f"{COMMAND} {words} > {tmp_path}/told 2>&1; echo $? >> {tmp_path}/codes")
-    told = (tmp_path / "told").read_text()
+    output = (tmp_path / "told").read_text()
     assert (tmp_path / "codes").read_text() == "1\n"
-    assert "is not one of your agents" in told or "is only for the lead" in told
-    assert "secret" not in told
+    assert "is not one of your agents" in output or "is only for the lead" in output
+    assert "secret" not in output
 
 
 async def test_the_records_contain_only_a_digest_of_the_token(lead: Lead, home: Home, tmp_path: Path) -> None:

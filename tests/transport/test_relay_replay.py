@@ -62,7 +62,7 @@ def test_a_daemon_that_dies_five_times_is_followed_by_another_each_time(reposito
         for life in range(5):
             with fake.connection() as connection:
                 heard = connection.read_all(3)
-                assert [one.get("id") for one in heard] == [0, None, 1]
+                assert [message.get("id") for message in heard] == [0, None, 1]
                 connection.say(_result(0, life=life))
                 connection.say_half(_result(1, life=life))
         with fake.connection() as connection:
@@ -86,7 +86,7 @@ def test_answered_and_cancelled_requests_are_not_repeated_and_notifications_are_
             said = [relay.answer() for _ in range(4)]
         with fake.connection() as connection:
             again = connection.read_all(3)
-            assert [(one["method"], one.get("id")) for one in again] == [
+            assert [(message["method"], message.get("id")) for message in again] == [
                 ("initialize", 0),
                 ("notifications/initialized", None),
                 ("tools/call", 3),
@@ -94,7 +94,7 @@ def test_answered_and_cancelled_requests_are_not_repeated_and_notifications_are_
             connection.say(_result(0), PROGRESS, _result(3))
             said += [relay.answer() for _ in range(2)]
             relay.end()
-    assert [one.get("id", one.get("method")) for one in said] == [
+    assert [message.get("id", message.get("method")) for message in said] == [
         "notifications/progress",
         0,
         1,
@@ -172,7 +172,7 @@ def test_a_form_is_withdrawn_when_its_daemon_ends_and_its_answer_is_dropped(repo
             connection.say(_result(0), _result(2), form)
             assert [relay.answer()["id"] for _ in range(2)] == [2, 1]
             relay.send(_result(1, action="decline"))
-            assert [one.get("id") for one in (*heard, connection.read())] == [0, None, 2, 1]
+            assert [message.get("id") for message in (*heard, connection.read())] == [0, None, 2, 1]
             relay.end()
 
 

@@ -27,11 +27,11 @@ from support.harness import (
 def asking(folder: Path, home: Home, **given: Any) -> str:
     """Return a task that asks through its own relay and prints the answer."""
     lines = (INITIALIZE, INITIALIZED, tool_call(1, "ask_lead", **given))
-    (folder / "requests").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    (folder / "requests").write_text("".join(json.dumps(message) + "\n" for message in lines))
     return f"export FORKJOIN_HOME={home.state}; {shlex.join(RELAY)} < {folder}/requests | tail -n 1"
 
 
-async def asked(lead: Lead) -> Any:
+async def open_request(lead: Lead) -> Any:
     (request,) = (await lead.call("wait_agents", timeout_s=GIVE_UP_S))["requests"]
     return request
 
@@ -47,7 +47,7 @@ async def test_an_agent_gets_the_answer_even_if_the_daemon_is_killed_or_stopped(
     lead: Lead, repository: Path, home: Home, tmp_path: Path, when: str, signum: int
 ) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
-    request = await asked(lead)
+    request = await open_request(lead)
     if when == "before":
         kill_daemon(repository, home, signum)
     await lead.call("answer_request", request_id=request["request_id"], answer="Tabs.")
@@ -62,7 +62,7 @@ async def test_an_agent_gets_the_answer_even_if_the_daemon_is_killed_or_stopped(
 async def test_requests_of_a_dead_relay_are_withdrawn(lead: Lead, home: Home, tmp_path: Path) -> None:
     relay, _, _ = asking(tmp_path, home, question="Tabs?").rpartition(" | ")
     (agent,) = await lead.spawn(f"({relay} & echo $! > {tmp_path}/pid; wait); sleep 1000")
-    request = await asked(lead)
+    request = await open_request(lead)
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     await lead.until(agent, state="running")
     why = await lead.refusal("answer_request", request_id=request["request_id"], answer="Tabs.")
@@ -72,7 +72,7 @@ async def test_requests_of_a_dead_relay_are_withdrawn(lead: Lead, home: Home, tm
 
 async def test_requests_expire_while_no_daemon_runs(lead: Lead, repository: Path, home: Home, tmp_path: Path) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?", default="Tabs.", timeout_minutes=20))
-    await asked(lead)
+    await open_request(lead)
     kill_daemon(repository, home)
     with sqlite3.connect(home.records) as records:
         records.execute("UPDATE request SET asked = asked - 1200, expires = expires - 1200")
@@ -89,7 +89,7 @@ async def test_a_wait_survives_a_killed_daemon_and_reports_a_later_request(
     await lead.until(agent, state="running")
     kill_daemon(repository, home)
     go.touch()
-    request = await asked(lead)
+    request = await open_request(lead)
     assert "Tabs?" in forkjoin(repository, "requests").stdout
     done = forkjoin(repository, "answer", request["request_id"], "Tabs.")
     assert done.stdout == f"{request['request_id']}  {agent}  Tabs.\n"
@@ -114,9 +114,9 @@ async def test_a_command_line_wait_ends_once_for_a_request_and_the_next_wait_con
     lead: Lead, repository: Path, home: Home, tmp_path: Path, ids: tuple[str, ...]
 ) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
-    told = forkjoin(repository, "wait", *ids, check=False)
-    assert told.returncode == 1
-    assert "r1  a1 asks" in told.stdout
+    completed = forkjoin(repository, "wait", *ids, check=False)
+    assert completed.returncode == 1
+    assert "r1  a1 asks" in completed.stdout
     assert "open requests: 1" in forkjoin(repository, "status").stdout
     assert "Tabs? (answer_request)" in forkjoin(repository, "brief").stdout
     with running(repository, "wait", *ids) as waiting:
@@ -128,9 +128,9 @@ async def test_a_command_line_wait_ends_once_for_a_request_and_the_next_wait_con
 
 async def test_waiting_for_an_answer_does_not_count_as_silence(lead: Lead, home: Home, tmp_path: Path) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"), silence_minutes=0.03)
-    await asked(lead)
+    await open_request(lead)
     again = await lead.call("wait_agents", ids=[agent], timeout_s=4)
-    assert [one["state"] for one in again["pending"]] == ["waiting"]
+    assert [agent["state"] for agent in again["pending"]] == ["waiting"]
     await lead.call("answer_request", request_id="r1", answer="Tabs.")
     assert (await answer_of(lead, agent))["answer"] == "Tabs."
 
@@ -141,7 +141,7 @@ async def test_an_agents_command_line_cant_answer_requests(
     command = shlex.join(RELAY[:-1])
     both = f"{asking(tmp_path, home, question='Tabs?')} & {command} answer r1 yes 2> {tmp_path}/why; wait"
     (agent,) = await lead.spawn(both)
-    await asked(lead)
+    await open_request(lead)
     assert "is only for the lead" in await _written(tmp_path / "why")
     forkjoin(repository, "answer", "r1", "Tabs.")
     assert (await answer_of(lead, agent))["answered_by"] == "the person"

@@ -49,8 +49,8 @@ def test_a_newer_relay_ends_an_older_daemon_and_neither_agents_nor_the_older_lea
             after, version = _daemon(home)
             assert (after != before, version) == (True, NEWER)
             (home.state / "go").touch()
-            told = old.call(2, "wait_agents", ids=["a1"], timeout_s=GIVE_UP_S)["result"]["structuredContent"]
-            assert told["finished"][0]["summary"] == "lived on"
+            waited = old.call(2, "wait_agents", ids=["a1"], timeout_s=GIVE_UP_S)["result"]["structuredContent"]
+            assert waited["finished"][0]["summary"] == "lived on"
             assert new.call(1, "get_status")["result"]["structuredContent"]["version"] == NEWER
         assert _daemon(home) == (after, NEWER)  # the older relay came back to it, and left it alone
 

@@ -22,7 +22,7 @@ from support.harness import (
 HOOKS = '"$(git rev-parse --path-format=absolute --git-common-dir)/hooks"'
 
 
-def told_in(result: dict[str, list[str]]) -> list[str]:
+def config_warnings_of(result: dict[str, list[str]]) -> list[str]:
     """Return the warnings about changed configuration."""
     return [warning for warning in result["warnings"] if " changed while " in warning]
 
@@ -34,11 +34,11 @@ async def test_the_result_reports_changed_configuration_and_a_planted_hook(repos
         (result,) = await lead.results(first)
         (second,) = await lead.run("git config branch.feature.remote origin")
         (other,) = await lead.results(second)
-    told = told_in(result)
-    assert "config: user.name = Claude" in told[0]
-    assert "hooks/post-checkout: added" in told[1]
-    assert all("while a1 ran" in one and "forkjoin trust" in one for one in told)
-    assert told_in(other) == []
+    warnings = config_warnings_of(result)
+    assert "config: user.name = Claude" in warnings[0]
+    assert "hooks/post-checkout: added" in warnings[1]
+    assert all("while a1 ran" in warning and "forkjoin trust" in warning for warning in warnings)
+    assert config_warnings_of(other) == []
     modes = {stat.S_IMODE(file.stat().st_mode) for file in (home.shared_config, *home.shared_config.rglob("*"))}
     assert modes == {0o700, 0o600}
 
@@ -47,15 +47,15 @@ async def test_the_result_reports_changes_by_setup_and_verify(repository: Path, 
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.run("true", verify="git config core.fsmonitor evil")
         (result,) = await lead.results(first)
-    assert "core.fsmonitor = evil" in str(told_in(result))
+    assert "core.fsmonitor = evil" in str(config_warnings_of(result))
 
 
 async def test_changes_of_the_users_own_configuration_are_reported(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.run("git config --global user.email evil@example.com")
         (result,) = await lead.results(first)
-    (told,) = told_in(result)
-    assert ".gitconfig: user.email = evil@example.com (was: test@example.com)" in told
+    (warning,) = config_warnings_of(result)
+    assert ".gitconfig: user.email = evil@example.com (was: test@example.com)" in warning
 
 
 async def test_changes_between_attempts_are_not_reported(repository: Path, home: Home) -> None:
@@ -64,7 +64,7 @@ async def test_changes_between_attempts_are_not_reported(repository: Path, home:
         git(repository, "config", "alias.mine", "log")
         (second,) = await lead.run("true")
         (result,) = await lead.results(second)
-    assert told_in(result) == []
+    assert config_warnings_of(result) == []
 
 
 async def test_the_result_reports_changes_of_earlier_attempts(
@@ -79,8 +79,8 @@ async def test_the_result_reports_changes_of_earlier_attempts(
         monkeypatch.setattr(time, "time", lambda: later)
         reconciler.store.changes.announce()
         (result,) = await lead.results(first)
-    assert "alias.evil" in str(told_in(result))
-    assert "alias.mine" not in str(told_in(result))
+    assert "alias.evil" in str(config_warnings_of(result))
+    assert "alias.mine" not in str(config_warnings_of(result))
 
 
 async def test_the_result_reports_changes_from_before_the_daemon_was_killed(
@@ -95,7 +95,7 @@ async def test_the_result_reports_changes_from_before_the_daemon_was_killed(
         await lead.call("list_agents")
         go.touch()
         (result,) = await lead.results(first)
-    assert "alias.evil" in str(told_in(result))
+    assert "alias.evil" in str(config_warnings_of(result))
     assert [file.name for file in home.shared_config.rglob("*.json")] == ["accepted.json"]
 
 
@@ -115,9 +115,9 @@ async def test_a_damaged_record_of_accepted_configuration_is_reported_together_w
         (third,) = await lead.run("git config user.name Claudine")
         after = (await lead.results(third))[0]["warnings"]
     assert "user.name = Claude" in str(warnings)
-    assert [f"{record} is damaged" in one for one in warnings].count(True) == 1
-    (told,) = [one for one in found if one["what"] == "shared config"]
-    assert (told["ok"], "is damaged" in told["found"]) == (False, True)
+    assert [f"{record} is damaged" in warning for warning in warnings].count(True) == 1
+    (found_change,) = [finding for finding in found if finding["what"] == "shared config"]
+    assert (found_change["ok"], "is damaged" in found_change["found"]) == (False, True)
     assert ("damaged" in str(after), "user.name = Claudine" in str(after)) == (False, True)
 
 
