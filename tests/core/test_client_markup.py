@@ -1,4 +1,4 @@
-"""Markup by which clients speak to models is altered visibly in agents' words; other text stays as it is."""
+"""Client markup in agents' words is altered visibly. Other text stays unchanged."""
 
 import time
 

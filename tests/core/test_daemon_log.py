@@ -1,4 +1,4 @@
-"""The daemon's log: a line of JSON each, who is concerned, bounded, its owner's alone; and how a person reads it."""
+"""The daemon's log: JSON lines, bounded and private, and its display for people."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from forkjoin.core import daemon_log
 from forkjoin.core.paths import Home
 from support.harness import GIVE_UP_S, forkjoin, running, until
 
-#: What keeps this process's own loggers and descriptors out of it.
+#: A script for a process of its own, so that the loggers and descriptors of the tests stay as they are.
 SCRIPT = """
 import logging, os, sys
 from pathlib import Path
@@ -111,7 +111,7 @@ def test_the_log_can_be_read_without_a_daemon(repository: Path, home: Home) -> N
 
 @pytest.fixture
 def written(home: Home) -> None:
-    """A log at the home that the test writes: the kept one, and the present one."""
+    """A previous and a current log in the home, written by the test."""
     (home.state / "daemon.log.1").write_text('{"time": "t0", "level": "info", "words": "oldest"}\n')
     home.log.write_text(
         '{"time": "t1", "level": "error", "agent": "a3", "words": "fell\\u001b[2J", "traceback": "A\\nB"}\n'
@@ -137,8 +137,8 @@ def test_following_the_log_continues_after_a_rotation(home: Home, repository: Pa
             log.write('ds": "halves"}\n')
         assert reader.stdout.readline() == "t2 info halves\n"
         home.log.rename(home.state / "daemon.log.1")
-        home.log.write_text('{"time": "t3", "level": "info", "words": "anew"}\n')
-        assert reader.stdout.readline() == "t3 info anew\n"
+        home.log.write_text('{"time": "t3", "level": "info", "words": "new"}\n')
+        assert reader.stdout.readline() == "t3 info new\n"
         reader.send_signal(signal.SIGINT)
         assert reader.wait(GIVE_UP_S) == 130
         assert "Traceback" not in reader.stderr.read()

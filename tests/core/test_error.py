@@ -1,4 +1,4 @@
-"""Which errors will pass by themselves."""
+"""The distinction between transient and permanent errors."""
 
 import errno
 import threading
@@ -67,7 +67,7 @@ def test_a_transient_git_error_is_no_refusal(said: str, refused: bool) -> None:
 
 
 def test_a_failure_to_start_a_thread_is_transient() -> None:
-    former = threading.stack_size(1 << 46)  # more than there is address space for
+    former = threading.stack_size(1 << 46)  # larger than the address space
     try:
         with pytest.raises(RuntimeError) as refused:
             threading.Thread(target=print).start()

@@ -1,4 +1,4 @@
-"""Locks that say who lives."""
+"""File locks that show whether a process lives."""
 
 import os
 import threading

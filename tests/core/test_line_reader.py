@@ -66,7 +66,7 @@ def test_a_line_without_end_uses_no_more_memory_than_the_limit() -> None:
     now, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 400_000
-    assert now < 10_000  # once it is too long, nothing of it is kept
+    assert now < 10_000  # nothing is kept of a line that is too long
     assert [*lines.feed(b"\nnext\n")] == [(0, None), (300 * 65536 + 1, b"next")]
 
 

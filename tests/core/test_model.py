@@ -1,4 +1,4 @@
-"""The model: phases, pauses and outcomes."""
+"""Phases, pauses and outcomes."""
 
 from forkjoin.core.model import FINAL, TRANSITIONS, Pause, PauseKind, PauseReason, State
 from forkjoin.core.outcome import Outcome

@@ -1,4 +1,4 @@
-"""Where forkjoin's home is, whatever the environment says."""
+"""The location of the home in unusual environments."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ from forkjoin.core.paths import find_home
 
 @pytest.mark.parametrize("name", ["XDG_STATE_HOME", "XDG_CONFIG_HOME"])
 def test_a_relative_xdg_folder_is_ignored(tmp_path: Path, name: str) -> None:
-    """So says the XDG specification; the daemon, which stands elsewhere, would take it for another."""
+    """The XDG specification requires this.
+
+    The daemon, with another working directory, would find another folder.
+    """
     plain, odd = find_home({"HOME": str(tmp_path)}), find_home({"HOME": str(tmp_path), name: "relative"})
     assert (odd.state, odd.config_file) == (plain.state, plain.config_file)
 

@@ -1,4 +1,4 @@
-"""No key is shown: what is taken out, what is not, and that nothing around it is harmed."""
+"""The redaction of keys: keys are replaced, other text is kept, and the text around a key is not damaged."""
 
 import json
 
@@ -10,7 +10,7 @@ from support.fuzzing import fuzzed
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 BODY = "Q7" * 30
-#: Joined here, so that nobody's scanner takes this file for a leak.
+#: Built from parts, so that secret scanners do not report this file.
 KEYS = [
     f"sk-ant-api03-{BODY}",
     f"sk-proj-{BODY}",
@@ -121,7 +121,7 @@ PIECES = st.one_of(
 
 @st.composite
 def texts(draw: st.DrawFn) -> tuple[str, frozenset[str]]:
-    """A text with keys and secrets strewn in, and the secrets."""
+    """Return a text that contains keys and secrets, and the secrets."""
     secrets = draw(SECRETS)
     pieces = st.one_of(PIECES, st.sampled_from(sorted(secrets))) if secrets else PIECES
     return "".join(draw(st.lists(pieces, max_size=12))), secrets

@@ -1,4 +1,4 @@
-"""A repository's forkjoin.toml, as it is read."""
+"""The reading of a repository's forkjoin.toml."""
 
 from pathlib import Path
 

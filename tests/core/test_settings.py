@@ -1,4 +1,4 @@
-"""The settings."""
+"""The reading of the user's settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What enters from outside: names and tasks."""
+"""The validation of names, tasks and permission rules."""
 
 import re
 

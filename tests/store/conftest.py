@@ -1,4 +1,4 @@
-"""Records with one project in them."""
+"""A store with one project."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fault 18: damaged records. They are set aside untouched, and whatever can be read in them is right."""
+"""Fault 18: a damaged database is set aside unchanged, and all salvaged rows are correct."""
 
 import random
 import shutil
@@ -18,7 +18,7 @@ COUNT = 80
 
 @pytest.fixture
 async def file(tmp_path: Path) -> Path:
-    """A database of many pages, closed."""
+    """A closed database of many pages."""
     file = tmp_path / "records.sqlite"
     store = await open_store(file)
     await fill(store, COUNT)
@@ -27,15 +27,15 @@ async def file(tmp_path: Path) -> Path:
 
 
 def _scramble_middle(file: Path) -> None:
-    """Write over a tenth of the pages in the middle."""
+    """Overwrite a tenth of the file, in its middle."""
     data = bytearray(file.read_bytes())
     begin, end = len(data) // 2, len(data) // 2 + len(data) // 10
     data[begin:end] = random.Random(1).randbytes(end - begin)
     file.write_bytes(data)
 
 
-async def _check_what_is_left(store: Store, whole: Store) -> int:
-    """See that each agent that was read is as it was; how many those are."""
+async def _check_salvaged(store: Store, whole: Store) -> int:
+    """Assert that each salvaged agent is unchanged, and return their number."""
     _, numbers = await store.restored_agents.known_numbers()
     for number in numbers:
         assert await store.agents.get(number) == await whole.agents.get(number)
@@ -47,7 +47,7 @@ async def _check_what_is_left(store: Store, whole: Store) -> int:
 
 @pytest.fixture
 async def whole(file: Path, tmp_path: Path) -> Store:
-    """The same database, undamaged."""
+    """An undamaged copy of the database."""
     shutil.copy(file, tmp_path / "whole.sqlite")
     return await open_store(tmp_path / "whole.sqlite")
 
@@ -58,7 +58,7 @@ async def test_a_damaged_database_is_set_aside_unchanged_and_replaced(file: Path
     store = await open_store(file)
     (copy,) = set_aside_copies(file)
     assert copy.read_bytes() == left
-    await _check_what_is_left(store, whole)
+    await _check_salvaged(store, whole)
     await store.projects.get_or_add("/repository/.git")
     await store.lifecycle.spawn([new_agent("next")], place, NOBODY)
     await store.close()
@@ -72,7 +72,7 @@ async def test_most_agents_are_read_around_damage_in_the_middle(file: Path, whol
     _scramble_middle(file)
     store = await open_store(file)
     assert len(set_aside_copies(file)) == 1
-    assert await _check_what_is_left(store, whole) > COUNT // 2
+    assert await _check_salvaged(store, whole) > COUNT // 2
     (agent,) = await store.lifecycle.spawn([new_agent("next")], place, NOBODY)
     assert agent.number > COUNT
     await store.close()
@@ -82,7 +82,7 @@ async def test_most_agents_are_read_around_damage_in_the_middle(file: Path, whol
 async def test_all_agents_of_a_truncated_database_are_salvaged(file: Path, whole: Store) -> None:
     file.write_bytes(file.read_bytes()[:-4096])
     store = await open_store(file)
-    assert await _check_what_is_left(store, whole) == COUNT
+    assert await _check_salvaged(store, whole) == COUNT
     assert await store.agents.task(7) == await whole.agents.task(7)
     await store.close()
     await whole.close()

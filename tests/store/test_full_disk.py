@@ -1,4 +1,4 @@
-"""Fault 17: the disk that the records are on is full, or can only be read, while agents run and end."""
+"""Fault 17: the disk of the records is full or read-only while agents run and end."""
 
 import subprocess
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from support.small_disk import fill, small_disk
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a few megabytes where the home will be."""
+    """A disk of a few megabytes, mounted at the path of the home."""
     with small_disk(tmp_path / "forkjoin", 4) as folder:
         yield folder
 
 
 @pytest.fixture
 def roomy(small: Path, tmp_path: Path, home: Home) -> Iterator[Home]:
-    """The home on that disk, whose attempts and worktrees are elsewhere."""
+    """A home on that disk, with attempts and worktrees on another disk."""
     for name in ("attempts", "worktrees"):
         (tmp_path / name).mkdir(mode=0o700)
         subprocess.run(["mount", "--bind", str(tmp_path / name), str(small / name)], check=True)
@@ -40,7 +40,7 @@ def roomy(small: Path, tmp_path: Path, home: Home) -> Iterator[Home]:
 
 
 async def _until_refused(lead: Lead) -> str:
-    """Spawn until there is no room for another record: SQLite may have some left in its log."""
+    """Spawn agents until SQLite's log is full too, and return the refusal."""
     with anyio.fail_after(GIVE_UP_S):
         while True:
             try:
@@ -49,11 +49,11 @@ async def _until_refused(lead: Lead) -> str:
                 return str(error)
 
 
-async def _until_told_of(lead: Lead, agent: str) -> None:
-    async def is_told() -> bool:
+async def _until_reported(lead: Lead, agent: str) -> None:
+    async def is_reported() -> bool:
         return agent in " ".join((await lead.call("get_status"))["trouble"])
 
-    await first_answer(is_told)
+    await first_answer(is_reported)
 
 
 async def test_on_a_full_disk_spawns_are_refused_and_running_agents_continue(
@@ -68,8 +68,10 @@ async def test_on_a_full_disk_spawns_are_refused_and_running_agents_continue(
         assert "the disk that they are on is full; free space there" in refusal
         listed = {agent["id"] for agent in (await lead.call("list_agents", limit=200))["agents"]}
         (tmp_path / "go").touch()
-        await _until_told_of(lead, first)
-        assert (await lead.listed(first))["state"] == "running"  # its end is not recorded yet, nor is it a failure
+        await _until_reported(lead, first)
+        assert (await lead.listed(first))[
+            "state"
+        ] == "running"  # its end is not recorded yet, and does not count as a failure
         trouble = "\n".join((await lead.call("get_status"))["trouble"])
         assert "MB are free on the disk" in trouble
         filler.unlink()
@@ -87,7 +89,7 @@ async def test_a_daemon_that_starts_on_a_full_disk_loses_no_records(roomy: Home,
     forkjoin(repository, "daemon", "stop")
     filler = fill(roomy.state)
     done = forkjoin(repository, "ps", check=False)
-    assert done.returncode in (0, 1)  # what it reads may be read without room
+    assert done.returncode in (0, 1)  # reading may succeed without free space
     assert "Traceback" not in done.stderr
     filler.unlink()
     assert "a1" in forkjoin(repository, "ps", "--json").stdout
@@ -101,11 +103,11 @@ async def test_read_only_records_are_reported_and_used_again_when_they_are_writa
         await lead.until(first, state="running")
         reconciler.store.database.connection.execute(
             "PRAGMA query_only = ON"
-        )  # SQLite says what it does of a read-only file
+        )  # SQLite then fails as with a read-only file
         refusal = await lead.refusal("spawn_agent", task="true")
         assert "can only be read" in refusal
         (home.state / "go").touch()
-        await _until_told_of(lead, first)
+        await _until_reported(lead, first)
         assert (await lead.listed(first))["state"] == "running"
         reconciler.store.database.connection.execute("PRAGMA query_only = OFF")
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)

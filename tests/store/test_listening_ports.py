@@ -1,4 +1,4 @@
-"""The ports that somebody listens on."""
+"""The ports on which programs listen."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Calls whose answer is fetched later: made once, and kept for a week."""
+"""The records of MCP tasks: each is made once, and kept for a week."""
 
 from types import SimpleNamespace
 

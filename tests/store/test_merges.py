@@ -1,4 +1,4 @@
-"""The records of landings: what becomes of branches that several were to merge."""
+"""The records of merge jobs: the outcomes of branches that several jobs have queued."""
 
 import pytest
 from forkjoin.core.merge_job import MergeJob
@@ -16,12 +16,12 @@ async def queue(store: Store, target: str, *, dry_run: bool = False) -> MergeJob
 async def test_a_queued_branch_is_unmerged_when_its_last_merge_job_ends_without_an_outcome(
     store: Store, first: int
 ) -> None:
-    """Landings on two targets end at once, and each saw the other open before."""
+    """Two merge jobs end at the same time, and each has seen the other open."""
     await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
-    landings = [await queue(store, "main"), await queue(store, "release")]
+    jobs = [await queue(store, "main"), await queue(store, "release")]
     await queue(store, "main", dry_run=True)
-    for landing, merge in ((landings[first], Merge.QUEUED), (landings[1 - first], Merge.UNMERGED)):
-        await store.merges.finish(landing, {}, (), str)
+    for job, merge in ((jobs[first], Merge.QUEUED), (jobs[1 - first], Merge.UNMERGED)):
+        await store.merges.finish(job, {}, (), str)
         assert (await store.agents.get(1)).merge is merge
 
 

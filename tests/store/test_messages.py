@@ -1,4 +1,4 @@
-"""What is recorded of messages, and refused, whatever comes in between."""
+"""The records of messages, and refusals of messages in all states of agents."""
 
 import pytest
 from forkjoin.core.error import CallerError
@@ -12,7 +12,7 @@ TO_FINISHING = (State.PREPARING, State.RUNNING, State.FINISHING)
 
 
 async def bring(store: Store, *states: State) -> Agent:
-    """An agent that has come through these states."""
+    """Return a new agent that went through these states."""
     (agent,) = await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     for state in states:
         agent = await store.lifecycle.move(agent, state)
@@ -20,19 +20,19 @@ async def bring(store: Store, *states: State) -> Agent:
 
 
 async def end(store: Store, agent: Agent) -> Agent:
-    """The agent, once it has succeeded."""
+    """Finish the agent as succeeded, and return its new record."""
     await store.lifecycle.finish(agent, Result(agent.attempt, State.SUCCEEDED, "", ""), Merge.UNMERGED)
     return await store.agents.get(agent.number)
 
 
-async def tell(store: Store, agent: Agent) -> Agent:
+async def send_message(store: Store, agent: Agent) -> Agent:
     await store.messages.add(agent, "more", NOBODY, "its caller's", "account")
     return await store.agents.get(agent.number)
 
 
 async def test_an_agent_that_got_a_message_meanwhile_is_not_removed(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
-    told = await tell(store, ended)
+    told = await send_message(store, ended)
     assert await store.lifecycle.begin_removal([ended]) == [told]
     assert not (await store.agents.get(1)).removing
 
@@ -41,14 +41,14 @@ async def test_an_agent_that_is_being_removed_gets_no_message(store: Store) -> N
     ended = await end(store, await bring(store, *TO_FINISHING))
     assert await store.lifecycle.begin_removal([ended]) == []
     with pytest.raises(CallerError, match="was removed"):
-        await tell(store, ended)
+        await send_message(store, ended)
 
 
 async def test_an_agent_in_the_merge_queue_gets_no_message_and_is_not_removed(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     with pytest.raises(CallerError, match="is being merged"):
-        await tell(store, ended)
+        await send_message(store, ended)
     assert [one.merge for one in await store.lifecycle.begin_removal([ended])] == [Merge.QUEUED]
 
 
@@ -56,12 +56,12 @@ async def test_an_agent_that_is_being_stopped_gets_no_message(store: Store) -> N
     running = await bring(store, State.PREPARING, State.RUNNING)
     await store.lifecycle.ask_stop([running])
     with pytest.raises(CallerError, match="is being stopped"):
-        await tell(store, running)
+        await send_message(store, running)
 
 
 async def test_a_stopped_agent_does_not_continue_for_a_waiting_message(store: Store) -> None:
     finishing = await bring(store, *TO_FINISHING)
-    await tell(store, finishing)
+    await send_message(store, finishing)
     await store.lifecycle.ask_stop([finishing])
     assert (await end(store, finishing)).state is State.SUCCEEDED
 
@@ -71,7 +71,7 @@ async def test_an_attempt_for_a_message_that_waited_resets_wind_up(store: Store)
     await store.agents.update(agent, wind_up=True)
     for state in TO_FINISHING:
         agent = await store.lifecycle.move(agent, state)
-    await tell(store, agent)
+    await send_message(store, agent)
     again = await end(store, agent)
     assert (again.state, again.attempt, again.money.wind_up) == (State.QUEUED, 2, False)
 
@@ -79,7 +79,7 @@ async def test_an_attempt_for_a_message_that_waited_resets_wind_up(store: Store)
 async def test_an_ended_agent_continues_in_the_environment_of_the_messages_sender(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     assert ended.environment == "e"
-    told = await tell(store, ended)
+    told = await send_message(store, ended)
     assert (told.environment, told.account, told.lead) == ("its caller's", "account", "lead")
 
 
@@ -87,7 +87,7 @@ async def test_undoing_a_merge_clears_was_merged_of_an_agent_that_continues(stor
     ended = await end(store, await bring(store, *TO_FINISHING))
     landing = await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     await store.merges.finish(landing, {1: Merge.MERGED}, (), str)
-    told = await tell(store, ended)
+    told = await send_message(store, ended)
     assert (told.merge, told.history.was_merged) == (Merge.UNMERGED, True)
     await store.merges.finish(landing, {}, [1], str)
     assert not (await store.agents.get(1)).history.was_merged

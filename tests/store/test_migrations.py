@@ -1,4 +1,4 @@
-"""Fault 18: the schema moves forwards, with a copy before; a newer one is refused in words, and left as it is."""
+"""Fault 18: an older schema is migrated, with a backup. A newer schema is refused, and stays unchanged."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ SPEC = '{"agent":"sh","verify":"true","task":"say \\"hi\\"\\n\\tto 🦊","name":
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """Records as the first release left them, with one agent."""
+    """Records of the first release, with one agent."""
     file = tmp_path / "records.sqlite"
     with sqlite3.connect(file) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -155,7 +155,7 @@ async def test_a_newer_schema_is_refused_and_database_and_log_stay_unchanged(tmp
     file = tmp_path / "records.sqlite"
     store = await open_store(file)
     await fill(store, 3)
-    store.database.connection.execute("PRAGMA user_version = 99")  # it stands in the log alone
+    store.database.connection.execute("PRAGMA user_version = 99")  # only the log holds this change
     newer = tmp_path / "newer" / "records.sqlite"
     newer.parent.mkdir()
     names = [newer.with_name(f"{newer.name}{end}") for end in ("", "-wal")]

@@ -1,4 +1,4 @@
-"""What is recorded of agents that agents have spawned."""
+"""The records of agents that agents have spawned."""
 
 from dataclasses import replace
 

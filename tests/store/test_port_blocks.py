@@ -1,4 +1,4 @@
-"""Blocks of ports: no two meet, homes begin elsewhere, and what is given back is given out again."""
+"""Blocks of ports don't overlap, homes begin at different ports, and freed blocks are used again."""
 
 import socket
 from dataclasses import replace
@@ -20,7 +20,7 @@ SIZES = st.integers(1, 1000)
 
 @pytest.fixture
 def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all ports are to be given out, nobody on this machine may have one."""
+    """No program listens on any port, so that all ports are free."""
     monkeypatch.setattr(port_blocks, "listening", lambda: ())
 
 
@@ -39,11 +39,11 @@ def test_no_block_overlaps_another_or_leaves_the_range(
         except CallerError:
             starts = [FIRST, *(block.stop for block in taken)]
             blocks = [range(start, start + size) for start in starts if start >= FIRST and start + size <= END]
-            assert all(any(_meet(one, other) for other in taken) for one in blocks), "there was room"
+            assert all(any(_overlap(one, other) for other in taken) for one in blocks), "there was room"
             continue
         block = range(base, base + size)
         assert FIRST <= base <= END - size
-        assert not any(_meet(block, other) for other in taken)
+        assert not any(_overlap(block, other) for other in taken)
         taken.append(block)
 
 
@@ -59,7 +59,7 @@ def test_homes_start_at_different_ports_that_never_change() -> None:
     assert first_port(Path("/home/me/.local/state/forkjoin")) == 23_800
 
 
-def _meet(one: range, other: range) -> bool:
+def _overlap(one: range, other: range) -> bool:
     return one.start < other.stop and other.start < one.stop
 
 

@@ -1,4 +1,4 @@
-"""What the daemon asks at every change, and what a wait does, reads no agent and no request that is over."""
+"""Frequent queries, by the reconciler and by waits, read no agents and requests that have ended."""
 
 import re
 import sqlite3
@@ -12,7 +12,7 @@ QUERIES = resources.files("forkjoin.store").joinpath("queries.sql").read_text("u
 
 
 def plan_of(connection: sqlite3.Connection, query: str) -> list[str]:
-    """How SQLite carries out a named query, a line each step."""
+    """Return the steps by which SQLite runs a named query."""
     found = re.search(rf"-- name: {query}\n((?:--[^\n]*\n)*)(.*?)(?:\n\n|\Z)", QUERIES, re.DOTALL)
     assert found
     values = dict.fromkeys(re.findall(r":(\w+)", found[2]))

@@ -1,4 +1,4 @@
-"""What is recorded of requests: the first answer counts, and an agent waits as long as one of its own is open."""
+"""The records of requests: the first answer counts, and an agent waits while a request of it is open."""
 
 import time
 from dataclasses import replace

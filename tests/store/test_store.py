@@ -1,4 +1,4 @@
-"""The records: what they refuse, what they never do twice, and what survives."""
+"""The store: refused changes, repeated calls, and records that survive a kill."""
 
 import sqlite3
 import tempfile

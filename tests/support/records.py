@@ -1,4 +1,4 @@
-"""Records for tests: a database with agents in it, and the ways in which a file is damaged."""
+"""Records for tests: a store with agents, and kinds of damage to its file."""
 
 import random
 import sqlite3
@@ -35,7 +35,7 @@ def place(number: int, name: str) -> tuple[str, str]:
 
 
 async def fill(store: Store, count: int) -> list[Agent]:
-    """Agents with tasks and events of some size, so that the database has many pages."""
+    """Record agents with long tasks and events, so that the database has many pages."""
     await store.projects.get_or_add("/repository/.git")
     new = [new_agent(f"agent-{n}", task=f"task {n} " * 50) for n in range(1, count + 1)]
     agents = await store.lifecycle.spawn(new, place, Call("relay", "1"))
@@ -44,7 +44,7 @@ async def fill(store: Store, count: int) -> list[Agent]:
     return [await store.agents.get(agent.number) for agent in agents]
 
 
-#: Copies of the first agent: of three one has failed, of two one is merged.
+#: Copies the first agent. Every third copy has failed, and every second one is merged.
 _COPY = """
 WITH RECURSIVE copy (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM copy WHERE n < :count)
 INSERT INTO agent ({columns}) SELECT {values} FROM agent, copy WHERE agent.number = 1
@@ -60,7 +60,7 @@ _CHANGED = {
 
 
 def multiply(file: Path, count: int) -> None:
-    """Record as many agents as `count` says, all of which have ended but the first; the others are copies of it."""
+    """Copy the first agent until there are `count` agents. All copies have ended."""
     with closing(sqlite3.connect(file)) as connection, connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(agent)")]
         values = (_CHANGED.get(column, f"agent.{column}") for column in columns)
@@ -86,7 +86,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {"empty": _empty, "halved": _halv
 
 
 def damage(file: Path, how: str) -> bytes:
-    """Damage a file; what is in it then."""
+    """Damage a file, and return its new content."""
     data = DAMAGES[how](file.read_bytes())
     file.write_bytes(data)
     return data
