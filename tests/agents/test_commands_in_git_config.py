@@ -18,49 +18,49 @@ FILTERS = "*.inc filter=of-include\n*.wt filter=of-worktree\n*.pr filter=of-proc
 ATTRIBUTES = f"* filter=ev merge=ev diff=ev\n{FILTERS}"
 
 
-def attack(told: Path, hooks: Path) -> str:
+def attack(traces: Path, hooks: Path) -> str:
     """Return a script that leaves uncommitted work and configures commands."""
     common = "$(git rev-parse --path-format=absolute --git-common-dir)"
     set_ = f'git config -f "{common}/config"'
-    lines = [f"{set_} {key} '{_say(told, key)}'" for key in KEYS]
+    lines = [f"{set_} {key} '{_say(traces, key)}'" for key in KEYS]
     lines += [
-        f"printf '%s' '{ATTRIBUTES}' > .gitattributes; cp .gitattributes {told.parent}/attributes",
+        f"printf '%s' '{ATTRIBUTES}' > .gitattributes; cp .gitattributes {traces.parent}/attributes",
         "for end in txt inc wt pr if; do echo x > new.$end; done; sed -i s/one/ONE/ shared.txt",
-        f"{set_} core.attributesFile {told.parent}/attributes; {set_} core.hooksPath {hooks}",
+        f"{set_} core.attributesFile {traces.parent}/attributes; {set_} core.hooksPath {hooks}",
         f"{set_} commit.gpgSign true; {set_} log.showSignature true; {set_} merge.renormalize true",
-        f"{set_} filter.of-process.process '{_say(told, 'process')}; false'; {set_} filter.of-process.required true",
-        f"git config -f {told.parent}/included filter.of-include.clean '{_say(told, 'include')}'",
-        f"git config -f {told.parent}/conditional filter.of-condition.clean '{_say(told, 'condition')}'",
-        f"{set_} 'includeIf.gitdir:**/worktrees/*.path' {told.parent}/conditional",
-        f"{set_} include.path {told.parent}/included; {set_} extensions.worktreeConfig true",
-        f"git config --worktree filter.of-worktree.clean '{_say(told, 'worktree')}'",
+        f"{set_} filter.of-process.process '{_say(traces, 'process')}; false'; {set_} filter.of-process.required true",
+        f"git config -f {traces.parent}/included filter.of-include.clean '{_say(traces, 'include')}'",
+        f"git config -f {traces.parent}/conditional filter.of-condition.clean '{_say(traces, 'condition')}'",
+        f"{set_} 'includeIf.gitdir:**/worktrees/*.path' {traces.parent}/conditional",
+        f"{set_} include.path {traces.parent}/included; {set_} extensions.worktreeConfig true",
+        f"git config --worktree filter.of-worktree.clean '{_say(traces, 'worktree')}'",
         # a nested repository, whose configuration a `git status` outside of it would use
         "git init -q sub; cd sub; echo x > f; git add f; git -c user.name=x -c user.email=x commit -qm x",
-        f"git config filter.of-sub.clean '{_say(told, 'sub')}'; echo '* filter=of-sub' > .git/info/attributes; cd ..",
+        f"git config filter.of-sub.clean '{_say(traces, 'sub')}'; echo '* filter=of-sub' > .git/info/attributes; cd ..",
         "git update-index --add --cacheinfo 160000,$(git -C sub rev-parse HEAD),sub",
-        f"rm -rf {told}/*; touch sub/f",
+        f"rm -rf {traces}/*; touch sub/f",
     ]
     return "\n".join(lines)
 
 
-def _say(told: Path, key: str) -> str:
-    return f"touch {told}/{key}; cat"
+def _say(traces: Path, key: str) -> str:
+    return f"touch {traces}/{key}; cat"
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
-    folder = tmp_path / "told"
+def traces(tmp_path: Path) -> Path:
+    folder = tmp_path / "traces"
     folder.mkdir()
     return folder
 
 
 async def test_commands_in_configuration_that_an_agent_wrote_are_not_run_but_reported(
-    repository: Path, home: Home, told: Path, tmp_path: Path
+    repository: Path, home: Home, traces: Path, tmp_path: Path
 ) -> None:
-    put_hooks(tmp_path / "hooks", tmp_path / "told" / "hook")
-    put_hooks(repository / ".git" / "hooks", tmp_path / "told" / "hook")
+    put_hooks(tmp_path / "hooks", tmp_path / "traces" / "hook")
+    put_hooks(repository / ".git" / "hooks", tmp_path / "traces" / "hook")
     async with open_lead_in_memory(home, repository) as lead:
-        (first,) = await lead.run(attack(told, tmp_path / "hooks"))
+        (first,) = await lead.run(attack(traces, tmp_path / "hooks"))
         (second,) = await lead.run(
             "sed -i s/three/THREE/ shared.txt; echo y > other.inc; echo y > other.if", base="main"
         )
@@ -80,30 +80,32 @@ async def test_commands_in_configuration_that_an_agent_wrote_are_not_run_but_rep
         landed = await lead.call("merge_worktree", ids=[first, second, third], verify="test -e new.txt")
         assert [agent["id"] for agent in landed["merged"]] == [first, second, third]
         await lead.call("remove_worktrees", ids=[second, third])
-        assert list(told.iterdir()) == []
+        assert list(traces.iterdir()) == []
     assert (repository / "shared.txt").read_text() == "ONE\ntwo\nTHREE\n"
     (repository / "new.txt").write_text("by hand\n")
     git(repository, "add", "new.txt", check=False)
     git(repository, "branch", "by-hand")
-    assert {"filter.ev.clean", "core.fsmonitor", "hook"} <= {file.name for file in told.iterdir()}, "the commands work"
+    assert {"filter.ev.clean", "core.fsmonitor", "hook"} <= {file.name for file in traces.iterdir()}, (
+        "the commands work"
+    )
 
 
 async def test_missing_objects_are_not_fetched_from_a_remote_that_an_agent_configured(
-    repository: Path, home: Home, told: Path
+    repository: Path, home: Home, traces: Path
 ) -> None:
     missing = "0123456789012345678901234567890123456789"
     fetch = "git config protocol.ext.allow always; git config remote.evil.promisor true"
     partial = "git config extensions.partialClone evil; git config core.repositoryFormatVersion 1"
-    url = f"git config remote.evil.url 'ext::sh -c touch% {told}/fetched'"
+    url = f"git config remote.evil.url 'ext::sh -c touch% {traces}/fetched'"
     stage = f"git update-index --add --cacheinfo 100644,{missing},gone; git update-index --skip-worktree gone"
     commit_ = "git update-ref HEAD $(git commit-tree -p HEAD -m x $(git write-tree --missing-ok))"
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.run(f"{stage}; {commit_}; {fetch}; {partial}; {url}")
         await lead.call("merge_worktree", ids=[first])
         await lead.call("read_diff", id=first)
-    assert list(told.iterdir()) == []
+    assert list(traces.iterdir()) == []
     git(repository, "cat-file", "-p", missing, check=False)
-    assert list(told.iterdir()) != [], "the command works"
+    assert list(traces.iterdir()) != [], "the command works"
 
 
 async def test_the_users_own_filters_are_run(repository: Path, home: Home) -> None:

@@ -22,7 +22,7 @@ kind = "claude"
 command = ["{python}", "-S", "-E", "{script}"]
 """
 
-#: What a claude prints; its task names what floods.
+#: A fake claude. Its task names the kind of output that floods.
 TALKER = r"""
 import json, sys
 def say(**line): sys.stdout.write(json.dumps(line) + "\n")
@@ -44,7 +44,7 @@ sys.stdout.flush()
 sys.stdin.read()
 """
 
-#: Shell scripts, and what the end of their output is.
+#: Shell scripts, and the end of their output.
 SCRIPTS = {
     "lines": "yes \"$(printf '%01000d' 7)\" | head -c 200000000; echo; echo done",
     "one line": "head -c 20000000 /dev/zero | tr '\\0' x; echo; echo done",
@@ -54,7 +54,7 @@ SCRIPTS = {
 
 
 class Watch:
-    """Watches the daemon's memory, and that it answers, while something floods."""
+    """A monitor of the daemon's memory and replies during a flood."""
 
     def __init__(self, daemon: psutil.Process) -> None:
         self.daemon = daemon
@@ -70,13 +70,13 @@ class Watch:
 
     @property
     def growth(self) -> float:
-        """In megabytes."""
+        """Return the growth of the daemon's memory, in megabytes."""
         return (self.most - self.before) / MEGABYTE
 
 
 @pytest.fixture
 async def other(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[Lead]:
-    """Another lead, of the same daemon."""
+    """Yield another lead of the same daemon."""
     script = tmp_path / "talker.py"
     script.write_text(TALKER)
     config = home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 8\nlog_megabytes = 8")
@@ -120,14 +120,14 @@ async def flood(watch: Watch, other: Lead, lead: Lead, *specs: dict[str, Any]) -
 
 
 def disk(home: Home, handle: str, name: str = "output") -> int:
-    """Bytes that a log takes."""
+    """Return the bytes that a log takes on disk."""
     return os.stat(home.attempts / handle / name).st_blocks * 512
 
 
 async def test_commands_that_flood_keep_the_end_of_their_output(
     lead: Lead, other: Lead, watch: Watch, home: Home, record_property: Callable[[str, object], None]
 ) -> None:
-    """Fault 9: results have the end of the output of commands, and say how to read the rest."""
+    """Fault 9: results have the end of a command's output, and how to read the rest."""
     verify = f"{SCRIPTS['lines']} here; exit 1"
     specs = [{"task": script} for script in SCRIPTS.values()]
     specs += [{"task": f"({SCRIPTS['lines']}) >&2; echo broken >&2; exit 3"}]
@@ -150,7 +150,7 @@ async def test_commands_that_flood_keep_the_end_of_their_output(
 
 
 async def _check_pages(lead: Lead, agent: str) -> None:
-    """Pages say what was dropped, go on after it, and never hold what a hole reads as."""
+    """Pages name dropped bytes, continue after them, and contain no NUL from a hole."""
     head = await lead.call("read_log", id=agent, raw=True, offset=MEGABYTE - 500)
     assert head.endswith(f"\n[more, in mid-line: offset={MEGABYTE}]")
     after = await lead.call("read_log", id=agent, raw=True, offset=MEGABYTE, limit=5000)
@@ -169,7 +169,7 @@ TALKS = ("no JSON", "no line end", "a long line", "a result of 6 MB", "a result 
 async def test_conversing_agents_that_flood_keep_their_last_message_and_events(
     lead: Lead, other: Lead, watch: Watch, record_property: Callable[[str, object], None]
 ) -> None:
-    """Fault 9: the ends of turns are found in much output, and inputs are closed."""
+    """Fault 9: ends of turns are found in much output, and inputs are closed."""
     results = await flood(watch, other, lead, *({"task": kind, "agent": "talker"} for kind in TALKS))
     record_property("figures", f"six floods that become events: the daemon grew by {watch.growth:.0f} MB")
     assert [result["state"] for _, result in results] == ["succeeded"] * len(TALKS)

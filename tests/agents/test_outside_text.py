@@ -17,7 +17,7 @@ from support.harness import (
     tool_call,
 )
 
-#: An agent that says what it was fed, on stdin and as a file.
+#: An agent that prints its task from stdin and from the file.
 HASH = '[agents.hash]\nkind = "command"\ncommand = ["sh", "-c", "sha256sum; sha256sum < $FORKJOIN_TASK_FILE"]\n'
 
 TASKS = {
@@ -29,7 +29,7 @@ TASKS = {
     "2 MB": "é\n" * 700_000,
 }
 
-#: JSON of tasks that no program could be given.
+#: Tasks, as JSON, that can't be passed to a program.
 UNFIT = [r'"a\u0000b"', r'"\ud800"', '""', r'" \n\t "']
 
 
@@ -55,13 +55,13 @@ def test_an_unusable_task_is_refused_once_and_starts_nothing(repository: Path, h
         answers = [relay.answer() for _ in UNFIT]
         assert sorted(answer["id"] for answer in answers) == list(range(1, len(UNFIT) + 1))
         assert all("error" in answer or answer["result"]["isError"] for answer in answers)
-        listed = relay.call(99, "list_agents")  # and no second answer to any before it
+        listed = relay.call(99, "list_agents")  # the next reply: no earlier request got a second one
         assert (listed["id"], listed["result"]["structuredContent"]["agents"]) == (99, [])
     assert everything(repository) == before
     assert list(home.attempts.iterdir()) == []
 
 
-#: Names, bases, branches, ids and paths that mean harm; each is given wherever such may stand.
+#: Harmful names, bases, branches, ids and paths. Each is passed in all parameters of such kinds.
 HOSTILE = [
     *("../../EVIL", "/EVIL", "--upload-pack=touch EVIL", "-EVIL", "--output=EVIL", "EVIL..b", "EVIL.lock", "EVIL@{-1}"),
     *("EVIL\nline", "\u202eEVIL", "EVILe\u0301", "EVIL" * 1250, "--force=EVIL", "main:EVIL", "EVIL:(top)", "$(EVIL)"),

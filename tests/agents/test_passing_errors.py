@@ -1,4 +1,4 @@
-"""Passing errors: the operation is tried again, and no agent or merge fails (faults 16 and 17)."""
+"""Transient errors: the operation is retried, and no agent or merge fails (faults 16 and 17)."""
 
 import errno
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 class Fault:
-    """Stands before a function, which fails until it is mended."""
+    """A wrapper of a function that fails until the fault is mended."""
 
     def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
         self.function = function

@@ -11,7 +11,7 @@ from support.harness import Lead, git, open_lead_in_memory
 
 REAL = shutil.which("git")
 
-#: The first `git worktree add` leaves all that it should, and says what git says when it has lost a race.
+#: The first `git worktree add` succeeds, but exits with git's message about a lost race.
 ONE_RACE = f"""
 case " $* " in *" worktree add "*)
     if mkdir {{0}}/raced; then
@@ -24,7 +24,7 @@ esac
 
 ALWAYS = 'case " $* " in *" worktree add "*) echo "fatal: the last words" >&2; exit 128; esac'
 
-#: git is killed once, in the middle of writing the files.
+#: git is killed once while it writes the files.
 KILLED = """
 case " $* " in *" reset --quiet --hard "*)
     if mkdir {0}/raced; then

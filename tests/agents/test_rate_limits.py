@@ -12,7 +12,7 @@ from support.harness import Lead, lead_of, let_pass, open_lead, open_reconciler_
 
 
 async def goes_on(folder: Path) -> None:
-    """Return once the program that writes into `ticks` there does so."""
+    """Return once the program writes into `ticks` in this folder."""
     file = folder / "ticks"
     await until(file.exists)
     before = file.stat().st_size
@@ -35,7 +35,7 @@ async def is_frozen(home: Home, agent: str) -> None:
 
 
 async def limit_to_one(reconciler: Reconciler, number: int) -> None:
-    """Let the vendor take one of this agent's account, and none more for a while."""
+    """Limit this agent's account to one running agent for a while."""
     account = (await reconciler.store.agents.get(number)).account
     reconciler.services.rate_limits[account] = rate_limit_policy.RateLimit(
         1, closed_until=time.time() + 100, reason="429"
@@ -43,7 +43,7 @@ async def limit_to_one(reconciler: Reconciler, number: int) -> None:
     reconciler.store.changes.announce()
 
 
-#: Ticks until it is told to end, after it was told to refuse.
+#: Ticks until the file `go` exists, and reports a refused call once the file `limited` exists.
 TICKS = """
 import os, time
 while not os.path.exists({go!r}):
@@ -76,7 +76,7 @@ async def test_a_refused_call_freezes_the_youngest_agent_of_the_account_until_th
     status = await talking.call("get_status")
     assert (status["running"], status["paused"]) == (3, 2)
     assert any("at once for now" in why or "takes no more until" in why for why in status["waiting"])
-    let_pass(reconciler, monkeypatch, 1500)  # one more
+    let_pass(reconciler, monkeypatch, 1500)  # allows one more agent
     await talking.until(ids[2], state="running")
     await goes_on(folders[ids[2]])
     await is_frozen(home, ids[3])
@@ -104,7 +104,7 @@ succeed(f'{resumed}')"""
     (third,) = await talking.spawn("succeed('done')", agent="talker")
     await talking.last_event(third, "takes no more until ")
     let_pass(reconciler, monkeypatch, 4000)
-    await talking.run("succeed('done')", agent="other")  # meanwhile it was looked at all of them
+    await talking.run("succeed('done')", agent="other")  # by then, the scheduler has considered all agents
     assert [(await talking.listed(id_))["state"] for id_ in (first, third)] == ["paused", "queued"]
     let_pass(reconciler, monkeypatch, 6000)
     results = await talking.results(first, third)
@@ -149,5 +149,5 @@ async def test_an_agent_that_was_frozen_when_the_daemon_was_killed_continues(rep
         await lead.until(second, state="paused")
         await is_frozen(home, second)
     (home.state / "go").touch()
-    async with open_lead(repository) as lead:  # a daemon that knows of no limit
+    async with open_lead(repository) as lead:  # a new daemon, which knows no rate limit
         assert [result["state"] for result in await lead.results(first, second)] == ["succeeded", "succeeded"]

@@ -1,4 +1,4 @@
-"""A daemon that is killed at each step of a removal, while somebody works in the worktree: no work is lost."""
+"""Daemons killed at each step of a removal while a person works in the worktree: no work is lost."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ git {" ".join(_ALLOW)} submodule update -q --init"""
 
 
 class World:
-    """A repository, and a home in which agents have ended, with a copy of both to begin from again."""
+    """A repository and a home with ended agents, and a copy of both to restore."""
 
     def __init__(self, repository: Path, home: Home) -> None:
         self.repository, self.home = repository, home
@@ -50,7 +50,7 @@ class World:
         return next(self.home.worktrees.glob("*/a1-*"), self.home.worktrees / "none")
 
     def go_on(self) -> list[str]:
-        """Work in what is left of the worktree, and return the ends of the new paths."""
+        """Write files in the rest of the worktree, and return the ends of their paths."""
         if not self.worktree.exists():
             return []
         (self.worktree / "late.txt").write_text("late\n")
@@ -67,7 +67,7 @@ class World:
         return [f"objects/{late[:2]}/{late[2:]}"]
 
     def has(self, work: str) -> bool:
-        """Whether this work is in the worktree, on a branch, or kept."""
+        """Return whether this work is in the worktree, on a branch, or kept."""
         tops = (self.worktree, self.repository / ".git" / "worktrees")
         if any(list(top.rglob(work)) for top in tops):
             return True

@@ -43,12 +43,12 @@ def _waits(home: Home) -> str:
 
 
 class Left:
-    """What a daemon has left, and no other takes over until `taken_over`."""
+    """The state that a daemon left. No other daemon takes over before `taken_over`."""
 
     def __init__(self, home: Home, repository: Path, agents: dict[str, dict[str, Any]]) -> None:
         self.agents = agents
         self._home, self._repository = home, repository
-        self._lock = file_lock.take(home.daemon_lock)  # else a shim would start a daemon
+        self._lock = file_lock.take(home.daemon_lock)  # otherwise a shim would start a daemon
         assert self._lock is not None
 
     @asynccontextmanager
@@ -85,7 +85,7 @@ async def left(repository: Path, home: Home) -> AsyncIterator[Left]:
 
 
 def _kill_attempt(home: Home, handle: str) -> None:
-    """Kill an attempt's shim and its program, as when the machine goes down."""
+    """Kill an attempt's shim and its program, as when the machine crashes."""
     folder = str(home.attempts / handle).encode()
     for entry in Path("/proc").iterdir():
         try:
@@ -120,7 +120,7 @@ async def test_agents_are_restored_in_their_present_state(repository: Path, home
         for agent, files in (("a1", 1), ("a2", 1), ("a4", 1)):
             result = await lead.call("get_result", id=agent)
             assert result["files_changed"] == files
-            assert how == "halved" or RESTORED in result["warnings"]  # of a half, some rows may have been read
+            assert how == "halved" or RESTORED in result["warnings"]  # some rows of a halved database can be read
         assert "a3" not in {agent["id"] for agent in (await lead.call("list_agents"))["agents"]}
         merged = await lead.call("merge_worktree", ids=["a1", "a2"])
         assert [agent["id"] for agent in merged["merged"]] == ["a1", "a2"]

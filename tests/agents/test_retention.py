@@ -23,7 +23,7 @@ FIRST = date(2030, 1, 1)
 
 
 async def _see_days(reconciler: Reconciler, count: int, start: date = FIRST) -> None:
-    """Let forkjoin run on this number of consecutive days."""
+    """Apply retention on this number of consecutive days."""
     for n in range(count):
         await apply_retention(reconciler.services, start + timedelta(days=n), [])
 
@@ -143,7 +143,7 @@ async def test_an_agent_that_cant_be_removed_delays_no_other(
 
             patched.setattr(reconciler.store.retention, "delete_agent", forget_but_one)
             await apply_retention(reconciler.services, FIRST + timedelta(days=30), [])
-        assert await _known(reconciler) == {"a1", "a2", "a4"}  # its worktree and logs are gone, its record not yet
+        assert await _known(reconciler) == {"a1", "a2", "a4"}  # a record is deleted after the worktree and the logs
         await apply_retention(reconciler.services, FIRST + timedelta(days=30), [])
         assert await _known(reconciler) == {"a2", "a4"}
 

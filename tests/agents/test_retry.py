@@ -1,4 +1,4 @@
-"""Retries: a passing problem ends an attempt, but not the agent."""
+"""Retries: a transient error ends an attempt, but not the agent."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ async def test_claude_continues_its_conversation_after_a_transient_error(talking
     task = f"import os\nif run == 1:\n    answer('I begin.')\n    {trouble}\nsucceed(f'{{resumed}} {{told}}')"
     (result,) = await talking.results(*await talking.spawn(task, agent="talker"))
     assert result["state"] == "succeeded"
-    assert result["cost_usd"] == (0.25 if "kill" in trouble else 0.5)  # all attempts together
+    assert result["cost_usd"] == (0.25 if "kill" in trouble else 0.5)  # the sum over all attempts
     assert result["output"].startswith("True Your program was interrupted during your work (")
 
 
@@ -173,7 +173,7 @@ async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(re
         ids = await lead.spawn(*["test -e x.txt && echo again || { touch x.txt; exit 75; }"] * 2)
         for one in ids:
             await lead.until(one, state="paused")
-    async with open_reconciler(home) as reconciler:  # nobody runs it
+    async with open_reconciler(home) as reconciler:  # no pass of the reconciler runs
         for number in (1, 2):
             await reconciler.store.lifecycle.queue_again(await reconciler.store.agents.get(number), "Go on.")
         await reconciler.store.lifecycle.ask_stop([await reconciler.store.agents.get(2)])

@@ -160,7 +160,7 @@ async def test_a_setup_continues_when_the_daemon_is_killed(repository: Path, hom
 
 
 async def _after(lead: Lead, home: Home, id_: str) -> list[Any]:
-    """Let it end, once the next daemon is there."""
+    """Let the setup end once the next daemon runs, and return the agents' results."""
     await lead.listed(id_)
     (home.state / "go").touch()
     return await lead.results(id_)
@@ -218,7 +218,7 @@ async def test_a_shared_folder_is_copied_and_a_missing_folder_is_reported(
 
 
 def put_cp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let this be the `cp` that is found."""
+    """Put a `cp` that runs this script first on the PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "cp").write_text(f"#!/bin/sh\n{script}\n")

@@ -10,7 +10,7 @@ from support.harness import Lead, git, lead_of, open_reconciler_in_memory
 
 @pytest.fixture
 def sparse(repository: Path) -> Path:
-    """A repository whose checkout has one of its two folders."""
+    """Return a repository whose sparse checkout has one of two folders."""
     commit(repository, {"here/file": "x\n", "away/file": "x\n"})
     git(repository, "sparse-checkout", "set", "here")
     return repository

@@ -25,7 +25,9 @@ def other_home(tmp_path: Path) -> Iterator[Path]:
 
 def work_as_a_person(repository: Path, tmp_path: Path) -> None:
     for number in range(4):
-        git(repository, "worktree", "add", "-q", str(tmp_path / f"own-{number}"), check=False)  # git's own race
+        git(
+            repository, "worktree", "add", "-q", str(tmp_path / f"own-{number}"), check=False
+        )  # may fail, because git itself has a race
         git(repository, "fetch", "-q", "origin")
         commit(repository, {f"own-{number}": "x"})
         git(repository, "gc", "-q")

@@ -8,7 +8,7 @@ from forkjoin.core.paths import Home
 from support.branches import everything
 from support.harness import Lead, git, open_lead_in_memory, until
 
-#: What an agent does, what its result must say of it, and the files that a merge brings into the target.
+#: The agent's script, the expected text in its result, and the files that a merge brings into the target.
 WRECKS: list[tuple[str, str, str, set[str]]] = [
     ("deletes .git", "rm .git", "removed .git", {"done.txt", "loose.txt"}),
     ("deletes the folder", 'rm -rf "$PWD"', "removed its worktree", {"done.txt"}),

@@ -104,7 +104,11 @@ async def waits(command: psutil.Process) -> bool:
 async def test_when_the_attach_command_is_killed_its_program_ends_and_the_agent_goes_on(
     agent: str, lead: Lead, repository: Path
 ) -> None:
-    shell = ("sh", "-c", f"{sys.executable} -m forkjoin attach {agent}; sleep 1000")  # which the terminal stays with
+    shell = (
+        "sh",
+        "-c",
+        f"{sys.executable} -m forkjoin attach {agent}; sleep 1000",
+    )  # the shell keeps the terminal open
     with open_terminal(repository, *shell, prompt="person>") as terminal:
         await until(lambda: b"person>" in terminal.printed)
         assert (await lead.listed(agent))["state"] == "paused"

@@ -7,7 +7,7 @@ import pytest
 from forkjoin.core.paths import Home
 from support.harness import forkjoin
 
-pytestmark = pytest.mark.usefixtures("home")  # which ends the daemon that a command starts
+pytestmark = pytest.mark.usefixtures("home")  # the fixture ends the daemon that a command starts
 
 
 def test_a_person_sets_a_repositorys_budget_and_sees_it(repository: Path) -> None:

@@ -51,7 +51,7 @@ def _until_it_asks(process: "subprocess.Popen[str]") -> None:
         links = Path(f"/proc/{process.pid}/fd").iterdir()
         try:
             return any(os.readlink(link).startswith("socket:") for link in links)
-        except FileNotFoundError:  # it was closed meanwhile
+        except FileNotFoundError:  # the descriptor was closed meanwhile
             return False
 
     anyio.run(until, asks)
@@ -70,7 +70,7 @@ def test_an_interrupt_ends_any_command_and_nothing_else(repository: Path, home: 
     forkjoin(repository, "spawn", "sleep 1000", "--name", "goes-on")
     daemon = _daemon_pid(home)
     for command in COMMANDS:
-        os.kill(daemon, signal.SIGSTOP)  # so that each is still waiting for its answer
+        os.kill(daemon, signal.SIGSTOP)  # each command keeps waiting for its answer
         try:
             with running(repository, *command) as process:
                 _until_it_asks(process)

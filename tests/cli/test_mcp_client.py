@@ -1,4 +1,4 @@
-"""The command line's MCP client repeats an unanswered call with the next daemon, which does it only once."""
+"""The command line's MCP client repeats an unanswered call with the next daemon."""
 
 import threading
 from pathlib import Path

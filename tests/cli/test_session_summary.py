@@ -1,4 +1,4 @@
-"""forkjoin brief, which a session reads at its start."""
+"""forkjoin brief, the summary at the start of a session."""
 
 from pathlib import Path
 

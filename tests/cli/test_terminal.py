@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.fuzzing import fuzzed
 from support.harness import forkjoin
 
-#: Clears the screen, sets the title, moves the cursor, rings, erases, turns what follows around.
+#: Clears the screen, sets the title, moves the cursor, rings the bell, erases, and reverses the following text.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\x08\x7f\u202eevil"
 COMMANDS = [
     ("ps",),
@@ -61,7 +61,7 @@ def _in_terminal(where: Path, *arguments: str) -> bytes:
         try:
             while chunk := os.read(leader, 65536):
                 output += chunk
-        except OSError:  # the terminal has no other end any more
+        except OSError:  # the other end of the terminal is closed
             pass
     os.close(leader)
     return output

@@ -1,4 +1,4 @@
-"""The definitions of tools that a model reads: their size, and what they state."""
+"""The definitions of tools that a model reads: their size and content."""
 
 import json
 from collections.abc import Iterable

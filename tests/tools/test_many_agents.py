@@ -14,7 +14,7 @@ MANY = 2000
 
 
 class Reads:
-    """Counts the agents read from the records."""
+    """A counter of the agents read from the records."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0

@@ -245,7 +245,7 @@ def test_a_subscribed_client_is_notified_of_a_cancellation_and_its_next_wait_rep
 
 @contextmanager
 def locked(home: Home) -> Generator[None]:
-    """Lock the records, so that nobody can write to them."""
+    """Lock the records against writing."""
     with closing(sqlite3.connect(home.records, isolation_level=None)) as records:
         records.execute("BEGIN IMMEDIATE")
         yield
@@ -321,7 +321,7 @@ async def test_tasks_are_reported_if_git_cant_read_the_repository(
     client: Modern, repository: Path, tmp_path: Path
 ) -> None:
     (first,) = client.spawn(f"touch {tmp_path}/up; {until_go(repository)}")
-    await until((tmp_path / "up").exists)  # one that is only being prepared would fail
+    await until((tmp_path / "up").exists)  # an agent that is still being prepared would fail
     task = wait_for(client, first)["taskId"]
     config = repository / ".git" / "config"
     good = config.read_text()

@@ -51,7 +51,9 @@ async def test_a_resource_that_is_too_large_is_refused_instead_of_cut(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_lead_in_memory(home, repository) as lead:
-        monkeypatch.setattr("forkjoin_tools.tool_definition.REPLY_BYTES", 100)  # too little to say it twice
+        monkeypatch.setattr(
+            "forkjoin_tools.tool_definition.REPLY_BYTES", 100
+        )  # too small for the text and its structured copy
         (contents,) = (await lead.client.read_resource("forkjoin://status")).contents
         assert isinstance(contents, TextResourceContents)
         assert json.loads(contents.text)["running"] == 0

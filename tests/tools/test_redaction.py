@@ -15,7 +15,7 @@ from support.harness import Lead, first_answer, forkjoin, open_lead
 
 PASSWORD = "correct-horse-battery"
 KEY = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7"
-#: Prints what claude would, with keys in all that it says.
+#: Prints output as claude does, with keys in every text.
 CLAUDE = r"""#!/bin/sh
 read -r task; K=$KEY P=$MY_PASSWORD SAID='{"type":"assistant","message":{"content":['
 printf '{"type":"system","subtype":"init","session_id":"s","model":"m"}\n'

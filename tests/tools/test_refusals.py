@@ -1,4 +1,4 @@
-"""Invalid calls get an error that says what would be right, and change nothing."""
+"""Invalid calls get an error that says how to correct them, and change nothing."""
 
 import os
 from pathlib import Path

@@ -86,7 +86,7 @@ async def test_incomplete_lines_of_an_agent_are_limited_together(token: str, hom
     before = daemon.memory_info().rss
     with talkers(home, repository, token, 32) as found:
         for one in found:
-            one.socket.sendall(b"x" * (8 * MEGABYTE))  # all of it is read, and most of it dropped
+            one.socket.sendall(b"x" * (8 * MEGABYTE))  # the daemon reads all of it, and drops most
         assert daemon.memory_info().rss - before < 80 * MEGABYTE
         answer = found[0].ask("")
         assert "a message may have at most 4 MB" in answer["error"]["message"]
@@ -136,7 +136,7 @@ async def test_the_unanswered_requests_of_an_agents_connection_are_limited(
             waits = [tool_call(number, "wait_agents", ids=[agent]) for number in range(1, 34)]
             refused = [one.ask(INITIALIZED, *waits)]
             one.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
-            one.send(waits[-1])  # there is room for it now
+            one.send(waits[-1])  # within the limit again
             refused.append(one.ask(tool_call(34, "wait_agents", ids=[agent])))
             assert [answer["id"] for answer in refused] == [33, 34]
             assert "32 requests have no answer yet" in refused[0]["error"]["message"]

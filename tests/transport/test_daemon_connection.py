@@ -1,4 +1,4 @@
-"""Connecting to the daemon, also from odd folders and to one that hangs, and ending it."""
+"""Connecting to the daemon, even from unusual folders or if the daemon hangs, and ending it."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_connecting_fails_after_several_daemons_ended_before_they_answered(home:
 
 
 def test_a_process_that_closed_the_connection_is_not_ended(home: Home) -> None:
-    """Its pid may be reused by now."""
+    """The pid of a closed connection may belong to another process."""
     script = (
         "import os, socket, sys, time; s = socket.socket(socket.AF_UNIX); os.chdir(sys.argv[1]); "
         "s.bind('daemon.sock'); s.listen(); print(flush=True); c, _ = s.accept(); c.sendall(b'bye'); c.close(); "

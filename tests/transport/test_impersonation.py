@@ -13,13 +13,13 @@ from forkjoin.core.session import NO_RIGHTS
 from support.harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, git, tool_call, until
 
 COMMAND = shlex.join(RELAY[:-1])
-#: How a process hides whose it is.
+#: Ways in which a process hides the agent that it belongs to.
 DISGUISES = {
     "without its token": "env -u FORKJOIN_TOKEN",
     "without its environment": 'env -i "PATH=$PATH" "HOME=$HOME" "FORKJOIN_HOME=$FORKJOIN_HOME" setsid -w',
     "as a daemon": 'env -i "PATH=$PATH" "HOME=$HOME" "FORKJOIN_HOME=$FORKJOIN_HOME" FORKJOIN_KEEPER=1 setsid -w',
 }
-#: What a person may do, and an agent may not.
+#: Commands that a person may run and an agent may not, by tool.
 PERSONS = {
     "merge_worktree": "merge a1",
     "remove_worktrees": "rm a1",

@@ -9,7 +9,7 @@ from conftest import processes_of
 from forkjoin.core.paths import Home
 from support.harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RawRelay, open_lead
 
-#: How its relay ends: by a signal, to itself or to its process group, or because stdin is closed.
+#: Ways in which the relay ends: a signal to the relay or to its process group, or a closed stdin.
 ENDS = [
     (0, False),
     *((signum, group) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) for group in (False, True)),

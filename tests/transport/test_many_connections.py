@@ -44,7 +44,7 @@ async def test_connections_of_one_process_are_admitted_one_at_a_time_and_delay_n
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.make()
-    monkeypatch.chdir(home.state)  # where binding goes, too
+    monkeypatch.chdir(home.state)  # the socket is bound by a relative path
     owner_pids: list[int] = []
     go, hello = anyio.Event(), json.dumps(HELLO) + "\n"
 

@@ -125,7 +125,7 @@ def test_a_request_id_that_is_used_again_for_another_call_is_another_call(reposi
         relay.send(INITIALIZE, INITIALIZED)
         relay.answer()
         relay.call(7, "spawn_agent", task="true", name="first")
-        relay.send(INITIALIZE, INITIALIZED)  # as a client that starts over does
+        relay.send(INITIALIZE, INITIALIZED)  # as when a client starts over
         relay.answer()
         answer = relay.call(7, "spawn_agent", task="true", name="second")
         merged = relay.call(7, "merge_worktree", ids=["first"], dry_run=True)

@@ -16,7 +16,7 @@ from support.harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, for
 
 #: The command line, in a shell's words.
 COMMAND = shlex.join(RELAY[:-1])
-#: What a client lists, each by the number of its request.
+#: What a client can list. The place, from 1, is the id of the request.
 LISTS = ("tools", "prompts", "resources", "resources/templates")
 LIST = [{"jsonrpc": "2.0", "id": number, "method": f"{kind}/list"} for number, kind in enumerate(LISTS, 1)]
 

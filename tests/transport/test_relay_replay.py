@@ -21,7 +21,7 @@ PROGRESS = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"pr
 
 
 def _kill(home: Home) -> None:
-    """Kill the daemon. The relay will start another."""
+    """Kill the daemon. The relay then starts another."""
     connection = daemon_connection.connect(home)
     os.kill(daemon_connection.peer_of(connection)[0], signal.SIGKILL)
     with connection, suppress(ConnectionResetError):
@@ -106,7 +106,7 @@ def test_answered_and_cancelled_requests_are_not_repeated_and_notifications_are_
 
 def test_a_relay_survives_a_daemon_that_ends_while_it_writes(repository: Path, fake: FakeDaemon) -> None:
     with RawRelay(repository) as relay, fake.connection() as going:
-        going.hear_no_more()  # writing to it is what SIGPIPE is for
+        going.hear_no_more()  # a write to this socket raises SIGPIPE
         relay.send(INITIALIZE)
         with fake.connection() as following:
             assert following.read()["id"] == 0
@@ -138,7 +138,7 @@ async def test_a_half_written_answer_is_completed_even_if_no_daemon_starts_again
         with fake.connection() as connection:
             connection.read_all(3)
             home.config_file.write_text("[limits]\nmax_runing = 3\n")
-            connection.say(_result(0), _result(1, text="x" * 200_000))  # more than the pipe to the client takes
+            connection.say(_result(0), _result(1, text="x" * 200_000))  # more than the pipe to the client can hold
             fake.close()
         await until(lambda: home.log.exists() and "max_runing" in home.log.read_text())
         assert relay.process.stdin
@@ -263,5 +263,7 @@ def test_an_id_of_the_handshake_may_be_used_again() -> None:
     assert not memory.note_answer(b'{"jsonrpc":"2.0","id":0,"result":{}}')
     memory.note_request(call)
     assert memory.repeat() == initialize + b"\n" + call + b"\n"
-    assert memory.note_answer(b'{"jsonrpc":"2.0","id":0,"result":{}}')  # the handshake's, which the client has had
+    assert memory.note_answer(
+        b'{"jsonrpc":"2.0","id":0,"result":{}}'
+    )  # the reply to the handshake, which the client already has
     assert not memory.note_answer(b'{"jsonrpc":"2.0","id":0,"result":{"of": "the call"}}')

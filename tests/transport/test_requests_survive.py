@@ -1,4 +1,4 @@
-"""Requests outlive a killed daemon, and the agent's relay goes on waiting for the answer."""
+"""Requests survive a killed daemon, and the agent's relay keeps waiting for the answer."""
 
 import json
 import os

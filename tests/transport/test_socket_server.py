@@ -20,7 +20,7 @@ from support.harness import GIVE_UP_S, forkjoin, limit, until
 
 
 class Peer:
-    """A connection that sends what the test wants."""
+    """A connection that sends arbitrary bytes."""
 
     def __init__(self, home: Home) -> None:
         self.socket = daemon_connection.connect(home)
@@ -104,7 +104,7 @@ def test_a_client_that_disconnects_while_it_is_refused_causes_no_error(home: Hom
         found.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             while True:
-                found.socket.sendall(b"no JSON\n" * 1000)  # until it waits for us to read, which we never do
+                found.socket.sendall(b"no JSON\n" * 1000)  # until the daemon waits for the client to read
     forkjoin(repository, "daemon", "stop")
     assert "a connection failed" not in home.log.read_text()
 

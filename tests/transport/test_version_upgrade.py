@@ -52,7 +52,7 @@ def test_a_newer_relay_ends_an_older_daemon_and_neither_agents_nor_the_older_lea
             waited = old.call(2, "wait_agents", ids=["a1"], timeout_s=GIVE_UP_S)["result"]["structuredContent"]
             assert waited["finished"][0]["summary"] == "lived on"
             assert new.call(1, "get_status")["result"]["structuredContent"]["version"] == NEWER
-        assert _daemon(home) == (after, NEWER)  # the older relay came back to it, and left it alone
+        assert _daemon(home) == (after, NEWER)  # the older relay connected to it again, and did not end it
 
 
 def test_older_commands_are_served_by_a_newer_daemon_and_do_not_end_it(
@@ -95,7 +95,7 @@ def test_a_relay_older_than_a_downgrade_does_not_end_the_daemon(repository: Path
 
 def test_a_daemon_that_cant_serve_a_client_says_how_to_solve_it(repository: Path, home: Home, tmp_path: Path) -> None:
     forkjoin(repository, "daemon", "start")
-    twin = Install(tmp_path / "twin", __version__, protocol=2)  # no newer: it may not end it unasked
+    twin = Install(tmp_path / "twin", __version__, protocol=2)  # the version is not newer, so it may not end the daemon
     refused = twin.forkjoin(repository, "ps")
     assert refused.returncode == 1
     assert "knows protocols up to 1, not 2. Stop it with `forkjoin daemon stop`" in refused.stderr

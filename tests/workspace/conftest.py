@@ -1,4 +1,4 @@
-"""The executor in which commands of a workspace run."""
+"""The executor that runs commands of a workspace."""
 
 from support.attempt_fixtures import folder, local, place
 
