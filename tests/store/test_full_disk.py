@@ -69,9 +69,8 @@ async def test_on_a_full_disk_spawns_are_refused_and_running_agents_continue(
         listed = {agent["id"] for agent in (await lead.call("list_agents", limit=200))["agents"]}
         (tmp_path / "go").touch()
         await _until_reported(lead, first)
-        assert (await lead.listed(first))[
-            "state"
-        ] == "running"  # its end is not recorded yet, and does not count as a failure
+        # The agent's end is not recorded yet, and does not count as a failure.
+        assert (await lead.listed(first))["state"] == "running"
         trouble = "\n".join((await lead.call("get_status"))["trouble"])
         assert "MB are free on the disk" in trouble
         filler.unlink()
@@ -101,9 +100,8 @@ async def test_read_only_records_are_reported_and_used_again_when_they_are_writa
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
         await lead.until(first, state="running")
-        reconciler.store.database.connection.execute(
-            "PRAGMA query_only = ON"
-        )  # SQLite then fails as with a read-only file
+        # SQLite then fails as with a read-only file.
+        reconciler.store.database.connection.execute("PRAGMA query_only = ON")
         refusal = await lead.refusal("spawn_agent", task="true")
         assert "can only be read" in refusal
         (home.state / "go").touch()
