@@ -39,7 +39,7 @@ async def person(reconciler: Reconciler, repository: Path) -> AsyncIterator[Lead
 
 @pytest.fixture
 def leave() -> Iterator[Leave]:
-    """Return a script that starts a server, as a person's program does, and leaves it running."""
+    """Return a script that leaves a server running, as a person's program does."""
     servers: list[subprocess.Popen[bytes]] = []
 
     async def start(going: Any) -> "subprocess.Popen[bytes]":

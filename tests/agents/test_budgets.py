@@ -106,12 +106,12 @@ async def test_agents_of_two_leads_share_the_budget_of_a_repository(
 ) -> None:
     go = home.state / "go"
     async with (
-        lead_of(reconciler, repository) as one,
+        lead_of(reconciler, repository) as first_lead,
         lead_of(reconciler, repository, "session-2") as other,
         lead_of(reconciler, repository, kind="cli") as person,
     ):
         await person.call("budget", budget_usd=1)
-        for lead in (one, other):
+        for lead in (first_lead, other):
             await lead.spawn(*[WAITER.format(go=str(go))] * 3, agent="talker", budget_usd=0.3)
         everyone = [f"a{number}" for number in range(1, 7)]
 
@@ -119,13 +119,13 @@ async def test_agents_of_two_leads_share_the_budget_of_a_repository(
             """Return once this number of agents runs."""
 
             async def look() -> bool:
-                agents = (await one.call("list_agents"))["agents"]
+                agents = (await first_lead.call("list_agents"))["agents"]
                 return [agent["state"] for agent in agents].count("running") == wanted
 
             await first_answer(look)
 
         await run(3)
-        status = await one.call("get_status")
+        status = await first_lead.call("get_status")
         assert (status["running"], status["queued"]) == (3, 3)
         (why,) = status["waiting"]
         assert why.endswith(
@@ -137,7 +137,7 @@ async def test_agents_of_two_leads_share_the_budget_of_a_repository(
         assert shares["budgets"][0]["limit_usd"] == 1.9
         await run(6)
         go.touch()
-        assert {result["state"] for result in await one.results(*everyone)} == {"succeeded"}
+        assert {result["state"] for result in await first_lead.results(*everyone)} == {"succeeded"}
         spent = (await person.call("budget"))["budgets"]
     assert [(share.get("lead"), share["spent_usd"], share["reserved_usd"]) for share in spent] == [
         (None, 1.2, 0),

@@ -24,11 +24,11 @@ async def test_only_agents_of_the_same_lead_read_an_agents_findings(
     async with lead_of(in_process_reconciler, repository, "session-2") as another:
         await at_work(another, 1)
     async with (
-        program_of(in_process_reconciler, "a1") as one,
+        program_of(in_process_reconciler, "a1") as reporter,
         program_of(in_process_reconciler, "a2") as other,
         program_of(in_process_reconciler, "a3") as stranger,
     ):
-        await one.call("share_finding", text="The tests\nneed a database.")
+        await reporter.call("share_finding", text="The tests\nneed a database.")
         answer = await other.call("read_findings")
         assert answer.endswith("a1 (sleep-1000): The tests need a database.")
         assert await stranger.call("read_findings") == "Nobody has shared anything yet."
@@ -39,10 +39,10 @@ async def test_the_oldest_of_too_many_findings_are_dropped(
     in_process_reconciler: Reconciler, near_lead: Lead, home: Home
 ) -> None:
     await at_work(near_lead, 2)
-    async with program_of(in_process_reconciler, "a1") as one, program_of(in_process_reconciler, "a2") as other:
+    async with program_of(in_process_reconciler, "a1") as reporter, program_of(in_process_reconciler, "a2") as other:
         await other.call("share_finding", text="the first")
         for number in range(MOST):
-            await one.call("share_finding", text=f"number {number}")
+            await reporter.call("share_finding", text=f"number {number}")
         findings = (await other.call("read_findings")).splitlines()
     assert len(findings) == MOST
     assert findings[0].endswith(f"number {MOST - 1}")
@@ -58,10 +58,10 @@ async def test_all_findings_fit_into_one_answer(
 ) -> None:
     await near_lead.call("spawn_agent", task="sleep 1000", name="n" * 64)
     await near_lead.until("a1", state="running")
-    async with program_of(in_process_reconciler, "a1") as one:
+    async with program_of(in_process_reconciler, "a1") as reporter:
         for number in range(MOST):
-            await one.call("share_finding", text=f"{number}: {character * 495}.")
-        answer = await one.call("read_findings")
+            await reporter.call("share_finding", text=f"{number}: {character * 495}.")
+        answer = await reporter.call("read_findings")
     assert f"): {MOST - 1}: " in answer.splitlines()[0]
     assert json_size(answer) <= REPLY_BYTES
     assert len(answer.splitlines()) == MOST or character != "\x01"

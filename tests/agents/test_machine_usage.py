@@ -82,8 +82,8 @@ async def test_when_memory_is_short_the_youngest_agent_pauses_and_resumes_its_co
 ) -> None:
     let_have(reconciler, monkeypatch, 8 * GB)
     first, second = [(await talking.spawn(TALKS, agent="talker"))[0] for _ in range(2)]
-    for one in (first, second):
-        await talking.last_event(one, "I begin.")
+    for id_ in (first, second):
+        await talking.last_event(id_, "I begin.")
     let_have(reconciler, monkeypatch, 0.1 * GB)
 
     async def paused() -> list[Agent]:

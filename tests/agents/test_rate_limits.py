@@ -65,14 +65,14 @@ async def test_a_refused_call_freezes_the_youngest_agent_of_the_account_until_th
     ids = await talking.spawn(telling, ticking, ticking, ticking, agent="talker")
     (other,) = await talking.spawn(ticking, agent="other")
     folders = {id_: Path((await reconciler.store.agents.get(int(id_[1:]))).worktree.path) for id_ in (*ids, other)}
-    for one in (*ids[1:], other):
-        await goes_on(folders[one])
+    for id_ in (*ids[1:], other):
+        await goes_on(folders[id_])
     limited.touch()
-    for one in ids[2:]:
-        await talking.until(one, state="paused")
-        await is_frozen(home, one)
-    for one in (ids[0], ids[1], other):
-        await goes_on(folders[one])
+    for id_ in ids[2:]:
+        await talking.until(id_, state="paused")
+        await is_frozen(home, id_)
+    for id_ in (ids[0], ids[1], other):
+        await goes_on(folders[id_])
     status = await talking.call("get_status")
     assert (status["running"], status["paused"]) == (3, 2)
     assert any("at once for now" in why or "takes no more until" in why for why in status["waiting"])

@@ -173,7 +173,7 @@ async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_k
     (first,) = await near.run("echo x > x.txt")
     shutil.rmtree(repository / ".git")
     git(repository, "init", "-q")
-    git(repository, "commit", "-q", "--allow-empty", "-m", "anew")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "again")
     await refused(near, repository, "its repository is gone, with everything that it committed", first, discard=False)
     assert (worktree_path_of(home, first) / "x.txt").exists()
     answer = await near.call("remove_worktrees", ids=[first], discard_unmerged=True)

@@ -110,8 +110,8 @@ async def test_agents_are_restored_in_their_present_state(repository: Path, home
         await lead.until("a1", state="succeeded")
         await lead.until("a4", state="lost")
         now = await _listed(lead)
-        assert {id_: (one["name"], one["branch"]) for id_, one in now.items()} == {
-            id_: (one["name"], one["branch"]) for id_, one in left.agents.items()
+        assert {id_: (agent["name"], agent["branch"]) for id_, agent in now.items()} == {
+            id_: (agent["name"], agent["branch"]) for id_, agent in left.agents.items()
         }
         (line,) = [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
         assert str(set_aside_copies(home.records)[-1]) in line

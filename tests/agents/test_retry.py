@@ -80,8 +80,8 @@ async def test_when_a_shim_is_killed_claude_continues_and_a_command_is_lost(talk
     (command,) = await talking.spawn("echo up; sleep 1000")
     await talking.until(talker, last_event="I begin.")
     await talking.until(command, last_event="up")
-    for one in (talker, command):
-        started = (home.attempts / f"{one}-1" / "started.json").read_text()
+    for id_ in (talker, command):
+        started = (home.attempts / f"{id_}-1" / "started.json").read_text()
         os.kill(int(started.split(",")[1]), signal.SIGKILL)
     results = await talking.results(talker, command)
     assert [result["state"] for result in results] == ["succeeded", "lost"]
@@ -171,8 +171,8 @@ async def test_an_outdated_decision_doesnt_continue_an_ended_agent(talking: Lead
 async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.spawn(*["test -e x.txt && echo again || { touch x.txt; exit 75; }"] * 2)
-        for one in ids:
-            await lead.until(one, state="paused")
+        for id_ in ids:
+            await lead.until(id_, state="paused")
     async with open_reconciler(home) as reconciler:  # no pass of the reconciler runs
         for number in (1, 2):
             await reconciler.store.lifecycle.queue_again(await reconciler.store.agents.get(number), "Go on.")

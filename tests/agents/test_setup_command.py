@@ -285,7 +285,7 @@ async def test_files_that_setup_writes_are_not_the_agents_work(near: Lead, repos
 async def test_files_that_setup_writes_cause_no_predicted_conflict(near: Lead, repository: Path, home: Home) -> None:
     want(repository, home, "setup = 'echo $FORKJOIN_AGENT > made.txt'\n")
     ids = await near.spawn("echo > one; sleep 1000", "echo > two; sleep 1000")
-    for one in ids:
-        await near.until(one, state="running")
+    for id_ in ids:
+        await near.until(id_, state="running")
     assert (await near.call("check_conflicts", ids=ids))["conflicts"] == []
     await near.call("stop_agents", ids=ids)

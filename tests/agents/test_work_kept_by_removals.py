@@ -121,7 +121,7 @@ _HIDE = {
     "another file of the user's own": 'echo "*" > ~/all; git config --global core.excludesFile ~/all',
     "an included file": 'echo "*" > ~/all; git config -f ~/more core.excludesFile ~/all; '
     "git config --global include.path ~/more",
-    "the list of what is shared": 'echo "*" > "$(git rev-parse --git-dir)/forkjoin-ignore"',
+    "the list of shared files": 'echo "*" > "$(git rev-parse --git-dir)/forkjoin-ignore"',
 }
 
 

@@ -66,7 +66,7 @@ async def test_the_pages_of_a_list_hold_each_agent_once_newest_first(crowd: Lead
 
 async def test_a_session_summary_reads_only_the_agents_that_it_returns(person: Lead, reads: Reads) -> None:
     answer = await person.call("brief")
-    assert [one["id"] for one in answer["agents"][:3]] == [f"a{MANY - 1}", f"a{MANY - 2}", f"a{MANY - 3}"]
+    assert [agent["id"] for agent in answer["agents"][:3]] == [f"a{MANY - 1}", f"a{MANY - 2}", f"a{MANY - 3}"]
     assert len(answer["agents"]) + answer["more"] == sum(n % 2 or not n % 3 for n in range(2, MANY + 1))
     assert reads.count < 30
 

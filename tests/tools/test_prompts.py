@@ -17,9 +17,9 @@ async def test_prompts_are_listed_and_contain_their_arguments(home: Home, reposi
         listed = (await lead.client.list_prompts()).prompts
         assert {prompt.name: (prompt.arguments or [])[0].name for prompt in listed} == {**PROMPTS, "bake_off": "task"}
         assert all(prompt.description for prompt in listed)
-        for one in listed:
-            (argument,) = one.arguments or []
-            (message,) = (await lead.client.get_prompt(one.name, {argument.name: "a1, a2"})).messages
+        for prompt in listed:
+            (argument,) = prompt.arguments or []
+            (message,) = (await lead.client.get_prompt(prompt.name, {argument.name: "a1, a2"})).messages
             assert isinstance(message.content, TextContent)
             assert "a1, a2" in message.content.text
         (message,) = (await lead.client.get_prompt("merge_all", {})).messages

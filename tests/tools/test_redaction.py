@@ -141,8 +141,8 @@ async def test_the_end_of_one_huge_line_begins_with_no_part_of_a_secret(lead: Le
         noise = f"printf '%s ' {long}; {pad.format(limit - 1700)}"
         (agent,) = await lead.run(f"{noise}; ({noise}) >&2; exit {int(fields[0] != 'output')}", verify=noise)
         (verified,) = await lead.run("true", verify=f"{noise}; false")
-        for one in (agent, verified):
-            result = await lead.call("get_result", id=one)
+        for id_ in (agent, verified):
+            result = await lead.call("get_result", id=id_)
             assert "KKKK" not in str(result), fields
             assert "xxxx" in str(result)
 

@@ -52,14 +52,14 @@ async def token(repository: Path, home: Home, tmp_path: Path) -> str:
 def talkers(home: Home, repository: Path, token: str, count: int) -> Generator[list[Talker]]:
     with ExitStack() as opened:
         found = [Talker(home, repository, token) for _ in range(count)]
-        for one in found:
-            opened.callback(one.close)
+        for talker in found:
+            opened.callback(talker.close)
         yield found
 
 
 def is_let_in(home: Home, repository: Path, token: str) -> bool:
-    with talkers(home, repository, token, 1) as (one,):
-        return bool(one.answer["ok"])
+    with talkers(home, repository, token, 1) as (talker,):
+        return bool(talker.answer["ok"])
 
 
 def daemon_of(home: Home) -> psutil.Process:
@@ -85,8 +85,8 @@ async def test_incomplete_lines_of_an_agent_are_limited_together(token: str, hom
     daemon = daemon_of(home)
     before = daemon.memory_info().rss
     with talkers(home, repository, token, 32) as found:
-        for one in found:
-            one.socket.sendall(b"x" * (8 * MEGABYTE))  # the daemon reads all of it, and drops most
+        for talker in found:
+            talker.socket.sendall(b"x" * (8 * MEGABYTE))  # the daemon reads all of it, and drops most
         assert daemon.memory_info().rss - before < 80 * MEGABYTE
         answer = found[0].ask("")
         assert "a message may have at most 4 MB" in answer["error"]["message"]
@@ -131,13 +131,13 @@ async def test_the_unanswered_requests_of_an_agents_connection_are_limited(
         )
         (agent,) = await lead.spawn(task)
         await until((tmp_path / "token").exists)
-        with closing(Talker(home, repository, (tmp_path / "token").read_text(), "cli")) as one:
-            one.ask(INITIALIZE)
+        with closing(Talker(home, repository, (tmp_path / "token").read_text(), "cli")) as talker:
+            talker.ask(INITIALIZE)
             waits = [tool_call(number, "wait_agents", ids=[agent]) for number in range(1, 34)]
-            refused = [one.ask(INITIALIZED, *waits)]
-            one.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
-            one.send(waits[-1])  # within the limit again
-            refused.append(one.ask(tool_call(34, "wait_agents", ids=[agent])))
+            refused = [talker.ask(INITIALIZED, *waits)]
+            talker.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+            talker.send(waits[-1])  # within the limit again
+            refused.append(talker.ask(tool_call(34, "wait_agents", ids=[agent])))
             assert [answer["id"] for answer in refused] == [33, 34]
             assert "32 requests have no answer yet" in refused[0]["error"]["message"]
         await lead.call("stop_agents", ids=[agent])

@@ -64,8 +64,8 @@ async def test_connections_of_one_process_are_admitted_one_at_a_time_and_delay_n
         tasks.start_soon(door.serve, listener, tasks)
         with ExitStack() as crowd:
             many = [crowd.enter_context(found) for _ in range(20) if (found := daemon_connection.try_connect(home))]
-            for one in many:
-                one.sendall(hello.encode())
+            for connection in many:
+                connection.sendall(hello.encode())
             await until(lambda: door.connected == len(many) == 20 and owner_pids)
             person = await anyio.open_process([sys.executable, "-c", f"{CALL}; s.recv(1)", SOCKET, hello])
             await until(lambda: person.pid in owner_pids)

@@ -42,10 +42,10 @@ async def _run(lead: Lead, home: Home, task: str) -> None:
 
 async def test_an_agents_relay_has_its_own_tools_and_nothing_else(lead: Lead, home: Home, tmp_path: Path) -> None:
     await _run(lead, home, _relayed(tmp_path, *LIST))
-    begun, *listed = sorted(_answers(tmp_path), key=lambda one: one["id"])
+    begun, *listed = sorted(_answers(tmp_path), key=lambda answer: answer["id"])
     assert "You are an agent of forkjoin" in begun["result"]["instructions"]
     kinds = ("tools", "prompts", "resources", "resourceTemplates")
-    tools, *others = (one["result"][kind] for one, kind in zip(listed, kinds, strict=True))
+    tools, *others = (answer["result"][kind] for answer, kind in zip(listed, kinds, strict=True))
     assert {tool["name"] for tool in tools} == set(AGENT_TOOLS)
     assert others == [[], [], []]
 
