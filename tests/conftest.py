@@ -71,7 +71,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's home folder with a git identity. Variables of the person who runs the tests are removed."""
+    """A user's home folder with a git identity.
+
+    Variables of the person who runs the tests are removed.
+    """
     for name in list(os.environ):
         if name.startswith(("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")):
             monkeypatch.delenv(name)
@@ -143,7 +146,10 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 @pytest.fixture(params=["memory", "stdio"])
 async def any_lead(request: pytest.FixtureRequest, repository: Path, home: Home) -> AsyncIterator[Lead]:
-    """A lead in the repository. The test runs twice: with a reconciler in this process, and with relay and daemon."""
+    """A lead in the repository.
+
+    The test runs twice: with a reconciler in this process, and with relay and daemon.
+    """
     opened = open_lead(repository) if request.param == "stdio" else open_lead_in_memory(home, repository)
     async with opened as found:
         yield found
@@ -166,7 +172,10 @@ async def in_process_reconciler(home: Home) -> AsyncIterator[Reconciler]:
 
 @pytest.fixture
 async def near_lead(repository: Path, in_process_reconciler: Reconciler) -> AsyncIterator[Lead]:
-    """A lead of the reconciler in this process. It starts faster than `lead`, which needs a relay and a daemon."""
+    """A lead of the reconciler in this process.
+
+    It starts faster than `lead`, which needs a relay and a daemon.
+    """
     async with lead_of(in_process_reconciler, repository) as found:
         yield found
 

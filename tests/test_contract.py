@@ -36,7 +36,7 @@ INPUTS = {"parameters", "an agent's parameters", "prompts", "commands", "setting
 
 
 def broken(old: Contract, new: Contract) -> list[str]:
-    """Return a sentence for each part of the old contract that the new one does not keep."""
+    """Return a sentence for each part of the old contract that the new one breaks."""
     return [
         sentence
         for section, owners in old.items()

@@ -93,7 +93,7 @@ def _rows(sandbox: Sandbox, query: str) -> list[dict[str, Any]]:
 
 
 def _answers(seen: Seen) -> Iterator[str]:
-    """No answer has an agent's token, or a tag that a client would take for its own."""
+    """Check that no answer has an agent's token or a <system-reminder> tag."""
     for call in seen.played.answered:
         if "<system-reminder>" in call.text:
             yield f"an answer of {call.tool} has <system-reminder>"
@@ -102,7 +102,10 @@ def _answers(seen: Seen) -> Iterator[str]:
 
 
 def _use(seen: Seen) -> Iterator[str]:
-    """The other repository is still usable, and so is this one unless an agent or a state prevents that."""
+    """Check that both repositories are still usable.
+
+    The user's repository may be unusable if an agent's action or a state prevents merges.
+    """
     if seen.played.other:
         yield f"in the other repository an agent's work can't be merged: {seen.played.other[:500]}"
     if seen.played.fresh and not (seen.sandbox.blocks or seen.log.blocks):
@@ -115,14 +118,14 @@ def _executed(seen: Seen) -> Iterator[str]:
 
 
 def _around(seen: Seen) -> Iterator[str]:
-    """No file outside the repository and forkjoin's home has changed."""
+    """Check that no file outside the repository and forkjoin's home has changed."""
     for name in seen.before.around.keys() | seen.after.around.keys():
         if (now := seen.after.around.get(name)) != (was := seen.before.around.get(name)):
             yield f"{name} is {now}, not {was}"
 
 
 def _work(seen: Seen) -> Iterator[str]:
-    """All work of agents is kept."""
+    """Check that all work of agents is kept."""
     reachable = ReachableFiles(seen.sandbox)
     for token, number in seen.log.work:
         agent, text = _agent(token), f"work {number} of {token}\n".encode()
@@ -142,7 +145,10 @@ def _agent(token: str) -> str:
 
 
 def _refs(seen: Seen) -> Iterator[str]:
-    """Refs other than agents' branches, targets and kept work move only by agents, and results report those moves."""
+    """Check that only agents have moved other refs, and that results report it.
+
+    Agents' branches, targets and kept work are not checked here.
+    """
     branches = {f"refs/heads/{agent['branch']}" for agent in seen.agents}
     before, after = seen.before.refs, seen.after.refs
     for ref in sorted(before.keys() | after.keys()):
@@ -169,7 +175,7 @@ def _refs(seen: Seen) -> Iterator[str]:
 
 
 def _targets(seen: Seen) -> Iterator[str]:
-    """Targets are where answers say, and have only merges of the commits that agents' results name."""
+    """Check that targets are where answers say, and have only the commits of answers."""
     for target, commit in seen.played.targets.items():
         if target in seen.log.moved:
             continue
@@ -185,7 +191,7 @@ def _targets(seen: Seen) -> Iterator[str]:
 
 
 def _reviewed(seen: Seen) -> Iterator[str]:
-    """The merged commit of an agent is the one that the agent's result names."""
+    """Check that the merged commits are those that agents' results name."""
     for call in seen.played.answered:
         if call.tool != "merge_worktree" or not call.answer or call.arguments.keys() & {"strategy", "dry_run"}:
             continue
@@ -197,7 +203,7 @@ def _reviewed(seen: Seen) -> Iterator[str]:
 
 
 def _broken(seen: Seen) -> Iterator[str]:
-    """Files that break verify are on a target only if the merge had no verify."""
+    """Check that files that break verify were merged only without a verify."""
     for target in seen.played.targets:
         for name in seen.sandbox.ask("ls-tree", "--name-only", target, check=False).splitlines():
             if name.startswith("broken-t") and _agent(name.split("-")[1]) not in seen.played.unverified:
@@ -205,7 +211,7 @@ def _broken(seen: Seen) -> Iterator[str]:
 
 
 def _sound(seen: Seen) -> Iterator[str]:
-    """Git with strict checks can fetch the targets and check them out."""
+    """Check that git with strict checks can fetch the targets and check them out."""
     targets = [target for target in seen.played.targets if target not in seen.log.moved]
     if not targets or {"partial", "grafts"} & {*seen.played.plan.states}:
         return  # git can't fetch from such repositories
@@ -224,7 +230,7 @@ def _sound(seen: Seen) -> Iterator[str]:
 
 
 def _checkout(seen: Seen) -> Iterator[str]:
-    """The user's checkout, index, stash and HEAD have not changed, except for merged work."""
+    """Check that only merged work has changed the checkout, index, stash and HEAD."""
     before, after = seen.before, seen.after
     if after.stash != before.stash and "refs/stash" not in seen.log.moved:
         yield f"the stash is {after.stash!r}, not {before.stash!r}"
@@ -243,7 +249,7 @@ def _checkout(seen: Seen) -> Iterator[str]:
 
 
 def _mentions(seen: Seen) -> Iterator[str]:
-    """Only agents change shared configuration, and results report the changes."""
+    """Check that only agents change shared configuration, and that results report it."""
     # With these states and actions git itself changes the configuration.
     usual = any(name in str(seen.played.plan) for name in ("sparse", "adds a submodule"))
     if seen.changed and not seen.log.set and not usual:
@@ -257,7 +263,7 @@ def _mentions(seen: Seen) -> Iterator[str]:
 
 
 def _identity(seen: Seen) -> Iterator[str]:
-    """Only the leads have spawned, merged, removed or set budgets."""
+    """Check that only the leads have spawned, merged, removed or set budgets."""
     expected = seen.played.spawned + 2
     if len(seen.agents) > expected:
         yield f"there are {len(seen.agents)} agents, but the leads spawned {expected}"
@@ -279,7 +285,7 @@ def _identity(seen: Seen) -> Iterator[str]:
 
 
 def _tidiness(seen: Seen) -> Iterator[str]:
-    """No lock files, except those of agents' actions, and no temporary index files are left."""
+    """Check that forkjoin has left no lock files and no temporary index files."""
     left = [str(path) for path in seen.sandbox.common.rglob(_LOCKS) if path.name != _OURS]
     if left and "lock" not in str(seen.played.plan):
         yield f"locks are left: {left}"

@@ -25,7 +25,10 @@ _OPTIONS = {"merge": ("release", "verify", "dry", "squash", "failed"), "remove":
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation of the lead or the user: `spawn`, `wait`, `review`, `merge`, `undo`, `remove`, `stop`, `tell`, …"""
+    """An operation of the lead or the user.
+
+    The kinds are `spawn`, `wait`, `review`, `merge`, `undo`, `remove`, `stop`, `tell`, `commit`, `gc` and `kill`.
+    """
 
     kind: str
     agents: tuple[int, ...] = ()  #: the numbers of agents, from 1, in the order of their spawns

@@ -74,7 +74,7 @@ class Played:
 
 
 async def play(plan: Plan, sandbox: Sandbox, played: Played) -> None:
-    """Play a history, then try whether this repository and the other one are still usable."""
+    """Play a history, then try whether both repositories are still usable."""
     home = find_home()
     home.make()
     sandbox.trust()
@@ -86,7 +86,9 @@ async def play(plan: Plan, sandbox: Sandbox, played: Played) -> None:
 
 
 async def _play_until_a_kill(operations: list[Operation], played: Played, home: Home) -> bool:
-    """Play the operations before the next kill in this process. Return whether there is a kill.
+    """Play the operations before the next kill in this process.
+
+    Return whether there is a kill.
 
     If there is none, play all operations, then try whether both repositories are still usable.
     """
@@ -113,7 +115,10 @@ async def _play_until_a_kill(operations: list[Operation], played: Played, home: 
 
 
 async def _play_killed(kill: Operation, operation: Operation, played: Played, home: Home) -> None:
-    """Play an operation through a relay, and kill the daemon during the operation. The next daemon answers."""
+    """Play an operation through a relay, and kill the daemon during the operation.
+
+    The next daemon answers.
+    """
     try:
         async with open_lead(played.sandbox.lead_at) as lead, anyio.create_task_group() as tasks:
             player = _Player(None, lead, played)
@@ -147,7 +152,7 @@ class _HangsError(Exception):
 
 
 def _kill_git() -> None:
-    """Kill all git processes below this process, so that it no longer waits for one of them."""
+    """Kill all git processes below this process, because it waits for one of them."""
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if child.name() == "git":
@@ -218,7 +223,10 @@ class _Player:
                 pass
 
     async def _authenticate(self) -> None:
-        """Authenticate a relay and a command line. This must succeed or fail with a `CallerError`."""
+        """Authenticate a relay and a command line.
+
+        This must succeed or fail with a `CallerError`.
+        """
         if self.reconciler is None:
             return
         for kind in ("relay", "cli"):
@@ -290,7 +298,10 @@ class _Player:
             self._note_moved(answered.answer)
 
     def _act_as_user(self, what: str) -> None:
-        """Commit a file as the user, or run git gc. Ignore errors, which agents' actions may cause."""
+        """Commit a file as the user, or run git gc.
+
+        Ignore errors, which agents' actions may cause.
+        """
         sandbox = self.sandbox
         with suppress(Exception):
             if what == "gc":
@@ -315,7 +326,10 @@ class _Player:
                 self.played.commits.setdefault(branch, set()).add(now)
 
     async def end(self) -> None:
-        """Stop all agents. If that fails, remove the pipes in the repository, as a person would, and try again."""
+        """Stop all agents.
+
+        If that fails, remove the pipes in the repository, as a person would, and try again.
+        """
         if self.played.agents:
             answered = await self.call("stop_agents", ids=self.played.agents)
             if answered.refusal:

@@ -64,7 +64,10 @@ class ReachableFiles:
         return self._sandbox.run(folder, "--git-dir=.", "-c", "core.worktree=", *arguments, check=False)
 
     def has(self, text: bytes) -> bool:
-        """Return whether a file with this content is reachable or exists. Its encoding may be UTF-8 or UTF-16."""
+        """Return whether a file with this content is reachable or exists.
+
+        Its encoding may be UTF-8 or UTF-16.
+        """
         encoded = text.decode().encode("utf-16-le")
         return not self._contents.isdisjoint((text, encoded)) or any(one in self._objects for one in self._ids(text))
 
@@ -73,7 +76,7 @@ class ReachableFiles:
         return any(self._sandbox.ask("cat-file", "-t", one, check=False) == "blob" for one in self._ids(text))
 
     def _ids(self, text: bytes) -> Iterator[str]:
-        """Yield the object ids of a file with this content, for SHA-1 and SHA-256 repositories."""
+        """Yield the SHA-1 and SHA-256 object ids of a file with this content."""
         for form in ("sha1", "sha256"):
             yield hashlib.new(form, b"blob %d\0" % len(text) + text).hexdigest()
 

@@ -30,7 +30,10 @@ class WrongError(AssertionError):
 
 
 def run_history(plan: Plan, folder: Path) -> list[str]:
-    """Play a history in a folder. Return a sentence for each violation; keep the folder if there is any."""
+    """Play a history in a folder.
+
+    Return a sentence for each violation; keep the folder if there is any.
+    """
     sandbox = Sandbox(folder)
     (folder / "trace").write_text(f"{plan}\n")
     with sandbox.inhabited(), pytest.MonkeyPatch.context() as patch:
@@ -68,7 +71,10 @@ def _describe(error: BaseException) -> str:
 
 
 def _end_processes(sandbox: Sandbox) -> list[str]:
-    """End the processes of a history. Only a daemon that an agent's shim has started at its end may still run."""
+    """End the processes of a history.
+
+    Only a daemon that an agent's shim has started at its end may still run.
+    """
     give_up = time.monotonic() + _GONE_S
     while left := processes_of(sandbox.home):
         if time.monotonic() > give_up:

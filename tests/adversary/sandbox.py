@@ -130,7 +130,10 @@ class Sandbox:
         return self._git("-C", str(where), *arguments, check=check, stdin=stdin, extra=extra)
 
     def ask(self, *arguments: str, check: bool = True, extra: Mapping[str, str] = NOTHING) -> str:
-        """Run git on the user's repository and checkout, named explicitly, and return its output."""
+        """Run git on the user's repository and checkout, and return its output.
+
+        Both folders are named explicitly, so that git does not read what agents have written to find them.
+        """
         folders = ("--git-dir", str(self.git_dir), "--work-tree", str(self.repository))
         return self._git(*folders, *arguments, check=check, extra={**PLAIN, **extra})
 
@@ -150,7 +153,10 @@ class Sandbox:
 
     @contextmanager
     def inhabited(self) -> Generator[None]:
-        """Give this process the environment of the history's user while the context is open."""
+        """Give this process the environment of the history's user for a while.
+
+        At the end the former environment and working directory are restored.
+        """
         before, here = dict(os.environ), Path.cwd()
         environment = self.environment
         os.environ.clear()

@@ -70,7 +70,7 @@ def _read(top: Path, *without: Path) -> Iterator[tuple[str, str]]:
 
 
 def _describe(file: Path) -> str:
-    """Return a symlink's target, or another file's type, or its executable bit and the hash of its content."""
+    """Return a description of a file that changes with its type, mode or content."""
     found = file.lstat()
     if stat.S_ISLNK(found.st_mode):
         return f"a link to {file.readlink()}"
@@ -110,7 +110,10 @@ class Shared:
         return found
 
     def put_back(self) -> list[str]:
-        """Restore the configuration, and remove named pipes. Return the names of the files that had changed."""
+        """Restore the configuration, and remove named pipes.
+
+        Return the names of the files that had changed.
+        """
         remove_pipes(self._sandbox.common)
         changed = sorted(name for name, _ in self._before.items() ^ self._read_all().items())
         for name in _SHARED:

@@ -129,7 +129,10 @@ def _config(*pairs: str) -> State:
 
 
 def _git(*commands: str) -> State:
-    """Return a state that runs git commands in the checkout. A command may fail, like a rebase that stops."""
+    """Return a state that runs git commands in the checkout.
+
+    A command may fail, like a rebase that stops.
+    """
 
     def run(sandbox: Sandbox) -> None:
         for command in commands:
@@ -228,7 +231,10 @@ def _attributes(sandbox: Sandbox) -> None:
 
 
 def _hooks(sandbox: Sandbox) -> None:
-    """Install hooks of the user. They succeed when an agent runs them; otherwise they log the run and fail."""
+    """Install hooks of the user.
+
+    They succeed when an agent runs them; otherwise they log the run and fail.
+    """
     for name in ("pre-commit", "commit-msg", "post-checkout", "post-merge", "reference-transaction", "pre-auto-gc"):
         hook = sandbox.common / "hooks" / name
         hook.parent.mkdir(exist_ok=True)

@@ -72,7 +72,7 @@ def _records(world: World) -> Iterator[str]:
 
 
 def _answers(seen: Seen) -> Iterator[str]:
-    """Every call has a reply, and no reply is a JSON-RPC error or reports an internal error."""
+    """Check that every call has a reply, and that no reply reports an internal error."""
     for lead, call in seen.world.every_call():
         if call in lead.unanswered and not lead.killed:
             yield f"{lead.name} {call}: no answer"
@@ -86,7 +86,7 @@ def _answers(seen: Seen) -> Iterator[str]:
 
 
 def _repeats(seen: Seen) -> Iterator[str]:
-    """A repeated call gets the same answer, and the final state that a wait has reported stays."""
+    """Check that repeated calls have equal answers, and that final states stay."""
     messaged = {token for token, _ in seen.world.messages.values()}
     states = {agent["id"]: agent["state"] for agent in seen.agents if agent["token"] not in messaged}
     for lead, call in seen.world.every_call():
@@ -102,12 +102,18 @@ def _repeats(seen: Seen) -> Iterator[str]:
 
 
 def _stable_part(content: Any) -> Any:
-    """Return the part of an answer that may not change. The places in the queue that a spawn reports may."""
+    """Return the part of an answer that may not change.
+
+    The places in the queue that a spawn reports may.
+    """
     return [agent["id"] for agent in content["agents"]] if content and "agents" in content else content
 
 
 def _spawns(seen: Seen) -> Iterator[str]:
-    """Each spawn takes effect once: all of its agents exist in order, or none exist and the call has no answer."""
+    """Check that each spawn has created all of its agents once and in order.
+
+    A spawn without an answer may also have created no agent.
+    """
     by_token = {agent["token"]: agent["id"] for agent in seen.agents}
     if len(by_token) != len(seen.agents):
         yield f"several agents have one token: {Counter(agent['token'] for agent in seen.agents)}"
@@ -125,7 +131,7 @@ def _spawns(seen: Seen) -> Iterator[str]:
 
 
 def _ends(seen: Seen) -> Iterator[str]:
-    """Each agent's state is possible for its work and equals its result's, and the agent did not run too often."""
+    """Check that each agent's state is possible and that it did not run too often."""
     for agent in seen.agents:
         name = f"{agent['id']} {agent['token']} ({seen.world.works[agent['token']].kind})"
         said, state, result = seen.said[agent["token"]], agent["state"], seen.results.get(agent["number"])
@@ -147,7 +153,10 @@ def _ends(seen: Seen) -> Iterator[str]:
 
 
 def _messages(seen: Seen) -> Iterator[str]:
-    """Agents receive their messages in the order of the records. Killed and stopped agents may miss some."""
+    """Check that agents receive their messages in the order of the records.
+
+    Killed and stopped agents may miss some.
+    """
     mail = seen.world.rows("SELECT agent, text FROM mail ORDER BY number")
     for agent in seen.agents:
         recorded = [row["text"].removeprefix("say ") for row in mail if row["agent"] == agent["number"]]
@@ -181,7 +190,7 @@ def _possible(seen: Seen, agent: dict[str, Any]) -> set[str]:
 
 
 def _work(seen: Seen, person: Person) -> Iterator[str]:
-    """All files that agents have written are reachable in git, in whichever state the agents ended."""
+    """Check that all files of agents are reachable in git."""
     reachable = {line.split(" ")[0] for line in person.git("rev-list", "--objects", "--all").splitlines()}
     for agent in seen.of(person):
         for word, blob in seen.world.works[agent["token"]].blobs(set(seen.said[agent["token"]])).items():
@@ -192,7 +201,10 @@ def _work(seen: Seen, person: Person) -> Iterator[str]:
 
 
 def _has_nested(seen: Seen, person: Person, agent: dict[str, Any]) -> bool:
-    """Return whether the agent's nested repository exists, is kept as an archive, or is a submodule with its file."""
+    """Return whether the file in the agent's nested repository still exists.
+
+    It may be in the worktree, in a kept archive, or in a submodule's repository.
+    """
     text, token = seen.world.works[agent["token"]].nested, agent["token"]
     if Path(agent["worktree"], f"{token}.in", "file").exists():
         return True
@@ -209,7 +221,7 @@ def _has_nested(seen: Seen, person: Person, agent: dict[str, Any]) -> bool:
 
 
 def _targets(seen: Seen, person: Person) -> Iterator[str]:
-    """Targets have one merge for each merged agent that the records name, and the person's commits, and no others."""
+    """Check that targets have exactly the recorded merges and the person's commits."""
     merged: Counter[tuple[str, str]] = Counter()
     for target in ("main", "release"):
         commits: list[str] = []
@@ -231,7 +243,7 @@ def _targets(seen: Seen, person: Person) -> Iterator[str]:
 
 
 def _recorded_merges(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
-    """Yield the target and the agent of each merge that an answer in the records reports."""
+    """Yield the target and the agent of each merge in the recorded answers."""
     query = "SELECT landing.* FROM landing JOIN project ON project.number = landing.project WHERE common_dir = ?"
     for landing in seen.world.rows(query, str(person.common_dir)):
         answer = json.loads(landing["answer"])
@@ -240,7 +252,10 @@ def _recorded_merges(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
 
 
 def _contents(seen: Seen, person: Person, merged: Collection[tuple[str, str]]) -> Iterator[str]:
-    """The files of merged agents are in their targets. Main, which agents start from, has no other agents' files."""
+    """Check that the files of merged agents are in their targets.
+
+    Main, which agents start from, has no other agents' files.
+    """
     names = {target: set(person.git("ls-tree", "--name-only", target).splitlines()) for target in ("main", "release")}
     for agent in seen.of(person):
         file, left = f"{agent['token']}.txt", "left" in seen.said[agent["token"]]
@@ -257,13 +272,16 @@ def _contents(seen: Seen, person: Person, merged: Collection[tuple[str, str]]) -
 
 
 def _is_in_dependents(seen: Seen, agent: dict[str, Any], merged: Collection[tuple[str, str]], *targets: str) -> bool:
-    """Return whether a dependent of the agent was merged into one of these targets, or into any if none are given."""
+    """Return whether an agent that depends on this one was merged into a target.
+
+    Without targets, any target counts.
+    """
     into = {target for target, id_ in merged if id_ in seen.started_from(agent)}
     return bool(into & {*targets} if targets else into)
 
 
 def _worktrees(seen: Seen, person: Person) -> Iterator[str]:
-    """The repository's worktrees, branches and refs are exactly those of the records."""
+    """Check that worktrees, branches and refs are exactly those of the records."""
     standing = {agent["id"]: agent for agent in seen.of(person) if agent["prepared"] and agent["removed"] is None}
     listing = person.git("worktree", "list", "--porcelain").splitlines()
     listed = {line.removeprefix("worktree ") for line in listing if line.startswith("worktree ")}
@@ -297,7 +315,7 @@ def _scratch(seen: Seen, person: Person) -> Iterator[str]:
 
 
 def _kept(seen: Seen, person: Person, refs: set[str]) -> Iterator[str]:
-    """Each ref of kept work belongs to an agent, and the answers of removals are true."""
+    """Check that kept refs belong to agents, and that removals are as reported."""
     slugs = {f"{agent['id']}-{agent['name']}" for agent in seen.of(person)}
     for ref in refs:
         name = ref.removeprefix("refs/forkjoin/kept/").removeprefix("nested/")
@@ -318,7 +336,7 @@ def _removed(seen: Seen, call: Call, refs: set[str]) -> Iterator[str]:
 
 
 def _tidiness(seen: Seen, person: Person) -> Iterator[str]:
-    """There are no locks, unfinished operations, corrupt objects, or folders without a record."""
+    """Check for locks, unfinished operations, corrupt objects and unknown folders."""
     locks = [str(path) for path in person.common_dir.rglob("*.lock") if path.name != "forkjoin.lock"]
     if left := locks + [name for name in _UNDER_WAY if (person.common_dir / name).exists()]:
         yield f"left behind: {left}"

@@ -69,7 +69,10 @@ class Running:
 
 
 def running(world: World) -> list[Running]:
-    """Return all processes with the world's home in their command line or environment, except the leads' relays."""
+    """Return the processes of the world's home, except the leads' relays.
+
+    A process belongs to the home if its command line or environment names the folder.
+    """
     relays = {lead.process.pid for lead in world.leads}
     return [process for process in _find(str(world.home)) if process.entry.identity.pid not in relays]
 
@@ -101,7 +104,10 @@ def kill_daemon(world: World) -> None:
 
 
 def let_daemon_fall(world: World) -> str:
-    """Kill the daemon, and start one that will kill itself at a random step. Return the step's name."""
+    """Kill the daemon, and start one that will kill itself at a random step.
+
+    Return the step's name.
+    """
     when, step = world.random.choice(("before", "within", "after")), world.random.choice(list(_STEPS))
     number = world.random.randint(1, _STEPS[step])
     lock = os.open(world.home / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -140,7 +146,10 @@ def kill_program(world: World) -> None:
 
 
 def _kill_one(world: World, kind: str, matches: Callable[[Running], bool]) -> None:
-    """Kill one of the matching processes. Wait briefly for one: a daemon that has just started may start it soon."""
+    """Kill one of the matching processes.
+
+    Wait briefly for one: a daemon that has just started may start it soon.
+    """
     give_up = time.monotonic() + _PATIENCE_S
     while not (found := [process for process in running(world) if matches(process)]):
         if time.monotonic() > give_up:
@@ -158,7 +167,7 @@ def _kill(world: World, kind: str, process: Running) -> None:
 
 
 def _note_hurt(world: World, kind: str, handle: str) -> None:
-    """Record that a process of this agent was killed, so that its end may differ from what its work expects.
+    """Record that a process of this agent was killed, so that it may end differently.
 
     A handle that names no agent belongs to the verify of a merge, and is not recorded.
     """

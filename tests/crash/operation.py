@@ -93,7 +93,7 @@ def remove(world: World) -> None:
 
 
 def ask_again(world: World) -> None:
-    """Send a request again, like a client that lost its connection before it received the answer."""
+    """Send a request again, like a client that lost its connection before the answer."""
     lead = world.a_lead()
     calls = (call for call in lead.calls.values() if call.is_answered)  # JSON-RPC forbids two open requests with one id
     again = [call for call in calls if call.tool in ("spawn_agents", "merge_worktree") and call.content]
@@ -144,7 +144,7 @@ def let_pass(world: World) -> None:
 
 
 def let_daemon_fall(world: World) -> None:
-    """Start a daemon that kills itself at a step, and run an operation that has this step."""
+    """Start a daemon that kills itself at a step, and run an operation with this step."""
     operations = {"set_landing": merge, "Lifecycle.begin_removal": remove, "set_removed": remove, "Messages.add": tell}
     operations.get(kill.let_daemon_fall(world), spawn)(world)
 

@@ -75,7 +75,10 @@ class Person:
         )
 
     def commit(self) -> bool:
-        """Commit one file, and leave the staged changes staged. Return whether git succeeded."""
+        """Commit one file, and leave the staged changes staged.
+
+        Return whether git succeeded.
+        """
         number = len(self.commits) + 1
         self._write({"person.txt": f"{number}\n"})
         done = self.run("git", "commit", "-qm", f"person {number}", "--only", "--", "person.txt")

@@ -45,7 +45,10 @@ def _activity(world: World) -> str:
 
 
 def agents(world: World) -> list[dict[str, Any]]:
-    """Return the agents' records, each with an id, and a token that is '' if this world did not spawn the agent."""
+    """Return the agents' records, with their ids and tokens.
+
+    The token is '' if no work of this world has the agent's task.
+    """
     tokens = {work.task: token for token, work in world.works.items()}
     found = world.rows(
         "SELECT agent.*, common_dir, task FROM agent "
@@ -85,7 +88,10 @@ def _one_lead_for_each_repository(world: World) -> list[Lead]:
 
 
 def _remove_again(world: World) -> None:
-    """Repeat removals whose relays were killed before an answer came: they must be able to continue."""
+    """Repeat the removals that have no answer because their relays were killed.
+
+    An interrupted removal must be able to continue.
+    """
     interrupted = [
         (lead, call) for lead, call in world.every_call() if call.tool == "remove_worktrees" and not call.answers
     ]

@@ -15,7 +15,9 @@ ROUNDS_A_WORLD = 25
 
 
 def run(seed: str, rounds: int, folder: Path) -> str:
-    """Run this number of rounds, in worlds under the folder. Return the figures as one line.
+    """Run this number of rounds, in worlds under the folder.
+
+    Return the figures as one line.
 
     Raises:
         WrongError: An invariant does not hold. The folder of the world is kept.

@@ -86,13 +86,16 @@ class Work:
         return {key: value for key, value in fields.items() if value is not None}
 
     def blobs(self, logged: set[str]) -> dict[str, str]:
-        """Return the git object ids of the files that the script has written, by the words it logged for them."""
+        """Return the git object ids of the script's files, by the words logged for them."""
         texts = {"left": f"the work of {self.token}\n", "more": f"more of {self.token}\n"}
         return {word: blob_id(text) for word, text in texts.items() if word in logged}
 
     @property
     def nested(self) -> str:
-        """The content of the file in the nested repository. The file exists once the script has logged `nested`."""
+        """The content of the file in the nested repository.
+
+        The file exists once the script has logged `nested`.
+        """
         return f"nested in {self.token}\n"
 
 

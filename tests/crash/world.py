@@ -79,7 +79,10 @@ class World:
         return Lead(name, person.folder, self.environment, self.folder / "relays")
 
     def reopen(self, lead: Lead) -> Lead:
-        """Start another relay for a lead whose relay was killed. Return the lead that takes its place."""
+        """Start another relay for a lead whose relay was killed.
+
+        Return the lead that takes its place.
+        """
         again = self._open(lead.name, self.person_at(lead.where))
         self.gone.append(lead)
         self.leads[self.leads.index(lead)] = again
@@ -141,7 +144,7 @@ class World:
     def until(self, is_so: Callable[[], object], event: str, describe: Callable[[], object] = str) -> None:
         """Poll the function until it returns a true value.
 
-        `event` names what is awaited, and `describe` returns the state of the world for the error.
+        `event` is the awaited event in words, and `describe` returns the state of the world for the error.
 
         Raises:
             WrongError: That took too long.

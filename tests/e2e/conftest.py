@@ -38,7 +38,7 @@ VARIABLES = {
 
 @pytest.fixture(scope="session")
 def claude(request: pytest.FixtureRequest) -> Path:
-    """The real claude, in its older version unless the test is marked `for_each_claude`."""
+    """The real claude, in its older version unless `for_each_claude` is applied."""
     if reason := vendor_programs.skip_reason():
         pytest.skip(reason)
     try:
@@ -50,7 +50,9 @@ def claude(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def api(claude: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesApi]:
-    """The API of every claude that the test or forkjoin starts. In this home, agents are claude by default.
+    """The API of every claude that the test or forkjoin starts.
+
+    In this home, the default agent is claude.
 
     The API's server is also the proxy of these programs, so a connection beyond loopback fails the test.
     """

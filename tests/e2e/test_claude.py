@@ -35,7 +35,10 @@ NAMES = ("one", "two", "three")
 
 
 async def ask_claude(repository: Path, prompt: str, *options: str) -> str:
-    """Run claude as a lead in the repository, with forkjoin's tools allowed. Return its final text."""
+    """Run claude as a lead in the repository, with forkjoin's tools allowed.
+
+    Return its final text.
+    """
     command = ["claude", "-p", prompt, "--allowedTools", "mcp__forkjoin", *options]
     with anyio.fail_after(GIVE_UP_S):
         done = await anyio.run_process(command, cwd=repository, stderr=subprocess.STDOUT, check=False)
@@ -227,7 +230,7 @@ async def test_a_relay_that_an_agent_starts_reaches_the_daemon_that_started_the_
 
 
 def contents(checkout: Path) -> dict[str, bytes]:
-    """Return all files of a checkout, and git's files that record HEAD, the index and the stash."""
+    """Return a checkout's files, and git's files of HEAD, the index and the stash."""
     files = [path for path in checkout.rglob("*") if ".git" not in path.parts]
     files += [checkout / ".git" / name for name in ("HEAD", "index", "refs/heads/main", "refs/stash")]
     return {str(path): path.read_bytes() for path in files if path.is_file()}
@@ -310,7 +313,7 @@ async def test_an_agent_fails_with_the_error_of_its_api(
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Return the command lines of the processes with a working directory in the folder."""
+    """Return the command lines of the processes that run in the folder."""
     found: list[str] = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -354,7 +357,7 @@ async def test_an_agent_that_is_stopped_during_a_turn_keeps_its_work(
 
 
 def does_demo_task(name: str) -> Script:
-    """Return a script that does the work of the demo's scripted agent with claude's tools."""
+    """Return a script that does the work of the demo's agent with claude's tools."""
     files = [bash(f"cat > {file} <<'END'\n{content}END") for file, content in FILES_BY_NAME[name].items()]
     return in_turn(files, [bash(f"git add --all && git commit -qm {name}")], [Text(f"Did {name}.")])
 

@@ -21,7 +21,7 @@ SOURCE = "".join(f"def function_{number}(given: int) -> int:\n    return given +
 
 
 def does_task(name: str) -> Script:
-    """Return a script that reads a file, commits another one, and reports in two lines."""
+    """Return a script that reads a file, commits another one, and reports."""
     return in_turn(
         [Text(f"I will look at source.py, then write {name}.py."), bash("cat source.py")],
         [bash(f"sed s/function/{name.replace('-', '_')}/ source.py > {name}.py && git add . && git commit -qm {name}")],
@@ -78,7 +78,10 @@ def task_of(name: str) -> str:
 
 
 async def _measure(api: MessagesApi, repository: Path, prompt: str, servers: object) -> list[int]:
-    """Run a lead with this prompt. Return the bytes of tool definitions and results in each of its requests."""
+    """Run a lead with this prompt.
+
+    Return the bytes of tool definitions and results in each of its requests.
+    """
     api.asked.clear()
     registered = ("--mcp-config", json.dumps(servers), "--strict-mcp-config")
     allowed = ("--allowedTools", "mcp__forkjoin,mcp__blocking,Bash")

@@ -32,7 +32,10 @@ LEAD = (
 
 @pytest.fixture
 def person(api: MessagesApi, home: Home, user: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person with a configured claude and forkjoin in the PATH. The default agent is `sh`."""
+    """A person with a configured claude and forkjoin in the PATH.
+
+    The default agent is `sh`.
+    """
     (user / ".claude.json").write_text(
         json.dumps(
             {
@@ -50,7 +53,7 @@ def person(api: MessagesApi, home: Home, user: Path, repository: Path, monkeypat
 
 
 def _once_connected(*answers: Sequence[Block]) -> Script:
-    """Return a script that gives these answers in order, and the last one to all further requests.
+    """Return a script that gives these answers in order, then repeats the last one.
 
     An answer is repeated if claude was not yet connected to forkjoin: in a terminal, claude does not wait for that.
     """

@@ -49,7 +49,7 @@ async def test_an_agent_pauses_while_its_api_is_overloaded_and_continues_its_con
 
 
 def usage_limit(resets_at: int) -> dict[str, str]:
-    """Return the headers with which the API reports that a subscription's usage limit is reached."""
+    """Return the headers with which the API reports a subscription's usage limit."""
     return {
         "anthropic-ratelimit-unified-status": "rejected",
         "anthropic-ratelimit-unified-reset": str(resets_at),

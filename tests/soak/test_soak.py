@@ -42,7 +42,7 @@ class Sample:
 
 
 def soak(folder: Path, agents: int) -> tuple[Sample, Sample]:
-    """Run this number of agents, each of which makes a commit. Merge a tenth of them, and remove all.
+    """Run agents that each make a commit, merge a tenth of them, and remove all.
 
     Returns:
         A sample after the first 100 agents, and a sample at the end.

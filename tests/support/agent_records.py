@@ -38,7 +38,7 @@ def make_agent(
     above: tuple[str, ...] = (),
     **spec: object,
 ) -> Agent:
-    """Return an agent's record in which the fields that the scheduler reads can be chosen.
+    """Return an agent's record with these values for the scheduler.
 
     `spec` holds fields of the agent's spec.
     """
@@ -93,7 +93,7 @@ _PARTS = {
 
 
 def change(agent: Agent, **values: Any) -> Agent:
-    """Return a copy of the agent in which fields of the record, or of its parts, have these values."""
+    """Return a copy of the agent with these values of its fields or its parts' fields."""
     for name, value in values.items():
         if name in Agent.__dataclass_fields__:
             agent = replace(agent, **{name: value})

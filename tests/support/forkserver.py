@@ -98,7 +98,7 @@ class _ForkedDaemon:
 
 
 def _serve() -> None:
-    """Fork a command for each request on stdin, and write the exit code to the request's pipe."""
+    """Fork a command for each request on stdin, and write its exit code to a pipe."""
     requests = socket.socket(fileno=os.dup(0))
     children: dict[int, tuple[int, int]] = {}
     ready = select.poll()
@@ -157,7 +157,7 @@ def _start_processes_with(popen: Any) -> None:
 
 
 def _become(arguments: Sequence[str], env: Mapping[str, str], cwd: str, files: Sequence[int]) -> None:
-    """Give this process these arguments, environment, working directory and standard files.
+    """Set this process's arguments, environment, working directory and standard files.
 
     All other files are closed.
     """

@@ -85,7 +85,10 @@ def forkjoin(
 
 
 def kill_daemon(where: Path, home: Home, signum: int = signal.SIGKILL) -> None:
-    """Kill the daemon that `forkjoin daemon status` reports in this folder. Return once it has ended."""
+    """Kill the daemon that `forkjoin daemon status` reports in this folder.
+
+    Return once it has ended.
+    """
     pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
     kill_daemon_of(home, pid, signum)
 
@@ -120,7 +123,7 @@ class Lead:
         self.client = client
 
     async def call(self, tool: str, **arguments: Any) -> Any:
-        """Return the structured content of the tool's result, or its text if there is none.
+        """Return the result's structured content, or its text if there is none.
 
         Raises:
             ToolRefusedError: The result is an error.
@@ -140,7 +143,10 @@ class Lead:
         raise AssertionError(f"{tool} was not refused: {answer}")
 
     async def spawn(self, *tasks: str, **defaults: Any) -> list[str]:
-        """Spawn an agent for each task, and return the ids. `defaults` are fields of all their specs."""
+        """Spawn an agent for each task, and return the ids.
+
+        `defaults` are fields of all their specs.
+        """
         answer = await self.call("spawn_agents", agents=[{"task": task} for task in tasks], **defaults)
         return [agent["id"] for agent in answer["agents"]]
 
@@ -150,7 +156,7 @@ class Lead:
         return found
 
     async def until(self, agent: str, **wanted: Any) -> Any:
-        """Return the agent's entry in `list_agents` as soon as its fields have these values."""
+        """Return the agent's entry in `list_agents` once its fields have these values."""
 
         async def look() -> Any:
             found = await self.listed(agent)
@@ -267,7 +273,10 @@ async def program_of(
 def make_hello(
     relay: str, *, kind: Literal["relay", "cli"] = "relay", cwd: str = "/", session_id: str = "", token: str = ""
 ) -> Hello:
-    """Return the first message of a connection. Its environment is the one of this process."""
+    """Return the first message of a connection.
+
+    Its environment is the one of this process.
+    """
     return Hello(
         protocol=PROTOCOL,
         version=__version__,

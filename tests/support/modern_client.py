@@ -55,7 +55,10 @@ class Modern(RawRelay):
         return self.request("tools/call", name=name, arguments=arguments)
 
     async def answered(self, name: str, **arguments: Any) -> Json:
-        """Call a tool and return its structured content. If the tool runs as a task, wait for the task."""
+        """Call a tool and return its structured content.
+
+        If the tool runs as a task, wait for the task.
+        """
         answer = self.tool(name, **arguments)
         result = await self.completed(answer["taskId"]) if answer["resultType"] == "task" else answer
         found: Json = result["structuredContent"]

@@ -20,7 +20,10 @@ def calls(*steps: tuple[str, Any]) -> str:
 
 
 async def begin(lead: Lead, **nesting: Any) -> str:
-    """Start an agent that may spawn others, and return its id. It runs until the file `go` is in its worktree."""
+    """Start an agent that may spawn others, and return its id.
+
+    It runs until the file `go` is in its worktree.
+    """
     (parent,) = await lead.spawn(WAITS, nesting=nesting, exclusive="database")
     await lead.until(parent, state="running")
     return parent

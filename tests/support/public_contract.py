@@ -200,7 +200,10 @@ class Sandbox:
         return found | {"specs": {"spawn_agents": accepted}, "log": {"model": dict.fromkeys(kinds, "")}}
 
     def command(self) -> Contract:
-        """Return the outcomes of commands after `lead`, and the variables and tools that the agents had."""
+        """Return the outcomes of commands, and the agents' variables and tools.
+
+        `lead` must have run before.
+        """
         with ThreadPoolExecutor(3) as threads:
             outcomes = dict(zip(READERS, threads.map(self._outcome, READERS), strict=True))
         names = dict[str, str]()
@@ -221,7 +224,10 @@ class Sandbox:
         }
 
     def _outcome(self, command: str) -> tuple[str, dict[str, str]]:
-        """Run a command. Return its exit code and the fields of its JSON, without the part that varies."""
+        """Run a command.
+
+        Return its exit code and the fields of its JSON, without the part that varies.
+        """
         done = self.run(f"{command} --json")
         varying = _VARYING.get(command)
         shape = _shape(json.loads(done.stdout or "null"))
@@ -229,7 +235,7 @@ class Sandbox:
         return "" if varying == "exit code" else f"={done.returncode}", shape
 
     def _seen(self, name: str) -> str:
-        """Return the content of a file that an agent or command wrote, or '' if there is none."""
+        """Return the content of a file in `seen`, or '' if there is none."""
         file = self.seen / name
         return file.read_text() if file.exists() else ""
 
@@ -239,7 +245,7 @@ class Sandbox:
         return [tool for answer in answers if answer.get("id") == 1 for tool in answer["result"]["tools"]]
 
     def _task(self) -> str:
-        """Return the task of an agent that records its variables and tools, and changes a file."""
+        """Return a task that records the agent's variables and tools, and changes a file."""
         (self.seen.parent / "asked").write_text(
             "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in AGENT_REQUESTS)
         )
@@ -263,7 +269,7 @@ async def _offered(client: Client) -> Contract:
 
 
 async def _find_unlisted_fields(client: Client, listed: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Return the parameters of spawn_agents that only spawn_agent's schema lists, and that spawn_agents accepts.
+    """Return the parameters of spawn_agents that only spawn_agent's schema lists.
 
     Each field of each of SPECS is given in a call, once in the entry of `agents`, and once next to `agents`.
     """
@@ -373,7 +379,7 @@ def _plugin() -> Iterator[str]:
 
 
 def look_within() -> Contract:
-    """Return the sections that need forkjoin's code in this process: the command line and the settings."""
+    """Return the sections that import forkjoin: the command line and the settings."""
     import typer
     import typer.main
     from forkjoin.__main__ import main

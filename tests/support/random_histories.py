@@ -30,7 +30,7 @@ def _edit(files: Files, path: str, number: int, line: int) -> Files:
 
 
 def _put(files: Files, path: str, file: File) -> Files:
-    """Return the files with this one added, and without files that a folder or the path itself would replace."""
+    """Return the files with this one added, and without files in its way."""
     kept = {
         other: content
         for other, content in files.items()

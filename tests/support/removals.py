@@ -13,7 +13,7 @@ def worktree_path_of(home: Home, id_: str) -> Path:
 
 
 async def refused(near: Lead, repository: Path, says: str, *ids: str, discard: bool = True) -> None:
-    """Assert that a removal fails with an error that contains these words, and changes nothing."""
+    """Assert that a removal fails with these words and changes nothing."""
     before = everything(repository)
     error = await near.refusal("remove_worktrees", ids=list(ids), discard_unmerged=discard)
     assert says in error

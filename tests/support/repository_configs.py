@@ -8,7 +8,10 @@ from support.harness import git
 
 
 def want(repository: Path, home: Home, text: str, *, trusted: bool = True) -> None:
-    """Write the repository's forkjoin.toml. Unless `trusted` is false, record that a person trusts it."""
+    """Write the repository's forkjoin.toml.
+
+    Unless `trusted` is false, record that a person trusts it.
+    """
     (repository / "forkjoin.toml").write_text(text)
     if trusted:
         common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
@@ -16,7 +19,10 @@ def want(repository: Path, home: Home, text: str, *, trusted: bool = True) -> No
 
 
 def put_dependencies(repository: Path, ignored: str = "node_modules/") -> Path:
-    """Create `node_modules` in a checkout, and commit a .gitignore with this pattern. Return the folder."""
+    """Create `node_modules` in a checkout, and commit a .gitignore with this pattern.
+
+    Return the folder.
+    """
     folder = repository / "node_modules"
     (folder / "left-pad").mkdir(parents=True)
     (folder / "left-pad" / "index.js").write_text("pad\n")

@@ -66,13 +66,13 @@ class NotInstalledError(Exception):
 
 
 def skip_reason() -> str | None:
-    """Return why tests that need vendors' programs must be skipped, or `None` if they need not be."""
+    """Return why tests with vendors' programs must be skipped, or `None`."""
     wanted = os.environ.get("FORKJOIN_NO_VENDORS") != "1"
     return None if wanted else "FORKJOIN_NO_VENDORS=1: vendors' programs are neither installed nor run"
 
 
 def program(name: str) -> Path:
-    """Return the path of the vendor's program with this name. Install the program first if necessary.
+    """Return the path of a vendor's program. Install it first if necessary.
 
     Raises:
         NotInstalledError: The installation failed. The message says why.
@@ -125,7 +125,7 @@ def _npm_of(node: Path) -> Path:
 
 
 def _installed(folder: Path, install: Callable[[Path], None]) -> Path:
-    """Return the folder. If it doesn't exist, install into a temporary name first, then rename.
+    """Return the folder. If it doesn't exist, install into another name, then rename.
 
     Of several processes that need the same folder at once, one installs and the others wait.
     """
@@ -157,7 +157,10 @@ def _run(package: str, argv: list[str], path: str) -> None:
 
 
 def main() -> int:
-    """Install all programs in parallel, unless FORKJOIN_NO_VENDORS is set. Return the exit code."""
+    """Install all programs in parallel, unless FORKJOIN_NO_VENDORS is set.
+
+    Return the exit code.
+    """
     if why := skip_reason():
         sys.stdout.write(f"{why}\n")
         return 0
@@ -166,7 +169,10 @@ def main() -> int:
 
 
 def _install_and_report(name: str) -> int:
-    """Install a program and print its path, or the error. Return 1 if the installation failed."""
+    """Install a program and print its path, or the error.
+
+    Return 1 if the installation failed.
+    """
     try:
         sys.stdout.write(f"{name}: {program(name)}\n")
     except NotInstalledError as error:

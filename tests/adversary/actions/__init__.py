@@ -17,7 +17,7 @@ from adversary.actions import configuration, folders, identity, nested, refs, tr
 _PRELUDE = r"""
 T=@TOKEN@; N=0; LOG='@LOG@'; CANARY='@CANARY@'; OUTSIDE='@OUTSIDE@'
 W=$PWD; B=refs/heads/forkjoin/$FORKJOIN_AGENT-n-$T
-IFS=  # a path is one word, whatever is in it
+IFS=  # a path is one word, even if it contains spaces
 [ -f .git ] && D=$(cd "$(sed 's/^gitdir: //' .git)" && pwd -P) && [ -f "$D/commondir" ] || exit 0  # a second run
 C=$(cd "$D/$(cat "$D/commondir")" && pwd -P)  # asked of no git: another agent may have broken its configuration
 say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")

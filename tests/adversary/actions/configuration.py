@@ -11,7 +11,7 @@ def _set(name: str, value: str) -> str:
 
 
 def _driver(key: str, attribute: str) -> str:
-    """Return a script that configures a driver, and commits an attribute that uses the driver."""
+    """Return a script that configures a driver and commits an attribute that uses it."""
     return _set(key, "$CANARY") + f"echo '* {attribute}' >> .gitattributes; echo $T >> shared.txt; leave $T.txt; commit"
 
 

@@ -4,7 +4,9 @@ _AS_PERSON = "merge --into release a1 a2|rm a1 a2|stop a1 a2|budget 5|spawn intr
 
 
 def _forge(how: str, most: int = 2, where: str = ".") -> str:
-    """Return a script that runs some of a person's commands with this prefix, in this folder.
+    """Return a script that runs some of a person's commands in this folder.
+
+    `how` is the prefix of each command line.
 
     Each command takes half a second, so only `most` of them are run.
     """

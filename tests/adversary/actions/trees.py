@@ -2,7 +2,7 @@
 
 
 def _tree(name: str, mode: str = "100644") -> str:
-    """Return a script that commits a tree with an entry in a subfolder that `git add` would reject."""
+    """Return a script that commits a subfolder with an entry that `git add` rejects."""
     return (
         "leave $T.txt; commit; blob=$(git rev-parse HEAD:$T.txt); below=$blob; kind=blob\n"
         f'below=$(printf "{mode} blob %s\\t{name}\\n" $blob | git mktree --missing)\n'

@@ -40,7 +40,7 @@ def hear() -> str:
 
 
 def refused(wait_s: float, status: int = 429) -> None:
-    """Report that the API refused a call, and that the program will retry after `wait_s` seconds."""
+    """Report that the API refused a call and a retry follows in `wait_s` seconds."""
     retry = {"attempt": 1, "max_retries": 10, "retry_delay_ms": wait_s * 1000, "error_status": status, "error": "limit"}
     say(type="system", subtype="api_retry", **retry)
 

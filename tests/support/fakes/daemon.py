@@ -32,7 +32,10 @@ class FakeDaemon:
 
     @contextmanager
     def connection(self) -> Generator["FakeConnection"]:
-        """Accept the next connection and complete its handshake. Close the connection at the end."""
+        """Accept the next connection and complete its handshake.
+
+        Close the connection at the end.
+        """
         accepted = self.accept()
         with accepted, accepted.makefile("rb") as file:
             found = FakeConnection(accepted, file)

@@ -20,7 +20,7 @@ _CHANGES = ("os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.sym
 
 
 def fall_at_change(number: int, folder: str) -> None:
-    """Make this process kill itself just before its Nth change below a folder (PEP 578)."""
+    """Make this process kill itself just before its Nth change below a folder."""
     changes = itertools.count(1)
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:

@@ -23,7 +23,9 @@ _ONE_OF = 10
 
 
 def remove_elsewhere(discard: bool, falls_at: int) -> bool:
-    """Remove all agents in another process, which kills itself at the Nth step after it has recorded the removal.
+    """Remove all agents in another process, which kills itself at its Nth step.
+
+    Steps count from the record of the removal.
 
     Returns:
         Whether the process killed itself. Otherwise it completed the removal in fewer than N steps.

@@ -87,12 +87,12 @@ Script = Callable[[Asked], Sequence[Block]]
 
 
 def in_turn(*answers: Sequence[Block]) -> Script:
-    """Return a script that gives these answers in order, from the first one in every conversation."""
+    """Return a script that gives these answers in order in every conversation."""
     return lambda asked: answers[asked.answers]
 
 
 def by_prompt(scripts: Mapping[str, Script]) -> Script:
-    """Return a script that follows, in each conversation, the script of the conversation's first prompt."""
+    """Return a script that follows the script of each conversation's first prompt."""
 
     def script(asked: Asked) -> Sequence[Block]:
         return next(scripts[text] for text in asked.prompt if text in scripts)(asked)
