@@ -169,9 +169,9 @@ async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | N
 
 
 def _find_own_target(parent: Agent, arguments: MergeWorktree) -> str:
-    """Return the branch of an agent that merges.
+    """Return the branch of the calling agent.
 
-    It is the only branch that the agent may merge into.
+    An agent may merge into no other branch.
 
     Raises:
         CallerError: The agent names another branch, or wants conflicts resolved by an agent.

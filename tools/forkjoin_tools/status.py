@@ -145,7 +145,8 @@ async def _listed_row(call: ToolCall, agent: Agent, task: str) -> Listed:
 async def _conflicts(call: ToolCall, agent: Agent) -> list[str]:
     """Return the agents whose work conflicts with this one's, with the files.
 
-    They are as of the last check. Agents that the caller doesn't see are left out. Each comes with up to three files.
+    The conflicts are those of the last check. Agents that the caller doesn't see are left out. Each conflict names up to
+    three files.
     """
     files = {
         pair.second if pair.first == agent.id else pair.first: ", ".join(pair.files[:3])

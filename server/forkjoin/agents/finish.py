@@ -100,7 +100,7 @@ async def _unless_branch_moves(services: Services, agent: Agent) -> bool | None:
 async def finish_as_failed(services: Services, agent: Agent, words: str) -> None:
     """Record a failed result after an unexpected error.
 
-    It includes the agent's work if git can read it.
+    The result includes the agent's work if git can read it.
     """
     work: dict[str, Any] = {}
     warnings: list[str] = []
@@ -210,9 +210,10 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
 
 
 def _summarize(concluded: Conclusion, adapter: Adapter, verified: VerifyOutcome) -> str:
-    """Return one line about the attempt.
+    """Return a one-line summary of the attempt.
 
-    It is the error, if there is one. Else it is the beginning of the last message, or a command's last line.
+    The summary is the error of a failed attempt. Otherwise it is the beginning of the last message, or a command's
+    last line.
     """
     if concluded.error:
         text = concluded.error

@@ -99,7 +99,7 @@ def find_message_adapter(services: Services, agent: Agent) -> Adapter | None:
 
     Otherwise return `None`.
 
-    It is `None`, too, if the settings no longer have the program.
+    Also return `None` if the settings no longer have the program.
     """
     program = services.settings.programs().get(agent.spec.agent or services.settings.default_agent)
     adapter = ADAPTERS[program.kind] if program else None

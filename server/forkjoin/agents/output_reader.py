@@ -120,7 +120,7 @@ class _EventReader:
 def price(spent: Iterable[Spent], model: str) -> list[Cost]:
     """Return the cost of each usage report, by the prices of the genai-prices package.
 
-    It blocks.
+    This function blocks.
 
     Args:
         model: The model of the call that was under way before the first report, or "" if unknown.

@@ -38,7 +38,7 @@ def check_not_in_use(services: Services, agents: Sequence[Agent]) -> None:
 async def is_repository_gone(common_dir: str, agent: Agent) -> bool:
     """Return whether the agent's repository is gone.
 
-    It is, too, if another repository without the agent's commits is at its path.
+    A different repository at its path, without the agent's commits, counts as gone too.
     """
     if await to_thread.run_sync(worktree_folder.git_folder, common_dir, Path(agent.worktree.path)):
         return False

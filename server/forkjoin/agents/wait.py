@@ -28,7 +28,7 @@ class WaitResult:
     def ends(self, until: Until) -> bool:
         """Return whether the wait ends.
 
-        It ends if it is over, there is a new request, or all pending agents are stuck.
+        A wait ends if it is over, if there is a new request, or if all pending agents are stuck.
         """
         return self.is_over(until) or bool(self.news) or len(self.stuck) == len(self.pending)
 

@@ -136,7 +136,7 @@ def end_daemon(connection: socket.socket) -> None:
 def peer_of(connection: socket.socket) -> tuple[int, int]:
     """Return the pid and user id of the process at the other end.
 
-    They are the socket option SO_PEERCRED of unix(7).
+    Source: the socket option SO_PEERCRED of unix(7).
     """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", credentials)

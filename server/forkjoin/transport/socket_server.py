@@ -349,7 +349,7 @@ async def _send_messages(
 def _reply_key(message: types.JSONRPCMessage) -> str | int | None:
     """Return the key under which the session knows an answer.
 
-    It is the request's id, or the id of a task in a notification. Return `None` for any other message.
+    The key is the request's id, or the id of a task in a notification. Return `None` for any other message.
     """
     if isinstance(message, types.JSONRPCResponse):
         return message.id

@@ -49,7 +49,7 @@ async def find_result_commit(store: Store, agent: Agent) -> str | None:
 async def find_work_end(store: Store, common_dir: str, agent: Agent) -> str | None:
     """Return the last commit of the agent's work, or `None` if it has none.
 
-    It is the commit in the agent's result or, before its end, the tip of its branch.
+    This is the commit in the agent's result or, before its end, the tip of its branch.
     """
     result = await store.results.get(agent.number)
     return result.commit if result else await find_tip(common_dir, agent.ref)

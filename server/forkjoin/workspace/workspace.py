@@ -123,7 +123,7 @@ def command_handles(handle: str, recipe: Recipe) -> list[str]:
 def find_account(services: Services, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
     """Return the vendor account that an agent's model calls count against.
 
-    It is "" if the program calls no model.
+    Return "" if the program calls no model.
 
     Args:
         environment: The environment of the lead.
