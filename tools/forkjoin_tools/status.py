@@ -145,7 +145,7 @@ async def _listed_row(call: ToolCall, agent: Agent, task: str) -> Listed:
 async def _conflicts(call: ToolCall, agent: Agent) -> list[str]:
     """Return the agents whose work conflicts with this one's, with the files.
 
-    The conflicts are those of the last check. Agents that the caller doesn't see are left out. Each conflict names up to
+    The conflicts are those of the last check. Agents that the caller doesn't see are left out. Each conflict has up to
     three files.
     """
     files = {
