@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from adversary.actions import ACTIONS, FAMILIES
-from adversary.states import DONE, MADE
+from adversary.repository_kinds import MADE
+from adversary.states import DONE
 
 #: The verify command of merges. It first runs a script that an agent may have committed.
 VERIFY = "test ! -e check.sh || sh ./check.sh || exit 1; test -e poison/ok || ! ls broken-* > /dev/null 2>&1"

@@ -15,9 +15,10 @@ from forkjoin.git import git_process
 from adversary.check import check
 from adversary.plan import Plan, plan_of
 from adversary.play import Played, play
+from adversary.repository_kinds import MADE
 from adversary.sandbox import Sandbox
 from adversary.snapshot import Shared, take_snapshot
-from adversary.states import DONE, MADE
+from adversary.states import DONE
 
 #: Seconds within which all processes of a history must end.
 _GONE_S = 20.0
