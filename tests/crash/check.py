@@ -245,10 +245,10 @@ def _targets(seen: Seen, person: Person) -> Iterator[str]:
 def _recorded_merges(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
     """Yield the target and the agent of each merge in the recorded answers."""
     query = "SELECT landing.* FROM landing JOIN project ON project.number = landing.project WHERE common_dir = ?"
-    for landing in seen.world.rows(query, str(person.common_dir)):
-        answer = json.loads(landing["answer"])
-        for one in answer["merged"] if not landing["dry_run"] else ():
-            yield landing["target"].removeprefix("refs/heads/"), one["id"]
+    for merge in seen.world.rows(query, str(person.common_dir)):
+        answer = json.loads(merge["answer"])
+        for one in answer["merged"] if not merge["dry_run"] else ():
+            yield merge["target"].removeprefix("refs/heads/"), one["id"]
 
 
 def _contents(seen: Seen, person: Person, merged: Collection[tuple[str, str]]) -> Iterator[str]:

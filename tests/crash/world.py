@@ -50,7 +50,7 @@ class World:
         (self.home / "config.toml").write_text(_CONFIG)
         self.environment = environment(folder, self.home)
         self.people = [Person(folder / name, self.environment) for name in ("left", "right")]
-        self.log = folder / "told"  #: the words that agents' scripts log
+        self.log = folder / "log"  #: the words that agents' scripts log
         self.log.touch()
         self.fell = folder / "fell"  #: a line for each daemon that killed itself at a fail point
         self.fell.touch()
