@@ -50,7 +50,6 @@ SLOWEST = (
     "tests/scheduling/test_simulated_histories.py",
     "tests/crash/",
     "tests/adversary/",
-    "tests/cli/test_attach.py::test_over_the_death",
     "tests/cli/test_interrupt.py::test_an_interrupt_ends",
     "tests/transport/test_relay_replay.py",
     "tests/agents/test_remove_killed.py",
