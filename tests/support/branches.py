@@ -16,12 +16,12 @@ from support.harness import git
 
 REAL_GIT = shutil.which("git") or "git"
 
-#: Some features of git are newer than the oldest git that forkjoin supports.
+#: The version of git, as (major, minor). Some tests need a newer git than forkjoin does.
 GIT_VERSION = tuple(int(part) for part in re.findall(r"\d+", git(Path("/"), "version"))[:2])
 
 OWNER = "a1 of /somewhere"
 
-#: Drops root's capabilities, so that file permissions apply to it.
+#: A command prefix that drops root's capabilities, so that file permissions apply.
 _BOUND = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
 
@@ -77,7 +77,7 @@ def commit(where: Path, files: Mapping[str, str | None], message: str = "work") 
 
 
 def put_raw(repository: Path, name: str, data: bytes) -> None:
-    """Commit a file's bytes unchanged, without the conversions that its attributes ask for."""
+    """Commit a file's bytes without the conversions that its attributes ask for."""
     (repository / name).write_bytes(data)
     blob = git(repository, "hash-object", "-w", "--no-filters", name)
     git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
@@ -114,7 +114,7 @@ def files_of(where: Path, revision: str) -> list[str]:
 
 
 def everything(repository: Path) -> dict[str, object]:
-    """Return the state of a repository that must not change: refs, worktrees, checkout, stash and locks."""
+    """Return a repository's refs, worktrees, index, files, stash and locks."""
     top = repository / ".git"
     return {
         "refs": git(repository, "for-each-ref"),
@@ -131,7 +131,10 @@ def everything(repository: Path) -> dict[str, object]:
 
 
 def contents(top: Path) -> dict[str, bytes | str]:
-    """Return the bytes of each file and the target of each symlink below a folder, without `.git`."""
+    """Return the bytes of each file and the target of each symlink below a folder.
+
+    Omit everything in a `.git`.
+    """
     return {
         str(path.relative_to(top)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
         for path in top.rglob("*")
@@ -140,9 +143,9 @@ def contents(top: Path) -> dict[str, bytes | str]:
 
 
 def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, *, everything: bool = False) -> None:
-    """Put a `git` first in PATH that runs a shell script, and then the real git unless the script exits.
+    """Put a fake `git` first in PATH.
 
-    Calls that list the configuration skip the script, unless `everything` is true.
+    The fake runs a shell script, and then the real git unless the script exits. Calls that list the configuration skip the script, unless `everything` is true.
     """
     folder.mkdir(exist_ok=True)
     listing = f'case " $* " in *" config --list "*) exec {REAL_GIT} "$@";; esac' * (not everything)
@@ -183,7 +186,10 @@ case "$*" in *--verify*) echo verified >> {0};; *) echo "[GNUPG:] SIG_CREATED D"
 
 
 def sign(repository: Path, told: Path) -> str:
-    """Sign the last commit and make git show signatures, which appends a line to `told`. Return the commit."""
+    """Sign the last commit, and configure git to verify signatures in `git log`.
+
+    Each verification appends a line to `told`. Return the commit.
+    """
     program = told.with_name("gpg")
     program.write_text(_GPG.format(told))
     program.chmod(0o755)

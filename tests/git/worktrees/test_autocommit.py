@@ -1,4 +1,4 @@
-"""What an agent leaves in its worktree is committed byte for byte on its branch, whatever it did to the worktree."""
+"""Uncommitted work in an agent's worktree is committed byte for byte on its branch."""
 
 import os
 from pathlib import Path
@@ -20,10 +20,10 @@ from support.branches import (
 )
 from support.harness import git
 
-# -- loose work of every kind
+# -- all kinds of uncommitted work
 
 
-async def test_nothing_loose_makes_no_commit_and_no_warning(fork: Fork) -> None:
+async def test_a_clean_worktree_gets_no_commit_and_no_warning(fork: Fork) -> None:
     assert await leave_twice(fork) == AutocommitResult(fork.base, 0, [])
 
 
@@ -62,7 +62,7 @@ async def test_a_file_of_any_name_is_kept(fork: Fork, name: bytes) -> None:
     assert blob(fork.repository, fork.branch, name) == name
 
 
-async def test_what_is_staged_but_deleted_and_what_is_only_meant_to_be_added_is_taken_as_the_files_are(
+async def test_the_files_are_committed_even_if_the_index_differs(
     fork: Fork,
 ) -> None:
     (fork.path / "staged").write_text("x")
@@ -74,7 +74,7 @@ async def test_what_is_staged_but_deleted_and_what_is_only_meant_to_be_added_is_
     assert files_of(fork.repository, fork.branch) == ["100644 README.md", "100644 meant", "100644 shared.txt"]
 
 
-async def test_a_change_within_the_second_of_the_checkout_is_seen(fork: Fork) -> None:
+async def test_a_change_within_one_second_of_the_checkout_is_committed(fork: Fork) -> None:
     stat = (fork.path / "shared.txt").stat()
     (fork.path / "shared.txt").write_text("two\none\nthree\n")  # of the same size
     os.utime(fork.path / "shared.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -84,7 +84,7 @@ async def test_a_change_within_the_second_of_the_checkout_is_seen(fork: Fork) ->
 
 
 @pytest.mark.parametrize(("files", "how"), [(3, "core.fsync=committed"), (150, "--file-system")])
-async def test_objects_are_on_disk_before_a_ref_relies_on_them(
+async def test_objects_are_synced_to_disk_before_a_ref_points_to_them(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, how: str
 ) -> None:
     log = put_counting_git(tmp_path / "bin", monkeypatch)
@@ -104,7 +104,7 @@ async def test_objects_are_on_disk_before_a_ref_relies_on_them(
     assert all(written < n < moved for n in synced)
 
 
-async def test_files_are_kept_though_git_is_set_to_refuse_their_line_ends(fork: Fork) -> None:
+async def test_files_whose_line_ends_core_safecrlf_refuses_are_committed(fork: Fork) -> None:
     git(fork.repository, "config", "core.autocrlf", "input")
     git(fork.repository, "config", "core.safecrlf", "true")
     (fork.path / "windows").write_bytes(b"a\r\nb\n")
@@ -113,7 +113,7 @@ async def test_files_are_kept_though_git_is_set_to_refuse_their_line_ends(fork: 
 
 
 @pytest.mark.parametrize("call", ["add", "status"])
-async def test_what_passes_is_no_reason_to_commit_less_or_to_make_the_index_anew(
+async def test_a_temporary_error_neither_omits_files_nor_rebuilds_the_index(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     (fork.path / "loose").write_text("y")
@@ -128,7 +128,7 @@ async def test_what_passes_is_no_reason_to_commit_less_or_to_make_the_index_anew
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".gitattributes", "deep/er/.gitignore", "deep/er/.gitattributes"])
-async def test_pipes_where_git_reads_its_settings_hold_nobody_up(fork: Fork, name: str) -> None:
+async def test_pipes_in_place_of_git_settings_files_block_nothing(fork: Fork, name: str) -> None:
     commit(fork.path, {"deep/er/file": "x\n"})
     for file in ("shared.txt", "deep/er/file"):
         (fork.path / file).write_text("edited\n")
@@ -139,7 +139,7 @@ async def test_pipes_where_git_reads_its_settings_hold_nobody_up(fork: Fork, nam
     assert (await leave_twice(fork)).tip == left.tip
 
 
-async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fork) -> None:
+async def test_a_path_that_git_refuses_is_named_and_the_rest_is_committed(fork: Fork) -> None:
     (fork.path / "GIT~1").mkdir()
     (fork.path / "GIT~1" / "refused").touch()
     (fork.path / "good").write_text("x")
@@ -149,8 +149,8 @@ async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fo
     assert blob(fork.repository, fork.branch, "good") == b"x"
 
 
-@pytest.mark.skipif(GIT_VERSION < (2, 41), reason="git can't be told to read no attributes")
-async def test_a_file_that_its_attributes_keep_git_from_taking_keeps_out_no_other(fork: Fork) -> None:
+@pytest.mark.skipif(GIT_VERSION < (2, 41), reason="git has no GIT_ATTR_SOURCE")
+async def test_a_file_that_git_cannot_encode_does_not_keep_out_other_files(fork: Fork) -> None:
     (fork.path / ".gitattributes").write_text("*.bad working-tree-encoding=NONE\n")
     for name in ("one.bad", "other"):
         (fork.path / name).write_text("x")
@@ -159,7 +159,7 @@ async def test_a_file_that_its_attributes_keep_git_from_taking_keeps_out_no_othe
     assert [blob(fork.repository, fork.branch, name) for name in ("one.bad", "other")] == [b"x", b"x"]
 
 
-async def test_where_git_is_killed_without_a_word_the_work_is_committed_all_the_same(
+async def test_work_is_committed_if_git_add_is_killed(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (fork.path / "good").write_text("x")
@@ -170,7 +170,7 @@ async def test_where_git_is_killed_without_a_word_the_work_is_committed_all_the_
     assert blob(fork.repository, fork.branch, "good") == b"x"
 
 
-async def test_repositories_within_the_worktree_are_named_and_left_alone(fork: Fork) -> None:
+async def test_nested_repositories_are_named_and_not_committed(fork: Fork) -> None:
     git(fork.path, "init", "-q", "empty")
     git(fork.path, "clone", "-q", str(fork.repository), "cloned")
     git(fork.path, "worktree", "add", "-q", "--detach", "nested")
@@ -180,7 +180,7 @@ async def test_repositories_within_the_worktree_are_named_and_left_alone(fork: F
     assert files_of(fork.repository, fork.branch) == ["100644 README.md", "100644 good", "100644 shared.txt"]
 
 
-async def test_a_submodule_that_was_moved_is_named_and_stays_where_it_was(repository: Path, tmp_path: Path) -> None:
+async def test_a_moved_submodule_is_named_and_not_committed(repository: Path, tmp_path: Path) -> None:
     git(repository, "clone", "-q", ".", str(tmp_path / "library"))
     git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "library"), "lib")
     git(repository, "commit", "-qm", "with a submodule")
@@ -192,16 +192,16 @@ async def test_a_submodule_that_was_moved_is_named_and_stays_where_it_was(reposi
     assert "Repositories within the worktree stay there, and are not merged: lib." in left.warnings
 
 
-# -- who commits, and what is not run
+# -- the author, hooks and other programs
 
 
-async def test_the_author_is_who_git_knows(fork: Fork) -> None:
+async def test_the_author_is_the_configured_user(fork: Fork) -> None:
     (fork.path / "new").touch()
     left = await leave(fork)
     assert git(fork.repository, "log", "-1", "--format=%an <%ae>", str(left.tip)) == "Test <test@example.com>"
 
 
-async def test_there_is_an_author_though_git_knows_none(fork: Fork, user: Path) -> None:
+async def test_forkjoin_is_the_author_if_no_user_is_configured(fork: Fork, user: Path) -> None:
     (user / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
     (fork.path / "new").touch()
     left = await leave_twice(fork)
@@ -209,17 +209,17 @@ async def test_there_is_an_author_though_git_knows_none(fork: Fork, user: Path) 
 
 
 @pytest.mark.parametrize("hooks", ["", "hooks", ".hooks"])
-async def test_neither_the_repositorys_nor_the_worktrees_hooks_are_run(fork: Fork, tmp_path: Path, hooks: str) -> None:
+async def test_no_hook_of_the_repository_or_the_worktree_runs(fork: Fork, tmp_path: Path, hooks: str) -> None:
     put_hooks(fork.repository / ".git" / "hooks", tmp_path / "told")
     if hooks:
-        git(fork.repository, "config", "core.hooksPath", hooks)  # relative: in each worktree, an agent's too
+        git(fork.repository, "config", "core.hooksPath", hooks)  # a relative path applies in each worktree
         put_hooks(fork.path / hooks, tmp_path / "told")
     (fork.path / "new").touch()
     await leave_twice(fork)
     assert not (tmp_path / "told").exists()
 
 
-async def test_no_monitor_is_run_and_nothing_is_signed(fork: Fork, tmp_path: Path) -> None:
+async def test_no_file_system_monitor_runs_and_no_commit_is_signed(fork: Fork, tmp_path: Path) -> None:
     for name in ("monitor", "sign"):
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path / 'told'}\nexit 1\n")
         (tmp_path / name).chmod(0o755)
@@ -232,7 +232,7 @@ async def test_no_monitor_is_run_and_nothing_is_signed(fork: Fork, tmp_path: Pat
     assert not (tmp_path / "told").exists()
 
 
-async def test_a_clean_worktree_takes_a_single_call_of_git(
+async def test_a_clean_worktree_takes_a_single_git_call(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = put_counting_git(tmp_path / "bin", monkeypatch)
@@ -240,7 +240,7 @@ async def test_a_clean_worktree_takes_a_single_call_of_git(
     assert len(log.read_text().splitlines()) == 1
 
 
-# -- what stays
+# -- ignored files and detached commits
 
 
 async def test_ignored_files_are_named_but_not_committed(fork: Fork) -> None:
@@ -253,7 +253,7 @@ async def test_ignored_files_are_named_but_not_committed(fork: Fork) -> None:
     assert left.warnings == ["Ignored files stay in the worktree and are not merged: a.log, cache/, \\xff\\n.log."]
 
 
-async def test_of_many_ignored_files_ten_are_named_and_the_rest_is_counted(fork: Fork) -> None:
+async def test_ten_ignored_files_are_named_and_the_others_are_counted(fork: Fork) -> None:
     commit(fork.path, {".gitignore": "*.log\n"})
     for number in range(25):
         (fork.path / f"{number:02}.log").touch()
@@ -261,7 +261,7 @@ async def test_of_many_ignored_files_ten_are_named_and_the_rest_is_counted(fork:
     assert warning.endswith("08.log, 09.log and 15 more.")
 
 
-async def test_a_commit_on_no_branch_that_the_agent_went_away_from_is_kept(fork: Fork) -> None:
+async def test_a_commit_on_a_detached_head_is_kept_after_a_switch(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "--detach")
     tip = commit(fork.path, {"detached": "x"})
     git(fork.path, "switch", "-q", fork.branch)
@@ -272,7 +272,7 @@ async def test_a_commit_on_no_branch_that_the_agent_went_away_from_is_kept(fork:
     assert git(fork.repository, "rev-parse", "refs/forkjoin/kept/detached/a1-left") == tip
 
 
-async def test_a_commit_that_the_agent_only_looked_at_is_not_kept(fork: Fork) -> None:
+async def test_a_commit_that_was_only_checked_out_is_not_kept(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "--detach", "main")
     git(fork.path, "switch", "-q", fork.branch)
     assert (await leave_twice(fork)).warnings == []

@@ -1,4 +1,4 @@
-"""A target is moved where it is checked out, and while nobody else is at work there."""
+"""Checkouts of a target: finding, locking and moving them."""
 
 import errno
 import os
@@ -19,10 +19,10 @@ from support.branches import OWNER, commit, contents, everything, write
 from support.harness import GIVE_UP_S, git
 from support.target_moves import AFTER, Target, note_waits
 
-# -- where it is checked out
+# -- places where the target is checked out
 
 
-async def test_in_another_worktree_its_files_are_moved_there(target: Target, tmp_path: Path) -> None:
+async def test_a_target_in_another_worktree_is_moved_with_its_files(target: Target, tmp_path: Path) -> None:
     git(target.repository, "switch", "-qc", "side")
     git(target.repository, "worktree", "add", "-q", str(tmp_path / "wo\nrk"), "main")
     before = everything(target.repository)
@@ -36,7 +36,9 @@ async def test_in_another_worktree_its_files_are_moved_there(target: Target, tmp
 
 
 @pytest.mark.parametrize("switch", [("-qc", "side"), ("-q", "--detach")])
-async def test_nowhere_only_the_ref_is_moved(target: Target, switch: tuple[str, ...]) -> None:
+async def test_only_the_ref_of_a_target_moves_if_it_is_checked_out_nowhere(
+    target: Target, switch: tuple[str, ...]
+) -> None:
     git(target.repository, "switch", *switch)
     write(target.repository, "shared.txt", "mine\n")
     before = everything(target.repository)
@@ -46,7 +48,7 @@ async def test_nowhere_only_the_ref_is_moved(target: Target, switch: tuple[str, 
     assert (after["HEAD"], after["index"], after["files"]) == (before["HEAD"], before["index"], before["files"])
 
 
-async def test_in_a_bare_repository_only_the_ref_is_moved(target: Target, tmp_path: Path) -> None:
+async def test_only_the_ref_moves_in_a_bare_repository(target: Target, tmp_path: Path) -> None:
     git(target.repository, "branch", "keep", target.new)
     git(target.repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
     bare = TargetMove("refs/heads/main", target.old, target.new, None, "why")
@@ -56,7 +58,7 @@ async def test_in_a_bare_repository_only_the_ref_is_moved(target: Target, tmp_pa
     assert git(tmp_path / "bare.git", "rev-parse", "main") == target.new
 
 
-async def test_in_a_worktree_whose_folder_was_deleted_it_is_nowhere(target: Target, tmp_path: Path) -> None:
+async def test_a_worktree_with_a_deleted_folder_is_no_checkout(target: Target, tmp_path: Path) -> None:
     git(target.repository, "switch", "-q", "--detach")
     git(target.repository, "worktree", "add", "-q", str(tmp_path / "work"), "main")
     shutil.rmtree(tmp_path / "work")
@@ -64,7 +66,7 @@ async def test_in_a_worktree_whose_folder_was_deleted_it_is_nowhere(target: Targ
     assert target.tip() == target.new
 
 
-async def test_in_a_worktree_that_is_only_away_it_is_refused(target: Target, tmp_path: Path) -> None:
+async def test_a_move_is_refused_if_a_locked_worktree_is_unavailable(target: Target, tmp_path: Path) -> None:
     git(target.repository, "switch", "-q", "--detach")
     git(target.repository, "worktree", "add", "-q", str(tmp_path / "disk"), "main")
     git(target.repository, "worktree", "lock", str(tmp_path / "disk"))
@@ -74,14 +76,14 @@ async def test_in_a_worktree_that_is_only_away_it_is_refused(target: Target, tmp
     assert target.tip() == target.old
 
 
-async def test_in_two_worktrees_it_is_refused(target: Target, tmp_path: Path) -> None:
+async def test_a_move_is_refused_if_two_worktrees_have_the_target(target: Target, tmp_path: Path) -> None:
     git(target.repository, "worktree", "add", "-q", "--force", str(tmp_path / "work"), "main")
     with pytest.raises(CallerError, match=r"main is checked out more than once: in .*repository, .*work"):
         await target.land()
     assert target.tip() == target.old
 
 
-async def test_in_a_submodule_its_files_are_moved(target: Target, tmp_path: Path) -> None:
+async def test_a_target_in_a_submodule_is_moved_with_its_files(target: Target, tmp_path: Path) -> None:
     git(target.repository, "branch", "keep", target.new)
     git(tmp_path, "init", "-q", "super")
     git(tmp_path / "super", "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(target.repository), "lib")
@@ -95,7 +97,7 @@ async def test_in_a_submodule_its_files_are_moved(target: Target, tmp_path: Path
     assert contents(inner.repository) == AFTER
 
 
-async def test_where_git_cannot_tell_the_files_place_it_is_refused(target: Target, tmp_path: Path) -> None:
+async def test_a_separate_git_folder_needs_core_worktree(target: Target, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "--separate-git-dir", str(tmp_path / "git"), str(target.repository), "apart")
     with pytest.raises(CallerError, match="Say where they are, with: git config core"):
         await find_checkout(str(tmp_path / "git"), "refs/heads/main")
@@ -103,7 +105,7 @@ async def test_where_git_cannot_tell_the_files_place_it_is_refused(target: Targe
     assert await find_checkout(str(tmp_path / "git"), "refs/heads/main") == str(tmp_path / "apart")
 
 
-async def test_a_checkout_that_was_switched_meanwhile_is_not_moved(target: Target) -> None:
+async def test_a_checkout_that_was_switched_meanwhile_is_not_changed(target: Target) -> None:
     move = await target.find_move()
     git(target.repository, "switch", "-qc", "side")
     before = everything(target.repository)
@@ -113,7 +115,7 @@ async def test_a_checkout_that_was_switched_meanwhile_is_not_moved(target: Targe
     assert everything(target.repository) == before
 
 
-async def test_a_pipe_in_another_worktrees_git_folder_holds_nobody_up(target: Target, tmp_path: Path) -> None:
+async def test_a_pipe_in_the_rebase_state_of_another_worktree_does_not_block(target: Target, tmp_path: Path) -> None:
     git(target.repository, "worktree", "add", "-q", "--detach", str(tmp_path / "work"))
     folder = target.repository / ".git" / "worktrees" / "work" / "rebase-merge"
     folder.mkdir()
@@ -122,7 +124,7 @@ async def test_a_pipe_in_another_worktrees_git_folder_holds_nobody_up(target: Ta
         assert await target.land() == []
 
 
-# -- something else is under way
+# -- an operation in progress
 
 
 def begin_merge(here: Path) -> None:
@@ -174,7 +176,7 @@ def begin_rebase_of_a_stack(here: Path) -> None:
         (begin_rebase_of_a_stack, "main is being rebased in"),
     ],
 )
-async def test_what_is_under_way_is_named_and_nothing_changes(
+async def test_an_operation_in_progress_is_named_and_nothing_changes(
     target: Target, begin: Callable[[Path], None], words: str
 ) -> None:
     here = target.repository
@@ -191,13 +193,11 @@ async def test_what_is_under_way_is_named_and_nothing_changes(
         assert everything(here) == before
 
 
-async def test_a_target_that_could_be_moved_is_free(target: Target) -> None:
+async def test_a_target_without_an_operation_in_progress_is_free(target: Target) -> None:
     await check_free(target.common_dir, "refs/heads/main")
 
 
-async def test_another_git_command_is_not_waited_for_without_end(
-    target: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_waiting_for_another_git_command_has_a_limit(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkout, "_LOCK_GIVE_UP_S", 0.05)
     (target.repository / ".git" / "index.lock").write_bytes(b"somebody else's")
     before = everything(target.repository)
@@ -206,7 +206,7 @@ async def test_another_git_command_is_not_waited_for_without_end(
     assert everything(target.repository) == before
 
 
-async def test_another_git_command_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_move_waits_for_another_git_command(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = note_waits(monkeypatch)
     lock = target.repository / ".git" / "index.lock"
     lock.touch()
@@ -218,7 +218,7 @@ async def test_another_git_command_is_waited_for(target: Target, monkeypatch: py
     assert target.tip() == target.new
 
 
-async def test_while_it_is_moved_nobody_else_can_commit(target: Target) -> None:
+async def test_nobody_else_can_change_the_index_of_a_locked_checkout(target: Target) -> None:
     move = await target.find_move()
     write(target.repository, "untracked", "x")
     async with lock_checkout(target.common_dir, move.checkout, move.ref, OWNER):
@@ -227,7 +227,7 @@ async def test_while_it_is_moved_nobody_else_can_commit(target: Target) -> None:
     git(target.repository, "add", ".")
 
 
-async def test_a_target_is_moved_and_its_lock_let_go_though_the_copy_of_the_index_cannot_be_removed(
+async def test_the_lock_is_released_if_the_copy_of_the_index_cannot_be_deleted(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clear = checkout._delete_copy
@@ -246,14 +246,14 @@ async def test_a_target_is_moved_and_its_lock_let_go_though_the_copy_of_the_inde
     assert target.tip() == target.new
 
 
-async def test_a_worktree_that_is_just_being_added_is_passed_by(target: Target) -> None:
-    """git's own race: of such a worktree the folder is there, and the files in it are not."""
+async def test_a_worktree_that_is_being_added_is_ignored(target: Target) -> None:
+    """Ignore a git folder without files, as `git worktree add` creates it at first."""
     (target.repository / ".git" / "worktrees" / "new").mkdir(parents=True)
     assert await find_checkout(target.common_dir, "refs/heads/main") == str(target.repository)
 
 
 @pytest.mark.parametrize("name", ["HEAD", "gitdir", "commondir", "locked"])
-async def test_a_pipe_in_the_git_folder_of_another_worktree_is_passed_by(
+async def test_a_pipe_in_the_git_folder_of_another_worktree_does_not_block(
     target: Target, tmp_path: Path, name: str
 ) -> None:
     git(target.repository, "worktree", "add", "-q", "--detach", str(tmp_path / "work"))

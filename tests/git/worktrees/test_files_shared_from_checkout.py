@@ -1,4 +1,4 @@
-"""What a worktree shares with its user's checkout: what may be, how, and that it is no work of an agent."""
+"""Ignored paths that a worktree shares with the user's checkout."""
 
 import os
 import subprocess
@@ -20,17 +20,19 @@ async def place_of(fork: Fork) -> RegisteredWorktree:
 
 
 async def bring(fork: Fork, **wanted: str) -> list[str]:
-    """Share these, copies too; why what is not shared is not."""
+    """Share paths and make the copies. Return the reasons why paths aren't shared."""
     copies, notes = await share(fork.repository, await place_of(fork), wanted)
     subprocess.run(["sh", "-c", COPY, "sh", *copies], check=True)
     return notes
 
 
 async def commit_uncommitted_work(fork: Fork) -> autocommit.AutocommitResult:
-    return await autocommit.commit_uncommitted_work(fork.common_dir, fork.path, fork.branch, "loose", "a1-left")
+    return await autocommit.commit_uncommitted_work(
+        fork.common_dir, fork.path, fork.branch, "Uncommitted work", "a1-left"
+    )
 
 
-async def test_a_link_leads_to_the_checkouts_folder(repository: Path) -> None:
+async def test_a_link_points_to_the_folder_in_the_checkout(repository: Path) -> None:
     folder = put_dependencies(repository)
     fork = await make_fork(repository)
     assert await bring(fork, node_modules="link") == []
@@ -38,7 +40,7 @@ async def test_a_link_leads_to_the_checkouts_folder(repository: Path) -> None:
     assert await bring(fork, node_modules="link") == []
 
 
-async def test_a_copy_is_the_worktrees_own_with_modes_times_and_links(repository: Path) -> None:
+async def test_a_copy_is_independent_and_keeps_modes_times_and_symlinks(repository: Path) -> None:
     folder = put_dependencies(repository)
     (folder / ".bin").mkdir()
     (folder / ".bin" / "pad").symlink_to("../left-pad/index.js")
@@ -58,7 +60,7 @@ async def test_a_copy_is_the_worktrees_own_with_modes_times_and_links(repository
     assert (copy / "left-pad" / "index.js").read_text() == "changed\n"
 
 
-async def test_a_copy_of_a_symlink_is_of_what_it_leads_to(repository: Path, tmp_path: Path) -> None:
+async def test_a_symlink_is_copied_as_its_target(repository: Path, tmp_path: Path) -> None:
     folder = put_dependencies(repository, "node_modules")
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
@@ -68,7 +70,7 @@ async def test_a_copy_of_a_symlink_is_of_what_it_leads_to(repository: Path, tmp_
     assert (fork.path / "node_modules" / "left-pad" / "index.js").read_text() == "pad\n"
 
 
-async def test_a_copy_that_was_cut_off_is_made_anew_and_what_is_whole_stays(repository: Path) -> None:
+async def test_an_interrupted_copy_starts_over_and_complete_copies_stay(repository: Path) -> None:
     put_dependencies(repository)
     write(repository, "target/built", "built\n")
     write(repository, ".gitignore", "node_modules/\ntarget\n")
@@ -82,7 +84,7 @@ async def test_a_copy_that_was_cut_off_is_made_anew_and_what_is_whole_stays(repo
     assert not (fork.path / "node_modules.forkjoin-new").exists()
 
 
-async def test_a_deep_path_is_shared_with_the_folders_it_needs(repository: Path) -> None:
+async def test_the_parent_folders_of_a_shared_path_are_created(repository: Path) -> None:
     write(repository, "packages/web/deps/x", "x\n")
     write(repository, ".gitignore", "deps\n")
     fork = await make_fork(repository)
@@ -91,7 +93,9 @@ async def test_a_deep_path_is_shared_with_the_folders_it_needs(repository: Path)
 
 
 @pytest.mark.parametrize("how", ["link", "copy"])
-async def test_what_may_not_be_shared_is_not_and_is_told(repository: Path, tmp_path: Path, how: str) -> None:
+async def test_paths_that_cannot_be_shared_are_named_with_the_reason(
+    repository: Path, tmp_path: Path, how: str
+) -> None:
     outside = tmp_path / "outside"
     write(outside, "deps/precious", "precious\n")
     (repository / "leads-out").symlink_to(outside)
@@ -103,12 +107,12 @@ async def test_what_may_not_be_shared_is_not_and_is_told(repository: Path, tmp_p
     wanted = ["leads-out/deps", "missing", "loose", "pipe", "deps/under", "README.md/x"]
     notes = await bring(fork, **dict.fromkeys(wanted, how))
     assert [note.partition(": ")[2].split(repository.name)[0].split("/")[0].strip() for note in notes] == [
-        "a symlink leads elsewhere on the way to it",
-        "there is none in",
-        "git does not ignore it in",
+        "one of its parent folders is a file, or a symlink that leads elsewhere",
+        "it doesn't exist in",
+        "git doesn't ignore it in",
         "it is neither a folder nor a file",
-        "a symlink leads elsewhere on the way to it",
-        "a symlink leads elsewhere on the way to it",
+        "one of its parent folders is a file, or a symlink that leads elsewhere",
+        "one of its parent folders is a file, or a symlink that leads elsewhere",
     ]
     assert sorted(os.listdir(fork.path)) == [".git", "README.md", "deps", "shared.txt"]
     assert os.listdir(outside / "deps") == ["precious"]
@@ -120,19 +124,19 @@ async def test_a_tracked_path_is_not_shared(repository: Path) -> None:
     git(repository, "add", "later.txt")
     write(repository, ".gitignore", "later.txt\nREADME.md\n")
     notes = await bring(fork, **{"later.txt": "link", "README.md": "link"})
-    assert notes == [f"later.txt is not shared: git does not ignore it in {repository}"]
-    assert not (fork.path / "README.md").is_symlink(), "what the base has stays"
+    assert notes == [f"later.txt is not shared: git doesn't ignore it in {repository}"]
+    assert not (fork.path / "README.md").is_symlink(), "the tracked file stays"
 
 
 @pytest.mark.parametrize("how", ["link", "copy"])
-async def test_what_is_shared_is_no_loose_work_whatever_the_pattern(repository: Path, how: str) -> None:
+async def test_shared_paths_are_not_committed(repository: Path, how: str) -> None:
     put_dependencies(repository)
     fork = await make_fork(repository)
     await bring(fork, node_modules=how)
     await bring(fork, node_modules=how)
     left = await commit_uncommitted_work(fork)
     assert (left.uncommitted, left.tip) == (0, fork.base)
-    assert left.warnings == [], "nor is it told as what stays"
+    assert left.warnings == [], "shared paths are not named as remaining files"
     write(fork.path, "work.txt", "work\n")
     write(fork.path, "node_modules.forkjoin-new/half", "half\n")
     left = await commit_uncommitted_work(fork)
@@ -143,7 +147,7 @@ async def test_what_is_shared_is_no_loose_work_whatever_the_pattern(repository: 
     assert await autocommit.is_at(fork.common_dir, fork.path, left.tip)
 
 
-async def test_what_is_not_shared_is_work_as_ever(repository: Path) -> None:
+async def test_files_at_paths_that_could_not_be_shared_are_committed(repository: Path) -> None:
     write(repository, "vendor/of-the-base", "x\n")
     git(repository, "add", "vendor")
     git(repository, "commit", "-q", "-m", "vendor")
@@ -157,7 +161,7 @@ async def test_what_is_not_shared_is_work_as_ever(repository: Path) -> None:
     assert (await commit_uncommitted_work(fork)).uncommitted == 2
 
 
-async def test_what_the_user_ignores_everywhere_is_ignored_still(repository: Path, user: Path, tmp_path: Path) -> None:
+async def test_the_users_global_ignore_rules_still_apply(repository: Path, user: Path, tmp_path: Path) -> None:
     put_dependencies(repository)
     fork = await make_fork(repository)
     for place, named in ((user / ".config/git/ignore", False), (tmp_path / "own", True)):
@@ -171,7 +175,7 @@ async def test_what_the_user_ignores_everywhere_is_ignored_still(repository: Pat
         place.unlink()
 
 
-async def test_what_a_file_of_the_worktree_ignores_is_ignored_still(repository: Path) -> None:
+async def test_a_core_excludesfile_inside_the_worktree_still_applies(repository: Path) -> None:
     put_dependencies(repository)
     write(repository, ".rules", "*.swp\n")
     git(repository, "add", ".")
@@ -183,7 +187,7 @@ async def test_what_a_file_of_the_worktree_ignores_is_ignored_still(repository: 
     assert (await commit_uncommitted_work(fork)).uncommitted == 0
 
 
-async def test_the_checkout_and_its_repository_are_as_before(repository: Path) -> None:
+async def test_sharing_changes_neither_the_checkout_nor_its_repository(repository: Path) -> None:
     put_dependencies(repository)
     fork = await make_fork(repository)
     before = (contents(repository), (repository / ".git/config").read_bytes(), git(repository, "status", "--porcelain"))
@@ -196,7 +200,7 @@ async def test_the_checkout_and_its_repository_are_as_before(repository: Path) -
     )
 
 
-async def test_taking_a_worktree_away_follows_no_link_into_the_checkout(repository: Path) -> None:
+async def test_removing_a_worktree_follows_no_link_into_the_checkout(repository: Path) -> None:
     folder = put_dependencies(repository)
     (folder / "left-pad").chmod(0o500)
     fork = await make_fork(repository)

@@ -1,4 +1,4 @@
-"""What the log of HEAD tells: what an agent left behind, which is kept, and how others moved its branch."""
+"""The reflog of HEAD: abandoned commits are kept, and moves of the branch by others are reported."""
 
 import subprocess
 from pathlib import Path
@@ -12,22 +12,22 @@ from support.harness import git
 KEPT = "refs/forkjoin/kept/left/a1-left"
 
 
-def refs_left(fork: Fork) -> list[str]:
+def kept_refs(fork: Fork) -> list[str]:
     return git(fork.repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/left/").split()
 
 
 async def keep_twice(fork: Fork) -> list[str]:
-    """Keep what was left behind, before the worktree goes; the subjects of all commits that are kept by it then."""
+    """Keep abandoned commits, twice. Return the subjects of the kept commits."""
     for _ in range(2):
         await keep_abandoned_commits(fork.common_dir, fork.path, fork.branch, (await leave(fork)).tip, "a1-left")
-    if not (refs := refs_left(fork)):
+    if not (refs := kept_refs(fork)):
         return []
     assert refs == [KEPT]
     return sorted(git(fork.repository, "log", "--format=%s", KEPT, "--not", fork.base, fork.branch).splitlines())
 
 
 @pytest.mark.parametrize("where", ["branch", "detached"])
-async def test_a_commit_that_a_reset_left_behind_is_kept(fork: Fork, where: str) -> None:
+async def test_a_commit_abandoned_by_a_reset_is_kept(fork: Fork, where: str) -> None:
     if where == "detached":
         git(fork.path, "switch", "-q", "--detach")
     tip = commit(fork.path, {"x": "x"})
@@ -36,7 +36,7 @@ async def test_a_commit_that_a_reset_left_behind_is_kept(fork: Fork, where: str)
     assert git(fork.repository, "rev-parse", KEPT) == tip
 
 
-async def test_all_that_amends_and_a_rebase_left_behind_is_kept_by_one_ref(fork: Fork) -> None:
+async def test_one_ref_keeps_all_commits_abandoned_by_amends_and_a_rebase(fork: Fork) -> None:
     commit(fork.path, {"x": "x"}, "one")
     git(fork.path, "commit", "-q", "--amend", "-m", "one again")
     commit(fork.path, {"y": "y"}, "two")
@@ -50,7 +50,7 @@ async def test_all_that_amends_and_a_rebase_left_behind_is_kept_by_one_ref(fork:
     )
 
 
-async def test_commits_of_a_branch_that_was_deleted_are_kept(fork: Fork) -> None:
+async def test_commits_of_a_deleted_branch_are_kept(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "-c", "try")
     commit(fork.path, {"x": "x"})
     git(fork.path, "switch", "-q", fork.branch)
@@ -58,9 +58,9 @@ async def test_commits_of_a_branch_that_was_deleted_are_kept(fork: Fork) -> None
     assert await keep_twice(fork) == ["work"]
 
 
-@pytest.mark.skipif(GIT_VERSION < (2, 46), reason="git knows no reftable")
+@pytest.mark.skipif(GIT_VERSION < (2, 46), reason="git has no reftables")
 @pytest.mark.usefixtures("user")
-async def test_what_a_reset_left_behind_is_kept_in_a_repository_with_reftables(tmp_path: Path) -> None:
+async def test_an_abandoned_commit_is_kept_in_a_repository_with_reftables(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     git(tmp_path, "init", "-q", "--ref-format=reftable", str(repository))
     commit(repository, {"shared.txt": "one\n"})
@@ -71,7 +71,7 @@ async def test_what_a_reset_left_behind_is_kept_in_a_repository_with_reftables(t
     assert git(repository, "rev-parse", KEPT) == tip
 
 
-async def test_what_a_reset_left_behind_is_kept_where_head_has_no_log(repository: Path) -> None:
+async def test_an_abandoned_commit_is_kept_if_head_has_no_reflog(repository: Path) -> None:
     git(repository, "config", "core.logAllRefUpdates", "false")
     fork = await make_fork(repository)
     tip = commit(fork.path, {"x": "x"})
@@ -80,7 +80,7 @@ async def test_what_a_reset_left_behind_is_kept_where_head_has_no_log(repository
     assert git(repository, "rev-parse", KEPT) == tip
 
 
-async def test_an_agent_that_only_committed_costs_no_call_of_git(
+async def test_no_git_call_is_made_for_an_agent_that_only_committed(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(fork.path, {"x": "x"})
@@ -92,7 +92,7 @@ async def test_an_agent_that_only_committed_costs_no_call_of_git(
     assert log.read_text() == ""
 
 
-async def test_what_is_on_a_branch_is_not_kept_once_more(fork: Fork) -> None:
+async def test_a_commit_on_a_branch_is_not_kept_again(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "-c", "topic")
     commit(fork.path, {"x": "x"})
     git(fork.path, "switch", "-q", fork.branch)
@@ -100,7 +100,7 @@ async def test_what_is_on_a_branch_is_not_kept_once_more(fork: Fork) -> None:
     assert await keep_twice(fork) == []
 
 
-async def test_commits_on_no_branch_that_git_can_not_read_are_told(fork: Fork) -> None:
+async def test_unreadable_commits_on_no_branch_are_reported(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "--detach")
     first = commit(fork.path, {"x": "x"})
     commit(fork.path, {"y": "y"})
@@ -110,39 +110,39 @@ async def test_commits_on_no_branch_that_git_can_not_read_are_told(fork: Fork) -
     assert warning.startswith("Commits that the agent made on no branch can't be read: ")
 
 
-# -- moves that others make
+# -- moves by others
 
 LEAD = ["symbolic-ref", "HEAD"], ["checkout", "-q", "--ignore-other-worktrees"]
 
 
-def moved(warnings: list[str]) -> list[str]:
+def move_warnings(warnings: list[str]) -> list[str]:
     return [one for one in warnings if "moved from outside" in one]
 
 
-async def join_in(fork: Fork, how: list[str]) -> Fork:
-    """Another agent, whose HEAD is on this one's branch."""
+async def check_out_branch_of(fork: Fork, how: list[str]) -> Fork:
+    """Make another agent's worktree, and put its HEAD on the branch of `fork`."""
     other = await make_fork(fork.repository, "a2-other")
     git(other.path, *how, f"refs/heads/{fork.branch}" if "symbolic-ref" in how else fork.branch)
     return other
 
 
 @pytest.mark.parametrize("how", LEAD, ids=["symbolic", "checkout"])
-async def test_a_move_by_another_that_the_agent_has_committed_on_is_named(fork: Fork, how: list[str]) -> None:
-    other = await join_in(fork, how)
+async def test_a_move_by_another_agent_is_reported_after_further_commits(fork: Fork, how: list[str]) -> None:
+    other = await check_out_branch_of(fork, how)
     before = commit(fork.path, {"x": "x"})
     git(other.path, "reset", "-q", "--hard")
     theirs = commit(other.path, {"y": "y"})
     git(fork.path, "reset", "-q", "--hard")
     commit(fork.path, {"z": "z"})
-    (warning,) = moved((await leave(fork)).warnings)
+    (warning,) = move_warnings((await leave(fork)).warnings)
     assert f"Its branch {fork.branch} was" in warning
     assert f"from {before[:12]} to {theirs[:12]}: look at both" in warning
     git(fork.path, "switch", "-q", "--detach")
-    assert moved((await leave(fork)).warnings)
+    assert move_warnings((await leave(fork)).warnings)
 
 
-async def test_a_commit_that_another_took_off_the_branch_is_kept(fork: Fork) -> None:
-    other = await join_in(fork, LEAD[0])
+async def test_a_commit_that_another_agent_removed_from_the_branch_is_kept(fork: Fork) -> None:
+    other = await check_out_branch_of(fork, LEAD[0])
     mine = commit(fork.path, {"x": "x"})
     git(other.path, "reset", "-q", "--hard", "HEAD~1")
     git(fork.path, "reset", "-q", "--hard")
@@ -151,13 +151,13 @@ async def test_a_commit_that_another_took_off_the_branch_is_kept(fork: Fork) -> 
     assert git(fork.repository, "rev-parse", KEPT) == mine
 
 
-async def test_a_branch_whose_file_another_wrote_is_named(fork: Fork) -> None:
+async def test_a_direct_write_to_the_ref_file_is_reported(fork: Fork) -> None:
     commit(fork.path, {"x": "x"})
     Path(fork.common_dir, "refs", "heads", fork.branch).write_text(f"{fork.base}\n")
-    assert moved((await leave(fork)).warnings)
+    assert move_warnings((await leave(fork)).warnings)
 
 
-async def test_a_branch_that_was_deleted_under_a_running_agent_is_named(fork: Fork) -> None:
+async def test_a_branch_deleted_while_the_agent_ran_is_reported(fork: Fork) -> None:
     before = commit(fork.path, {"x": "x"})
     git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
     commit(fork.path, {"y": "y"})
@@ -165,7 +165,7 @@ async def test_a_branch_that_was_deleted_under_a_running_agent_is_named(fork: Fo
     assert warning.startswith(f"Its branch {fork.branch} was deleted at {before[:12]} while it ran: ")
 
 
-async def test_a_branch_of_its_own_that_an_agent_begins_anew_is_not_its_branch_deleted(fork: Fork) -> None:
+async def test_an_orphan_branch_of_the_agent_does_not_count_as_a_deletion(fork: Fork) -> None:
     commit(fork.path, {"x": "x"})
     git(fork.path, "switch", "-q", "--orphan", "o")
     commit(fork.path, {"y": "y"})
@@ -174,8 +174,8 @@ async def test_a_branch_of_its_own_that_an_agent_begins_anew_is_not_its_branch_d
     assert (await leave(fork)).warnings == []
 
 
-#: What honest agents do that leaves gaps in the log of HEAD, or moves in their branch's that HEAD's does not have.
-HONEST = {
+#: Commands that leave gaps in HEAD's reflog, or moves in the branch's reflog that HEAD's reflog doesn't have.
+OWN_COMMANDS = {
     "expired": "git commit -q --amend -m again; git reflog expire --expire-unreachable=now --all; "
     "git gc -q --prune=now",
     "all expired": "git reflog expire --expire=now --all; git commit -q --allow-empty -m on",
@@ -207,16 +207,16 @@ HONEST = {
 }
 
 
-@pytest.mark.parametrize("script", HONEST.values(), ids=HONEST)
-async def test_what_honest_agents_do_is_no_move_by_another(repository: Path, script: str) -> None:
+@pytest.mark.parametrize("script", OWN_COMMANDS.values(), ids=OWN_COMMANDS)
+async def test_the_agents_own_git_commands_do_not_count_as_moves_by_others(repository: Path, script: str) -> None:
     git(repository, "commit", "-q", "--allow-empty", "-m", "base")
     fork = await make_fork(repository)
     commit(fork.path, {"x": "x"}, "one")
     for line in script.format(branch=fork.branch).split("; "):
         run(fork, line)
-    assert moved((await leave(fork)).warnings) == []
+    assert move_warnings((await leave(fork)).warnings) == []
     commit(fork.path, {"y": "y"}, "in a later attempt")
-    assert moved((await leave(fork)).warnings) == []
+    assert move_warnings((await leave(fork)).warnings) == []
 
 
 def run(fork: Fork, line: str) -> None:

@@ -1,4 +1,4 @@
-"""What `.worktreeinclude` names is brought to a worktree, and nothing is held up or written through by it."""
+"""Ignored files that `.worktreeinclude` names are copied to a worktree."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ from support.harness import git
 
 @pytest.fixture
 def checkout(repository: Path) -> Path:
-    """The user's checkout, with ignored files, of which .worktreeinclude names some."""
+    """The user's checkout. Its .worktreeinclude names some of its ignored files."""
     lines = {
         ".gitignore": ".env\n*.secret\nbuild/\n",
         ".worktreeinclude": "# ours\n.env\n*.secret\n!not.secret\n/deep/**/x\n",
@@ -31,7 +31,7 @@ def checkout(repository: Path) -> Path:
     return repository
 
 
-async def test_worktreeinclude_brings_ignored_files_by_the_rules_of_gitignore(checkout: Path) -> None:
+async def test_worktreeinclude_selects_ignored_files_with_gitignore_syntax(checkout: Path) -> None:
     fork = await make_fork(checkout)
     before = everything(checkout)
     assert await bring_ignored(checkout, fork.path) == 4
@@ -41,7 +41,7 @@ async def test_worktreeinclude_brings_ignored_files_by_the_rules_of_gitignore(ch
     assert everything(checkout) == before
 
 
-async def test_only_what_is_ignored_is_brought(checkout: Path) -> None:
+async def test_only_ignored_files_are_copied(checkout: Path) -> None:
     commit(checkout, {".worktreeinclude": "*\n"})
     fork = await make_fork(checkout)
     await bring_ignored(checkout, fork.path)
@@ -50,7 +50,7 @@ async def test_only_what_is_ignored_is_brought(checkout: Path) -> None:
     assert git(fork.path, "status", "--porcelain") == ""
 
 
-async def test_what_was_brought_is_not_named_as_left_behind(checkout: Path) -> None:
+async def test_included_files_are_not_named_as_remaining_ignored_files(checkout: Path) -> None:
     fork = await make_fork(checkout)
     await bring_ignored(checkout, fork.path)
     (fork.path / "build" / "out").touch()
@@ -58,7 +58,7 @@ async def test_what_was_brought_is_not_named_as_left_behind(checkout: Path) -> N
     assert left.warnings == ["Ignored files stay in the worktree and are not merged: build/."]
 
 
-async def test_what_is_there_already_is_not_overwritten(checkout: Path) -> None:
+async def test_existing_files_are_not_overwritten(checkout: Path) -> None:
     fork = await make_fork(checkout)
     (fork.path / ".env").write_text("the agent's\n")
     (fork.path / "one.secret").symlink_to("nowhere")
@@ -67,9 +67,7 @@ async def test_what_is_there_already_is_not_overwritten(checkout: Path) -> None:
     assert (fork.path / "one.secret").is_symlink()
 
 
-async def test_nothing_is_written_through_a_symlink_that_leads_out_of_the_worktree(
-    checkout: Path, tmp_path: Path
-) -> None:
+async def test_no_file_is_written_through_a_symlink_out_of_the_worktree(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     fork = await make_fork(checkout)
     (fork.path / "deep").symlink_to(tmp_path / "outside")
@@ -78,9 +76,7 @@ async def test_nothing_is_written_through_a_symlink_that_leads_out_of_the_worktr
     assert list((tmp_path / "outside").iterdir()) == []
 
 
-async def test_of_a_symlink_what_it_points_to_is_brought_so_that_nobody_writes_through_it(
-    checkout: Path, tmp_path: Path
-) -> None:
+async def test_a_symlink_is_copied_as_the_file_it_points_to(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "central.env").write_text("central\n")
     (checkout / ".env").unlink()
     (checkout / ".env").symlink_to(tmp_path / "central.env")
@@ -92,13 +88,13 @@ async def test_of_a_symlink_what_it_points_to_is_brought_so_that_nobody_writes_t
     assert (fork.path / ".env").read_text() == "central\n"
 
 
-async def test_a_repository_among_what_is_named_is_passed_over(checkout: Path) -> None:
+async def test_a_named_repository_is_skipped(checkout: Path) -> None:
     git(checkout, "init", "-q", "build/inner.secret")
     fork = await make_fork(checkout)
     assert await bring_ignored(checkout, fork.path) == 4
 
 
-async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_cannot_be_copied_is_named(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(file: Path) -> None:
         raise PermissionError(13, "Permission denied", str(file))
 
@@ -108,10 +104,10 @@ async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest
         await bring_ignored(checkout, fork.path)
 
 
-async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(checkout.parent / "pipe")  # git itself names no pipe, but what leads to one
+async def test_pipes_sockets_and_devices_are_skipped(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(checkout.parent / "pipe")  # git lists no pipe, but a symlink to a pipe
     (checkout / "pipe.secret").symlink_to(checkout.parent / "pipe")
-    monkeypatch.chdir(checkout)  # a socket's path may have 108 bytes
+    monkeypatch.chdir(checkout)  # a socket's path has at most 108 bytes
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.secret")
         (checkout / "device.secret").symlink_to("/dev/zero")
@@ -119,7 +115,7 @@ async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path, monkey
         assert await bring_ignored(checkout, fork.path) == 4
 
 
-async def test_a_pipe_in_place_of_worktreeinclude_names_nothing(checkout: Path) -> None:
+async def test_a_pipe_in_place_of_worktreeinclude_is_ignored(checkout: Path) -> None:
     fork = await make_fork(checkout)
     (checkout / ".worktreeinclude").unlink()
     os.mkfifo(checkout / ".worktreeinclude")
@@ -127,7 +123,7 @@ async def test_a_pipe_in_place_of_worktreeinclude_names_nothing(checkout: Path) 
 
 
 @pytest.mark.parametrize(("limit", "size"), [("_MAX_FILES", 3), ("_MAX_BYTES", 10)])
-async def test_more_than_a_limit_is_refused_in_words_and_leaves_no_part_of_a_file(
+async def test_exceeding_a_limit_is_refused_and_leaves_no_partial_file(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
 ) -> None:
     monkeypatch.setattr(included_files, limit, size)
@@ -138,7 +134,7 @@ async def test_more_than_a_limit_is_refused_in_words_and_leaves_no_part_of_a_fil
         assert (fork.path / name).read_text() == (checkout / name).read_text()
 
 
-async def test_a_copy_that_was_cut_off_is_made_anew(checkout: Path) -> None:
+async def test_an_interrupted_copy_starts_over(checkout: Path) -> None:
     fork = await make_fork(checkout)
     (fork.path / ".forkjoin-new").write_text("ha")
     assert await bring_ignored(checkout, fork.path) == 4
@@ -146,7 +142,7 @@ async def test_a_copy_that_was_cut_off_is_made_anew(checkout: Path) -> None:
     assert (fork.path / ".env").read_text() == ".env"
 
 
-async def test_a_file_that_is_swapped_for_another_meanwhile_brings_one_of_both_whole(
+async def test_a_file_replaced_while_it_is_copied_is_copied_completely(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def swap(file: Path) -> BinaryIO | None:
@@ -161,12 +157,12 @@ async def test_a_file_that_is_swapped_for_another_meanwhile_brings_one_of_both_w
     assert (fork.path / ".env").read_text() == ".env"
 
 
-async def test_a_checkout_without_worktreeinclude_brings_nothing(repository: Path) -> None:
+async def test_no_file_is_copied_without_worktreeinclude(repository: Path) -> None:
     fork = await make_fork(repository)
     assert await bring_ignored(repository, fork.path) == 0
 
 
-async def test_what_is_named_no_more_goes_where_it_was_brought_to_be_renewed(checkout: Path) -> None:
+async def test_an_update_deletes_copies_that_are_no_longer_included(checkout: Path) -> None:
     fork = await make_fork(checkout)
     place = await find_registered_worktree(fork.common_dir, fork.path)
     assert place
@@ -179,7 +175,7 @@ async def test_what_is_named_no_more_goes_where_it_was_brought_to_be_renewed(che
     assert [name for name in contents(fork.path) if not (checkout / name).exists()] == ["two.secret"]
 
 
-async def test_what_a_worktree_tracks_is_not_renewed_from_the_checkout(checkout: Path) -> None:
+async def test_an_update_leaves_tracked_files_alone(checkout: Path) -> None:
     fork = await make_fork(checkout)
     place = await find_registered_worktree(fork.common_dir, fork.path)
     assert place
@@ -190,7 +186,7 @@ async def test_what_a_worktree_tracks_is_not_renewed_from_the_checkout(checkout:
     assert [(fork.path / name).read_text() for name in (".env", "one.secret")] == ["tracked", "tracked"]
 
 
-async def test_nothing_outside_goes_whatever_the_list_of_what_was_brought_says(checkout: Path) -> None:
+async def test_an_update_deletes_no_file_outside_the_worktree(checkout: Path) -> None:
     fork = await make_fork(checkout)
     place = await find_registered_worktree(fork.common_dir, fork.path)
     assert place

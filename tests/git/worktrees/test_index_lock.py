@@ -1,4 +1,4 @@
-"""An index.lock is whole from its first moment, and only what a daemon of the same home has left is taken over."""
+"""An index.lock is created atomically, and only a lock of the same home is taken over."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "git" / "index.lock"
 
 
-#: Locks the index, and is killed before or after it first does a call.
+#: A script that locks the index, and kills itself before or after the first call of a given function.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -38,7 +38,7 @@ try_lock_index(Path(file), owner)
     ("call", "when"),
     [("open", "after"), ("write", "before"), ("write", "after"), ("link", "before"), ("link", "after")],
 )
-def test_killed_at_any_step_nothing_is_left_that_the_next_cannot_take(file: Path, call: str, when: str) -> None:
+def test_the_next_daemon_takes_the_lock_after_a_kill_at_any_step(file: Path, call: str, when: str) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(file), OURS, call, when], check=False)
     assert done.returncode == -signal.SIGKILL
     assert not file.exists() or file.read_text() == OURS
@@ -54,21 +54,25 @@ def no_links(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_it_is_made_where_there_are_no_hard_links_too(file: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+def test_the_lock_is_created_with_and_without_hard_links(
+    file: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     lock = try_lock_index(file, OURS)
     assert lock is not None
     assert [path.name for path in file.parent.iterdir()] == ["index.lock"]
     assert file.read_text() == OURS
-    assert try_lock_index(file, OURS) is None, "its holder lives"
+    assert try_lock_index(file, OURS) is None, "its holder still runs"
     release_index(file, lock)
     assert not file.exists()
 
 
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("content", ["", "DIRC of a git", "forkjoin /another/worktrees", f"{OURS}-too", OURS[:-1]])
-def test_anothers_is_never_taken(file: Path, monkeypatch: pytest.MonkeyPatch, content: str, links: bool) -> None:
+def test_a_lock_of_another_owner_is_never_taken(
+    file: Path, monkeypatch: pytest.MonkeyPatch, content: str, links: bool
+) -> None:
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     file.write_text(content)
@@ -76,7 +80,7 @@ def test_anothers_is_never_taken(file: Path, monkeypatch: pytest.MonkeyPatch, co
     assert [(path.name, path.read_text()) for path in file.parent.iterdir()] == [("index.lock", content)]
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_an_error_and_leaves_no_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -86,7 +90,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(file: Path, monkeypatch: pytest.
     assert list(file.parent.iterdir()) == []
 
 
-def test_what_a_person_took_away_is_not_taken_from_the_next(file: Path) -> None:
+def test_a_lock_that_replaced_ours_is_not_deleted(file: Path) -> None:
     lock = try_lock_index(file, OURS)
     assert lock is not None
     file.unlink()
@@ -95,7 +99,7 @@ def test_what_a_person_took_away_is_not_taken_from_the_next(file: Path) -> None:
     assert file.read_text() == "of a git"
 
 
-def test_one_that_could_not_be_removed_is_taken_over_later(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_could_not_be_deleted_is_taken_over_later(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 

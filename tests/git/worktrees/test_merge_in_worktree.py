@@ -1,4 +1,4 @@
-"""A merge is put in place in a worktree; one that is under way there is not lost in what is committed for its agent."""
+"""A merge is begun in a worktree, and the autocommit completes a resolved merge."""
 
 import os
 from pathlib import Path
@@ -27,22 +27,22 @@ def theirs(repository: Path) -> str:
 
 @pytest.fixture
 async def merging_fork(repository: Path, theirs: str) -> Fork:
-    """A worktree with the merge of that in place."""
+    """A worktree with the merge of `theirs` in progress."""
     fork = await make_fork(repository)
     await merge_in_worktree.begin(fork.common_dir, fork.path, theirs, "Merge\n")
     return fork
 
 
-# -- put in place
+# -- beginning a merge
 
 
-def _stands(fork: Fork) -> tuple[str, str, dict[str, bytes]]:
+def _merge_state(fork: Fork) -> tuple[str, str, dict[str, bytes]]:
     files = {path.name: path.read_bytes() for path in fork.path.iterdir() if path.name != ".git"}
     return git(fork.path, "ls-files", "--stage"), git(fork.path, "rev-parse", "MERGE_HEAD"), files
 
 
-async def test_it_stands_as_git_leaves_it_with_what_both_had_in_common(merging_fork: Fork, theirs: str) -> None:
-    _, merged, files = _stands(merging_fork)
+async def test_a_begun_merge_has_the_conflicts_of_git_with_their_base(merging_fork: Fork, theirs: str) -> None:
+    _, merged, files = _merge_state(merging_fork)
     assert (merged, git(merging_fork.path, "rev-parse", "HEAD")) == (theirs, merging_fork.base)
     assert git(merging_fork.path, "status", "--short").splitlines() == [
         *("UU binary", "DU edited", "UD gone", "A  new", "UU shared.txt")
@@ -56,20 +56,18 @@ async def test_it_stands_as_git_leaves_it_with_what_both_had_in_common(merging_f
     assert git(merging_fork.path, "log", "-1", "--format=%B").strip() == "Merge"
 
 
-async def test_one_that_was_cut_off_is_made_anew(merging_fork: Fork, theirs: str) -> None:
-    before = _stands(merging_fork)
+async def test_an_interrupted_merge_begins_again(merging_fork: Fork, theirs: str) -> None:
+    before = _merge_state(merging_fork)
     (merging_fork.folder / "MERGE_HEAD").unlink()
     git(merging_fork.path, "read-tree", "HEAD")
     for name in ("shared.txt", "new", "edited"):
         write(merging_fork.path, name, "half\n")
     (merging_fork.folder / "index.lock").touch()
     await merge_in_worktree.begin(merging_fork.common_dir, merging_fork.path, theirs, "Merge\n")
-    assert _stands(merging_fork) == before
+    assert _merge_state(merging_fork) == before
 
 
-async def test_neither_hooks_nor_the_persons_own_ways_of_merging_are_heeded(
-    repository: Path, theirs: str, tmp_path: Path
-) -> None:
+async def test_hooks_and_the_users_merge_settings_are_ignored(repository: Path, theirs: str, tmp_path: Path) -> None:
     put_hooks(repository / ".git" / "hooks", tmp_path / "told")
     said = {
         "merge.ff": "only",
@@ -86,7 +84,7 @@ async def test_neither_hooks_nor_the_persons_own_ways_of_merging_are_heeded(
     assert not (tmp_path / "told").exists()
 
 
-async def test_what_merges_cleanly_is_left_uncommitted_too(repository: Path) -> None:
+async def test_a_clean_merge_is_not_committed_either(repository: Path) -> None:
     fork = await make_fork(repository)
     theirs = commit(repository, {"new": "x\n"})
     await merge_in_worktree.begin(fork.common_dir, fork.path, theirs, "Merge\n")
@@ -95,7 +93,7 @@ async def test_what_merges_cleanly_is_left_uncommitted_too(repository: Path) -> 
     assert git(repository, "log", "-1", "--format=%P", fork.branch).split() == [fork.base, theirs]
 
 
-# -- what is committed for its agent
+# -- the autocommit of a merge in progress
 
 
 def _resolve(fork: Fork) -> None:
@@ -105,7 +103,7 @@ def _resolve(fork: Fork) -> None:
 
 
 @pytest.mark.parametrize("added", [True, False])
-async def test_one_that_is_resolved_becomes_a_merge_commit(merging_fork: Fork, theirs: str, *, added: bool) -> None:
+async def test_a_resolved_merge_becomes_a_merge_commit(merging_fork: Fork, theirs: str, *, added: bool) -> None:
     _resolve(merging_fork)
     if added:
         git(merging_fork.path, "add", "--all")
@@ -120,9 +118,7 @@ async def test_one_that_is_resolved_becomes_a_merge_commit(merging_fork: Fork, t
     assert [path.name for path in merging_fork.folder.glob("*MERGE*")] == []
 
 
-async def test_one_that_is_resolved_as_it_was_before_becomes_a_merge_commit_too(
-    merging_fork: Fork, theirs: str
-) -> None:
+async def test_a_merge_resolved_without_changes_becomes_a_merge_commit(merging_fork: Fork, theirs: str) -> None:
     git(merging_fork.path, "read-tree", "-u", "--reset", "HEAD")
     left = await leave_twice(merging_fork)
     assert (left.uncommitted, left.warnings) == (0, ["The merge that was under way was committed for the agent."])
@@ -140,7 +136,7 @@ async def test_one_that_is_resolved_as_it_was_before_becomes_a_merge_commit_too(
         ([], ["binary", "edited", "gone", "shared.txt"]),
     ],
 )
-async def test_conflicts_that_are_left_are_named_and_committed_without_the_merge(
+async def test_files_with_conflicts_are_named_and_committed_without_the_merge(
     merging_fork: Fork, resolved: list[str], conflicts: list[str]
 ) -> None:
     for name in resolved:
@@ -155,9 +151,7 @@ async def test_conflicts_that_are_left_are_named_and_committed_without_the_merge
 
 
 @pytest.mark.parametrize("touched", [True, False])
-async def test_a_submodule_in_conflict_is_named_and_keeps_nothing_from_being_committed(
-    repository: Path, *, touched: bool
-) -> None:
+async def test_a_submodule_conflict_is_named_and_other_files_are_committed(repository: Path, *, touched: bool) -> None:
     base, ours, theirs = (git(repository, "commit-tree", "-m", text, "HEAD^{tree}") for text in ("1", "2", "3"))
 
     def point(commit: str) -> str:
@@ -182,9 +176,7 @@ async def test_a_submodule_in_conflict_is_named_and_keeps_nothing_from_being_com
 
 
 @pytest.mark.parametrize("resolved", ["both\n", None])
-async def test_what_is_resolved_outside_a_sparse_checkout_is_committed_too(
-    repository: Path, resolved: str | None
-) -> None:
+async def test_a_resolution_outside_the_sparse_checkout_is_committed(repository: Path, resolved: str | None) -> None:
     commit(repository, {"in/a": "1\n", "out/a": "1\n", "out/b": "1\n"})
     git(repository, "switch", "-qc", "side")
     theirs = commit(repository, {"out/a": "2\n"})
@@ -203,7 +195,7 @@ async def test_what_is_resolved_outside_a_sparse_checkout_is_committed_too(
 
 
 @pytest.mark.parametrize("step", ["add", "write-tree", "update-ref"])
-async def test_cut_off_at_any_step_no_conflict_is_taken_for_resolved(
+async def test_no_conflict_counts_as_resolved_after_an_interrupted_commit(
     merging_fork: Fork, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -215,7 +207,7 @@ async def test_cut_off_at_any_step_no_conflict_is_taken_for_resolved(
     assert git(merging_fork.repository, "log", "-1", "--format=%P", merging_fork.branch) == merging_fork.base
 
 
-async def test_one_that_was_committed_and_not_yet_ended_is_not_committed_again(merging_fork: Fork, theirs: str) -> None:
+async def test_a_committed_merge_that_was_not_ended_is_not_committed_again(merging_fork: Fork, theirs: str) -> None:
     _resolve(merging_fork)
     tip = (await leave(merging_fork)).tip
     assert not (merging_fork.folder / "MERGE_HEAD").exists()
@@ -225,20 +217,23 @@ async def test_one_that_was_committed_and_not_yet_ended_is_not_committed_again(m
 
 
 @pytest.mark.parametrize("said", ["", "no commit", f"{'0' * 40}\n"])
-async def test_what_names_no_commit_is_no_merge(fork: Fork, said: str) -> None:
+async def test_a_merge_head_that_names_no_commit_is_ignored(fork: Fork, said: str) -> None:
     (fork.folder / "MERGE_HEAD").write_text(said)
     (fork.path / "new").touch()
     left = await leave(fork)
     assert (left.uncommitted, git(fork.repository, "log", "-1", "--format=%P", fork.branch)) == (1, fork.base)
 
 
-# -- what counts as resolved
+# -- resolved and unresolved files
 
-BY_RIGHT = "<<<<<<< a\n=======\n>>>>>>> b\n"
+MARKERS_AS_CONTENT = "<<<<<<< a\n=======\n>>>>>>> b\n"
 
 
 async def _begin(repository: Path, name: str, before: str, attributes: str = "") -> tuple[Fork, str]:
-    """A worktree with the merge of a commit in place that conflicts with `main` in one line of a file."""
+    """Begin a merge that conflicts in one line of a file.
+
+    Return the worktree and the merged commit.
+    """
     commit(repository, {".gitattributes": attributes, name: f"{before}1\n"})
     git(repository, "switch", "-qc", "side")
     theirs = commit(repository, {name: f"{before}2\n"})
@@ -255,12 +250,10 @@ async def _begin(repository: Path, name: str, before: str, attributes: str = "")
         ("large", "a line that both have\n" * 20_000, ""),
         ("large", "", "large conflict-marker-size=20\n"),
         (os.fsdecode(b"caf\xe9"), "", ""),
-        ("by-right", BY_RIGHT, ""),
+        ("by-right", MARKERS_AS_CONTENT, ""),
     ],
 )
-async def test_marks_that_were_committed_are_found_wherever_they_are_and_however_long(
-    repository: Path, name: str, before: str, attributes: str
-) -> None:
+async def test_committed_conflict_markers_are_found(repository: Path, name: str, before: str, attributes: str) -> None:
     fork, theirs = await _begin(repository, name, before, attributes)
     git(fork.path, "commit", "-qam", "marks and all")
     why = await merge_in_worktree.describe_unresolved(fork.common_dir, fork.base, theirs, fork.tip())
@@ -268,9 +261,9 @@ async def test_marks_that_were_committed_are_found_wherever_they_are_and_however
 
 
 @pytest.mark.parametrize("how", ["", "add", "commit"])
-async def test_marks_that_one_of_the_sides_has_by_right_are_no_conflict(repository: Path, how: str) -> None:
-    fork, theirs = await _begin(repository, "manual", BY_RIGHT)
-    write(fork.path, "manual", f"{BY_RIGHT}both\n")
+async def test_conflict_markers_that_are_content_of_one_side_are_no_conflict(repository: Path, how: str) -> None:
+    fork, theirs = await _begin(repository, "manual", MARKERS_AS_CONTENT)
+    write(fork.path, "manual", f"{MARKERS_AS_CONTENT}both\n")
     if how:
         git(fork.path, *{"add": ("add", "-A"), "commit": ("commit", "-qam", "resolved")}[how])
     left = await leave_twice(fork)

@@ -1,4 +1,4 @@
-"""A scratch worktree is given exactly a commit's files, whatever was run in it before."""
+"""A scratch worktree gets exactly a commit's files, even after programs have changed it."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ async def scratch(repository: Path, tmp_path: Path) -> Fork:
 
 
 async def switch(scratch: Fork) -> None:
-    """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
+    """Switch to a commit with `new` instead of `old`, and check the files."""
     tip = commit(scratch.repository, {"old": None, "new": "y\n"})
     await make_scratch(scratch.common_dir, scratch.path, tip, keep=True)
     assert git(scratch.path, "rev-parse", "HEAD") == tip
@@ -32,7 +32,7 @@ async def switch(scratch: Fork) -> None:
     assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
 
 
-async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_keeps_its_caches(scratch: Fork) -> None:
+async def test_a_switch_keeps_ignored_files_and_nothing_else_of_the_last_run(scratch: Fork) -> None:
     (scratch.path / "shared.txt").write_text("edited by verify\n")
     (scratch.path / "untracked" / "deep").mkdir(parents=True)
     (scratch.path / "untracked" / "deep" / "file").touch()
@@ -41,7 +41,7 @@ async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_kee
     assert (scratch.path / "x.cache").read_text() == "warm"
 
 
-async def test_of_one_whose_run_is_not_vouched_for_nothing_stays(scratch: Fork) -> None:
+async def test_no_file_stays_unless_the_last_run_is_trusted(scratch: Fork) -> None:
     (scratch.path / "untracked").write_text("of the run\n")
     (scratch.path / "shared.txt").write_text("of the run\n")
     (scratch.path / "x.cache").write_text("of the run\n")
@@ -54,7 +54,7 @@ async def test_of_one_whose_run_is_not_vouched_for_nothing_stays(scratch: Fork) 
     assert not (scratch.folder / "hooks").exists()
 
 
-async def test_what_is_ignored_is_what_the_commit_says_and_nothing_else(scratch: Fork) -> None:
+async def test_only_the_commits_own_ignore_rules_keep_files(scratch: Fork) -> None:
     (scratch.path / "hides").mkdir()
     (scratch.path / "hides" / ".gitignore").write_text("*\n")
     (scratch.path / "hides" / "itself").touch()
@@ -70,15 +70,13 @@ async def test_what_is_ignored_is_what_the_commit_says_and_nothing_else(scratch:
 
 
 @pytest.mark.parametrize("bit", ["skip-worktree", "assume-unchanged"])
-async def test_a_file_that_git_was_told_to_leave_is_the_commits_all_the_same(scratch: Fork, bit: str) -> None:
+async def test_a_file_with_a_hiding_flag_is_restored(scratch: Fork, bit: str) -> None:
     git(scratch.path, "update-index", f"--{bit}", "shared.txt")
     (scratch.path / "shared.txt").write_text("of the run\n")
     await switch(scratch)
 
 
-async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
-    scratch: Fork, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_caches_survive_a_daemon_killed_during_the_switch(scratch: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
     (scratch.path / "x.cache").write_text("warm")
     with monkeypatch.context() as patch:
         patch.setattr("forkjoin.git.worktrees.scratch_worktree.lock_worktree_list", _be_killed)
@@ -94,7 +92,7 @@ def _be_killed(_: str) -> None:
     raise InterruptedError
 
 
-async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
+async def test_an_incomplete_scratch_worktree_is_made_again(scratch: Fork) -> None:
     (scratch.folder / "forkjoin-ready").unlink()
     (scratch.folder / "index").unlink()
     (scratch.path / "shared.txt").write_text("half written")
@@ -160,7 +158,7 @@ def put_a_pipe_for_git(scratch: Fork) -> None:
         point_git_at_the_users_checkout,
     ],
 )
-async def test_one_that_was_wrecked_is_given_the_files_all_the_same(scratch: Fork, wreck: object) -> None:
+async def test_a_wrecked_scratch_worktree_gets_the_commits_files(scratch: Fork, wreck: object) -> None:
     assert callable(wreck)
     wreck(scratch)
     await switch(scratch)
@@ -168,7 +166,7 @@ async def test_one_that_was_wrecked_is_given_the_files_all_the_same(scratch: For
     assert len(git(scratch.repository, "worktree", "list").splitlines()) == 2
 
 
-async def test_one_that_was_configured_to_be_the_users_checkout_leaves_that_alone(scratch: Fork) -> None:
+async def test_a_core_worktree_setting_does_not_redirect_a_switch_to_the_checkout(scratch: Fork) -> None:
     git(scratch.path, "config", "extensions.worktreeConfig", "true")
     git(scratch.path, "config", "--worktree", "core.worktree", str(scratch.repository))
     tip = commit(scratch.repository, {"new": "y\n"})
@@ -180,14 +178,14 @@ async def test_one_that_was_configured_to_be_the_users_checkout_leaves_that_alon
     assert (scratch.path / "new").exists()
 
 
-async def test_one_that_was_made_sparse_has_all_files_for_the_next(scratch: Fork) -> None:
+async def test_a_scratch_worktree_that_a_run_made_sparse_gets_all_files(scratch: Fork) -> None:
     git(scratch.path, "sparse-checkout", "set", "--no-cone", "/old")
     assert not (scratch.path / "shared.txt").exists()
     await switch(scratch)
 
 
 @pytest.mark.parametrize("cone", ["--cone", "--no-cone"])
-async def test_where_the_users_checkout_is_sparse_it_has_all_files_and_stays_warm(
+async def test_a_scratch_worktree_of_a_sparse_checkout_has_all_files_and_keeps_caches(
     repository: Path, tmp_path: Path, cone: str
 ) -> None:
     first = commit(repository, {".gitignore": "*.cache\n", "deep/in": "x\n", "deep/away/file": "x\n"})
@@ -205,13 +203,13 @@ async def test_where_the_users_checkout_is_sparse_it_has_all_files_and_stays_war
 
 
 @pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
-async def test_a_file_that_git_was_told_to_leave_as_it_is_is_the_commits_for_the_next(scratch: Fork, flag: str) -> None:
+async def test_a_changed_file_with_a_hiding_flag_is_restored(scratch: Fork, flag: str) -> None:
     (scratch.path / "shared.txt").write_text("of the run\n")
     git(scratch.path, "update-index", flag, "shared.txt")
     await switch(scratch)
 
 
-async def test_what_is_ignored_no_more_goes_though_it_is_in_a_files_way(scratch: Fork) -> None:
+async def test_files_that_are_no_longer_ignored_are_removed(scratch: Fork) -> None:
     (scratch.path / "x.cache" / "deep").mkdir(parents=True)
     (scratch.path / "y.cache").touch()
     tip = commit(scratch.repository, {".gitignore": "other\n", "x.cache": "a file\n"})
@@ -220,7 +218,7 @@ async def test_what_is_ignored_no_more_goes_though_it_is_in_a_files_way(scratch:
     assert (scratch.path / "x.cache").read_text() == "a file\n"
 
 
-async def test_no_bytecode_is_taken_for_another_commits(scratch: Fork) -> None:
+async def test_cached_bytecode_of_another_commit_is_not_used(scratch: Fork) -> None:
     tips = {
         value: commit(scratch.repository, {".gitignore": "__pycache__\n", "value.py": f"value = {value}\n"})
         for value in (1, 2)
@@ -234,7 +232,7 @@ async def test_no_bytecode_is_taken_for_another_commits(scratch: Fork) -> None:
     assert (scratch.path / "__pycache__").exists()
 
 
-async def test_a_git_that_outlives_its_daemon_keeps_the_next_from_the_worktree(
+async def test_git_holds_the_worktree_lock_in_case_it_outlives_the_daemon(
     scratch: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holds = f'*" checkout "*|*" reset "*) ls -l /proc/$$/fd | grep -c forkjoin.lock >> {tmp_path}/held'
@@ -246,7 +244,7 @@ async def test_a_git_that_outlives_its_daemon_keeps_the_next_from_the_worktree(
 
 
 @pytest.mark.parametrize("how", ["rebase --exec false main", "bisect start"])
-async def test_a_branch_that_was_left_midway_in_it_is_free_for_its_user_again(scratch: Fork, how: str) -> None:
+async def test_a_branch_in_a_rebase_or_bisection_is_released_after_the_run(scratch: Fork, how: str) -> None:
     git(scratch.repository, "branch", "develop", "main~1")
     git(scratch.path, "switch", "-q", "develop")
     commit(scratch.path, {"of-verify": "x\n"})
@@ -255,7 +253,7 @@ async def test_a_branch_that_was_left_midway_in_it_is_free_for_its_user_again(sc
     git(scratch.repository, "switch", "-q", "develop")
 
 
-async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:
+async def test_a_branch_that_the_run_checked_out_does_not_move(scratch: Fork) -> None:
     git(scratch.repository, "branch", "develop")
     git(scratch.path, "switch", "-q", "develop")
     await switch(scratch)

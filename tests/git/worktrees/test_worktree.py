@@ -1,4 +1,4 @@
-"""Worktrees are made for one owner, beside whatever a person does, and taken away without touching another's."""
+"""Worktrees are made for one owner, and removed without touching anybody else's files or branches."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "worktrees" / "a1-left"
 
 
-#: The first `git worktree add` does all that it should, and fails with what git says when it loses a race.
+#: The first `git worktree add` succeeds, but then exits with the error of a lost race.
 LOSES_ONE_RACE = """
 case " $* " in *" worktree add "*)
     if mkdir {0}/raced; then
@@ -65,7 +65,7 @@ esac
 """
 
 
-# -- making
+# -- making a worktree
 
 
 async def test_a_worktree_has_the_files_of_its_base_on_a_branch_of_its_own(
@@ -81,14 +81,14 @@ async def test_a_worktree_has_the_files_of_its_base_on_a_branch_of_its_own(
     assert git(path, "status", "--porcelain") == ""
 
 
-async def test_making_it_twice_for_one_owner_is_making_it_once(common_dir: str, path: Path, base: str) -> None:
+async def test_making_a_worktree_twice_for_one_owner_changes_nothing(common_dir: str, path: Path, base: str) -> None:
     first = await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
     before = everything(Path(common_dir).parent)
     assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == first
     assert everything(Path(common_dir).parent) == before
 
 
-async def test_what_a_program_has_begun_survives_that_it_is_made_again(common_dir: str, path: Path, base: str) -> None:
+async def test_a_programs_changes_survive_making_the_worktree_again(common_dir: str, path: Path, base: str) -> None:
     await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
     git(path, "switch", "-qc", "of-the-program")
     (path / "shared.txt").write_text("edited\n")
@@ -97,7 +97,7 @@ async def test_what_a_program_has_begun_survives_that_it_is_made_again(common_di
     assert contents(path) == {"README.md": b"a repository\n", "shared.txt": b"edited\n", "new": b"new\n"}
 
 
-async def test_what_is_half_made_is_made_anew(repository: Path) -> None:
+async def test_an_incomplete_worktree_is_made_again(repository: Path) -> None:
     fork = await make_fork(repository)
     (fork.folder / "forkjoin-ready").unlink()
     (fork.folder / "index").replace(fork.folder / "index.lock")
@@ -130,14 +130,14 @@ async def test_a_branch_of_somebody_else_is_neither_adopted_nor_deleted(
     assert branches == ["forkjoin/a1-left", "forkjoin/a1-left-2", "forkjoin/a1-left-3"]
 
 
-async def test_a_branch_below_the_name_is_stepped_aside_for(
+async def test_a_suffix_is_added_if_a_branch_exists_below_the_name(
     common_dir: str, path: Path, base: str, repository: Path
 ) -> None:
     git(repository, "branch", "forkjoin/a1-left/mine")
     assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left-2"
 
 
-async def test_a_branch_called_forkjoin_is_named_where_it_is_in_the_way(
+async def test_a_branch_called_forkjoin_that_prevents_others_is_named(
     common_dir: str, path: Path, base: str, repository: Path
 ) -> None:
     git(repository, "branch", "forkjoin")
@@ -148,7 +148,7 @@ async def test_a_branch_called_forkjoin_is_named_where_it_is_in_the_way(
     assert await worktree.make(common_dir, path, "forkjoin-a1-left", base, OWNER) == "forkjoin-a1-left"
 
 
-async def test_a_tag_of_the_branchs_name_confuses_nothing(
+async def test_a_tag_with_the_branchs_name_makes_no_difference(
     common_dir: str, path: Path, base: str, repository: Path
 ) -> None:
     commit(repository, {"later": "x"})
@@ -160,7 +160,7 @@ async def test_a_tag_of_the_branchs_name_confuses_nothing(
     ]
 
 
-async def test_when_every_suffix_is_taken_it_is_refused(common_dir: str, path: Path, base: str) -> None:
+async def test_making_a_worktree_is_refused_if_every_suffix_is_taken(common_dir: str, path: Path, base: str) -> None:
     names = ["x", *(f"x-{n}" for n in range(2, 100))]
     script = "".join(f"create refs/heads/{name} {base}\n" for name in names)
     await run_process(["git", "-C", common_dir, "update-ref", "--stdin"], input=script.encode())
@@ -169,7 +169,7 @@ async def test_when_every_suffix_is_taken_it_is_refused(common_dir: str, path: P
     assert not path.exists()
 
 
-async def test_a_lost_race_is_run_again_on_the_branch_that_was_left(
+async def test_making_a_worktree_is_retried_after_git_loses_a_race(
     common_dir: str, path: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, LOSES_ONE_RACE.format(tmp_path, shutil.which("git")))
@@ -179,7 +179,7 @@ async def test_a_lost_race_is_run_again_on_the_branch_that_was_left(
 
 
 @pytest.mark.parametrize("script", [NEVER_ADDS, NEVER_CHECKS_OUT, "echo 'fatal: no' >&2; exit 128"])
-async def test_when_git_fails_for_good_nothing_is_left_but_its_last_words(
+async def test_a_lasting_failure_of_git_leaves_no_worktree_or_branch(
     common_dir: str, path: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     repository = Path(common_dir).parent
@@ -193,7 +193,7 @@ async def test_when_git_fails_for_good_nothing_is_left_but_its_last_words(
     assert not path.exists()
 
 
-async def test_thirty_at_once_are_made_while_a_person_works_in_the_repository(
+async def test_thirty_worktrees_are_made_at_once_while_a_user_works(
     common_dir: str, base: str, repository: Path, tmp_path: Path
 ) -> None:
     git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "origin.git"))
@@ -226,7 +226,7 @@ def work_as_a_person(repository: Path, tmp_path: Path) -> None:
         git(repository, "gc", "-q")
 
 
-async def test_making_one_takes_three_calls_of_git(
+async def test_making_a_worktree_takes_three_git_calls(
     common_dir: str, path: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = put_counting_git(tmp_path / "bin", monkeypatch)
@@ -234,7 +234,7 @@ async def test_making_one_takes_three_calls_of_git(
     assert len(log.read_text().splitlines()) == 3
 
 
-async def test_no_hook_is_run_and_no_configuration_written(
+async def test_no_hook_runs_and_no_configuration_is_written(
     common_dir: str, path: Path, base: str, repository: Path, tmp_path: Path
 ) -> None:
     put_hooks(repository / ".git" / "hooks", tmp_path / "told")
@@ -245,9 +245,7 @@ async def test_no_hook_is_run_and_no_configuration_written(
     assert (repository / ".git" / "config").read_bytes() == before
 
 
-async def test_it_is_its_owners_though_commits_are_signed_and_git_is_to_show_that(
-    repository: Path, tmp_path: Path
-) -> None:
+async def test_the_owner_is_recognized_if_git_shows_signatures(repository: Path, tmp_path: Path) -> None:
     sign(repository, tmp_path / "told")
     fork = await make_fork(repository)
     shutil.rmtree(fork.path)
@@ -255,7 +253,7 @@ async def test_it_is_its_owners_though_commits_are_signed_and_git_is_to_show_tha
     assert not (tmp_path / "told").exists()
 
 
-async def test_files_of_a_base_are_executable_and_linked_as_they_were(repository: Path) -> None:
+async def test_modes_and_symlinks_of_the_base_are_checked_out(repository: Path) -> None:
     (repository / "run").write_text("#!/bin/sh\n")
     (repository / "run").chmod(0o755)
     (repository / "link").symlink_to("run")
@@ -268,9 +266,7 @@ async def test_files_of_a_base_are_executable_and_linked_as_they_were(repository
     assert "120000 link" in files_of(fork.path, "HEAD")
 
 
-async def test_a_repository_that_somebody_else_registers_in_is_waited_for(
-    common_dir: str, path: Path, base: str
-) -> None:
+async def test_making_a_worktree_waits_for_the_worktree_lock(common_dir: str, path: Path, base: str) -> None:
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks, worktree.lock_worktree_list(common_dir):
             tasks.start_soon(worktree.make, common_dir, path, "forkjoin/a1-left", base, OWNER)
@@ -279,10 +275,10 @@ async def test_a_repository_that_somebody_else_registers_in_is_waited_for(
     assert (path / "README.md").exists()
 
 
-# -- what is at its path already
+# -- files that are at the path already
 
 
-async def test_files_at_its_path_that_are_in_no_worktree_stay(common_dir: str, path: Path, base: str) -> None:
+async def test_files_at_the_path_that_belong_to_no_worktree_stay(common_dir: str, path: Path, base: str) -> None:
     path.mkdir(parents=True)
     (path / "precious").write_text("mine\n")
     with pytest.raises(CallerError, match="has files in it"):
@@ -299,7 +295,7 @@ async def test_the_worktree_of_another_owner_stays(common_dir: str, path: Path, 
     assert (path / "precious").read_text() == "theirs\n"
 
 
-async def test_a_symlink_at_its_path_is_taken_away_and_not_followed(
+async def test_a_symlink_at_the_path_is_removed_and_not_followed(
     common_dir: str, path: Path, base: str, tmp_path: Path
 ) -> None:
     (tmp_path / "outside").mkdir()
@@ -311,7 +307,7 @@ async def test_a_symlink_at_its_path_is_taken_away_and_not_followed(
     assert contents(tmp_path / "outside") == {"precious": b"mine\n"}
 
 
-async def test_a_folder_of_worktrees_that_is_reached_through_a_symlink_is_one(
+async def test_the_folder_of_worktrees_can_be_a_symlink(
     common_dir: str, base: str, tmp_path: Path, repository: Path
 ) -> None:
     (tmp_path / "real").mkdir()
@@ -327,9 +323,7 @@ async def test_a_folder_of_worktrees_that_is_reached_through_a_symlink_is_one(
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-async def test_what_somebody_has_put_in_the_place_of_the_lock_is_taken_away(
-    repository: Path, tmp_path: Path, kind: str
-) -> None:
+async def test_anything_in_place_of_the_lock_file_is_removed(repository: Path, tmp_path: Path, kind: str) -> None:
     lock = repository / ".git" / "forkjoin.lock"
     match kind:
         case "link":
@@ -343,9 +337,7 @@ async def test_what_somebody_has_put_in_the_place_of_the_lock_is_taken_away(
     assert lock.is_file()
 
 
-async def test_a_lock_that_somebody_keeps_is_named(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lock_held_too_long_is_named(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worktree, "_LOCK_GIVE_UP_S", 0.1)
     async with worktree.lock_worktree_list(str(repository / ".git")):
         with pytest.raises(TimeoutError, match=r"forkjoin\.lock has been locked by another process"):

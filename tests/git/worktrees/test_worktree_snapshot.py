@@ -1,4 +1,4 @@
-"""A worktree as it is now becomes a commit, and nothing of it, its index or its repository is touched."""
+"""A snapshot commits a worktree's present files, and changes neither the worktree nor its repository."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def objects(repository: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(repository / ".git" / "objects"))
 
 
-async def test_what_is_uncommitted_is_in_it_and_nothing_is_changed(repository: Path) -> None:
+async def test_a_snapshot_has_uncommitted_files_and_changes_nothing(repository: Path) -> None:
     fork = await make_fork(repository)
     write(fork.path, "new/file", "new\n")
     write(fork.path, "shared.txt", "edited\n")
@@ -49,20 +49,20 @@ def listing_of(repository: Path, commit: str, aside: dict[str, str]) -> list[str
     ]
 
 
-async def test_where_all_is_committed_it_is_the_commit_itself(repository: Path) -> None:
+async def test_the_snapshot_of_a_clean_worktree_is_its_commit(repository: Path) -> None:
     fork = await make_fork(repository)
     made = commit(fork.path, {"new": "x\n"})
     assert await take(repository, fork.path) == made
 
 
-async def test_of_what_is_gone_there_is_none(repository: Path) -> None:
+async def test_a_removed_worktree_has_no_snapshot(repository: Path) -> None:
     fork = await make_fork(repository)
     git(repository, "worktree", "remove", "--force", str(fork.path))
     assert await take(repository, fork.path) is None
     assert await take(repository, repository.parent / "nowhere") is None
 
 
-async def test_of_much_that_is_uncommitted_only_what_is_committed_is_looked_at(
+async def test_the_snapshot_omits_uncommitted_files_over_the_size_limit(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("forkjoin.git.worktrees.worktree_snapshot._BYTES", 10)
@@ -73,15 +73,15 @@ async def test_of_much_that_is_uncommitted_only_what_is_committed_is_looked_at(
     assert await take(repository, fork.path) == fork.base
 
 
-async def test_a_pipe_is_not_waited_at(repository: Path) -> None:
+async def test_a_pipe_in_a_worktree_prevents_a_snapshot_without_blocking(repository: Path) -> None:
     fork = await make_fork(repository)
     os.mkfifo(fork.path / ".gitignore")
     with anyio.fail_after(5):
         assert await take(repository, fork.path) is None
 
 
-@pytest.mark.skipif(GIT_VERSION < (2, 43), reason="older gits can't be kept from filters")
-async def test_no_filter_is_run(repository: Path) -> None:
+@pytest.mark.skipif(GIT_VERSION < (2, 43), reason="older versions of git always run filters")
+async def test_a_snapshot_runs_no_filter(repository: Path) -> None:
     fork = await make_fork(repository)
     git(repository, "config", "--global", "filter.x.clean", f"tee -a {repository.parent}/shown")
     write(fork.path, ".gitattributes", "*.big filter=x\n")
@@ -91,7 +91,9 @@ async def test_no_filter_is_run(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ['with "quotes"', "a:colon", "back\\slash"])
-async def test_a_repository_may_stand_anywhere(repository: Path, name: str) -> None:
+async def test_a_snapshot_works_in_a_repository_with_special_characters_in_its_path(
+    repository: Path, name: str
+) -> None:
     moved = repository.rename(repository.parent / name)
     fork = await make_fork(moved)
     write(fork.path, "new", "x\n")
