@@ -1,4 +1,4 @@
-"""What tests of the branch room share."""
+"""Fixtures for tests of the git package."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from support.target_moves import Target, make_target
 
 @pytest.fixture
 def target(repository: Path) -> Target:
-    """A repository whose main is about to move; it is checked out there."""
+    """A move of main in a repository that has main checked out."""
     return make_target(repository)
 
 

@@ -25,9 +25,7 @@ async def changed_since(before: Snapshot, common_dir: str) -> list[str]:
     ]
 
 
-async def test_entries_that_came_changed_and_went_are_named_with_their_values(
-    repository: Path, common_dir: str
-) -> None:
+async def test_added_changed_and_removed_entries_are_named_with_their_values(repository: Path, common_dir: str) -> None:
     git(repository, "config", "alias.old", "log")
     git(repository, "config", "user.email", "jane@example.com")
     before = take_snapshot(common_dir)
@@ -41,7 +39,7 @@ async def test_entries_that_came_changed_and_went_are_named_with_their_values(
     ]
 
 
-async def test_what_git_writes_as_a_matter_of_course_is_no_change(repository: Path, common_dir: str) -> None:
+async def test_settings_that_git_writes_itself_are_no_change(repository: Path, common_dir: str) -> None:
     git(repository, "config", "branch.old.remote", "origin")
     before = take_snapshot(common_dir)
     git(repository, "config", "branch.feature.remote", "origin")
@@ -54,7 +52,7 @@ async def test_what_git_writes_as_a_matter_of_course_is_no_change(repository: Pa
     assert await changed_since(before, common_dir) == []
 
 
-def test_a_snapshot_is_small_whatever_is_in_the_folder_of_hooks(common_dir: str, tmp_path: Path) -> None:
+def test_a_snapshot_stays_small_with_many_files_in_the_hooks_folder(common_dir: str, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for n in range(50):
@@ -88,7 +86,7 @@ async def test_no_password_is_shown(repository: Path, common_dir: str) -> None:
     assert "hunter2" not in str(found)
 
 
-async def test_hooks_ignore_rules_attributes_alternates_and_submodules_are_looked_at(
+async def test_changes_to_hooks_rules_attributes_alternates_and_submodules_are_found(
     repository: Path, common_dir: str
 ) -> None:
     folder = Path(common_dir)
@@ -114,7 +112,7 @@ async def test_hooks_ignore_rules_attributes_alternates_and_submodules_are_looke
     ]
 
 
-async def test_a_worktrees_own_configuration_is_looked_at_as_long_as_it_is_there(
+async def test_changes_to_an_existing_worktrees_own_configuration_are_found(
     repository: Path, common_dir: str, fork: Fork
 ) -> None:
     before = take_snapshot(common_dir)
@@ -126,7 +124,7 @@ async def test_a_worktrees_own_configuration_is_looked_at_as_long_as_it_is_there
     assert await changed_since(before, common_dir) == []
 
 
-async def test_a_sparse_checkout_of_one_worktree_is_one_change_of_what_is_shared(common_dir: str, fork: Fork) -> None:
+async def test_a_sparse_checkout_of_one_worktree_is_one_shared_change(common_dir: str, fork: Fork) -> None:
     before = take_snapshot(common_dir)
     git(fork.path, "sparse-checkout", "set", "--sparse-index", "here")
     assert await changed_since(before, common_dir) == [
@@ -137,7 +135,7 @@ async def test_a_sparse_checkout_of_one_worktree_is_one_change_of_what_is_shared
     assert await changed_since(before, common_dir) == []
 
 
-async def test_what_is_no_regular_file_or_no_configuration_is_told_and_holds_nobody_up(
+async def test_irregular_files_and_invalid_configuration_are_reported_without_blocking(
     repository: Path, common_dir: str
 ) -> None:
     folder = Path(common_dir)
@@ -149,7 +147,7 @@ async def test_what_is_no_regular_file_or_no_configuration_is_told_and_holds_nob
     assert found == ["config: changed", "hooks/large: added", "hooks/pre-commit: added"]
 
 
-async def test_what_changed_is_put_back_as_it_was(repository: Path, common_dir: str) -> None:
+async def test_changed_files_are_restored(repository: Path, common_dir: str) -> None:
     folder = Path(common_dir)
     (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\ntrue\n")
     (folder / "hooks" / "pre-commit").chmod(0o755)
@@ -169,7 +167,7 @@ async def test_what_changed_is_put_back_as_it_was(repository: Path, common_dir: 
     assert await changed_since(before, common_dir) == []
 
 
-async def test_hooks_that_became_a_link_to_elsewhere_are_put_back_without_writing_there(
+async def test_a_hooks_folder_replaced_by_a_symlink_is_restored_without_following_it(
     repository: Path, common_dir: str, tmp_path: Path
 ) -> None:
     folder, elsewhere = Path(common_dir), tmp_path / "elsewhere"
@@ -186,7 +184,7 @@ async def test_hooks_that_became_a_link_to_elsewhere_are_put_back_without_writin
     assert await changed_since(before, common_dir) == []
 
 
-async def test_a_linked_configuration_is_measured_by_what_it_leads_to(
+async def test_a_change_in_the_target_of_a_symlinked_configuration_is_found(
     repository: Path, common_dir: str, tmp_path: Path
 ) -> None:
     config, kept = Path(common_dir, "config"), tmp_path / "config"
@@ -199,7 +197,7 @@ async def test_a_linked_configuration_is_measured_by_what_it_leads_to(
     assert restore_files(common_dir, before, ["config"]) == ["config"]
 
 
-async def test_what_was_changed_in_a_linked_file_is_not_said_to_be_put_back(common_dir: str, tmp_path: Path) -> None:
+async def test_a_change_in_a_symlinked_file_is_not_reported_as_restored(common_dir: str, tmp_path: Path) -> None:
     (tmp_path / "hook").write_text("#!/bin/sh\n")
     Path(common_dir, "hooks", "pre-commit").symlink_to(tmp_path / "hook")
     before = take_snapshot(common_dir)
@@ -224,7 +222,7 @@ async def test_an_added_file_does_not_make_others_count_as_changed(common_dir: s
     assert await changed_since(before, common_dir) == ["hooks/a: added"]
 
 
-def test_files_that_are_too_large_to_hash_hold_nobody_up(common_dir: str) -> None:
+def test_files_too_large_to_hash_are_skipped_quickly(common_dir: str) -> None:
     hook = Path(common_dir, "hooks", "pre-push")
     hook.touch()
     os.truncate(hook, 1 << 40)

@@ -54,7 +54,7 @@ _DEEDS = {
 }
 
 
-def _work(fork: Fork) -> None:
+def _change_files(fork: Fork) -> None:
     """Change a file, a mode and a file's type, and create files, two of them with similar names."""
     (fork.path / "shared.txt").write_text("one\n2\nthree\nünï\n")
     (fork.path / "README.MD").write_text("new\n")
@@ -65,7 +65,7 @@ def _work(fork: Fork) -> None:
     (fork.path / "link").write_text("shared.txt")
 
 
-async def _answers(fork: Fork, tip: str) -> object:
+async def _read_all(fork: Fork, tip: str) -> object:
     """Return what forkjoin reads of a branch."""
     common_dir, base = fork.common_dir, fork.base
     tree = (await find_tips(common_dir, [f"refs/heads/{fork.branch}"]))[f"refs/heads/{fork.branch}"].tree
@@ -83,9 +83,9 @@ async def _compare(repository: Path, setting: str | None, deed: str) -> None:
     ask(repository, "commit", "-qm", "link")
     ask(repository, "config", "extensions.worktreeConfig", "true")
     plain = await make_fork(repository, "a1-plain")
-    _work(plain)
+    _change_files(plain)
     before = await leave(plain)
-    told = await _answers(plain, str(before.tip))
+    told = await _read_all(plain, str(before.tip))
     ignore, attributes = repository.parent / "ignore", repository.parent / "attributes"
     ignore.write_text("*\n")
     attributes.write_text("* filter=x ident\n")
@@ -93,10 +93,10 @@ async def _compare(repository: Path, setting: str | None, deed: str) -> None:
         fork = await make_fork(repository, f"a2-set{scope}")
         script = f"I={ignore}; A={attributes}; G={fork.common_dir}; {deed.replace('SCOPE', scope)}"
         subprocess.run(["sh", "-e", "-c", script], cwd=fork.path, check=True, capture_output=True)
-        _work(fork)
+        _change_files(fork)
         left = await leave(fork)
         assert (left.uncommitted, left.warnings, left.refused) == (before.uncommitted, before.warnings, [])
-        assert await _answers(fork, str(left.tip)) == told
+        assert await _read_all(fork, str(left.tip)) == told
 
 
 @pytest.mark.parametrize("setting", _SETTINGS)
@@ -106,11 +106,11 @@ async def test_a_setting_hides_no_work(repository: Path, setting: str) -> None:
 
 
 @pytest.mark.parametrize("deed", _DEEDS)
-async def test_a_deed_hides_no_work(repository: Path, deed: str) -> None:
+async def test_an_agents_commands_hide_no_work(repository: Path, deed: str) -> None:
     await _compare(repository, None, _DEEDS[deed])
 
 
-async def test_changes_to_what_forkjoin_checked_out_are_seen_though_git_is_to_assume_none(repository: Path) -> None:
+async def test_changes_are_seen_if_the_configuration_marks_files_as_unchanged(repository: Path) -> None:
     ask(repository, "config", "core.ignoreStat", "true")
     fork = await make_fork(repository)
     (fork.path / "shared.txt").write_text("changed\n")

@@ -21,11 +21,11 @@ async def test_files_and_lines_are_counted(repository: Path, base: str) -> None:
     assert await diff.measure(str(repository / ".git"), base, tip) == DiffStat(3, 3, 2)
 
 
-async def test_nothing_between_a_commit_and_itself(repository: Path, base: str) -> None:
+async def test_a_commit_has_no_diff_to_itself(repository: Path, base: str) -> None:
     assert await diff.measure(str(repository / ".git"), base, base) == DiffStat(0, 0, 0)
 
 
-async def test_a_moved_file_is_one_that_went_and_one_that_came(repository: Path, base: str) -> None:
+async def test_a_moved_file_counts_as_one_deleted_and_one_added(repository: Path, base: str) -> None:
     git(repository, "mv", "shared.txt", "moved.txt")
     git(repository, "commit", "-qm", "moved")
     assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(2, 3, 3)
@@ -46,9 +46,7 @@ async def test_a_file_of_any_name_counts_as_one(repository: Path, base: str, nam
     assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(1, 2, 0)
 
 
-async def test_text_is_a_plain_diff_whatever_the_user_has_configured(
-    repository: Path, base: str, tmp_path: Path
-) -> None:
+async def test_the_users_settings_do_not_change_the_diff_text(repository: Path, base: str, tmp_path: Path) -> None:
     (tmp_path / "run").write_text(f"#!/bin/sh\ntouch {tmp_path / 'told'}\n")
     (tmp_path / "run").chmod(0o755)
     git(repository, "config", "color.ui", "always")
@@ -62,20 +60,20 @@ async def test_text_is_a_plain_diff_whatever_the_user_has_configured(
     assert not (tmp_path / "told").exists()
 
 
-async def test_of_one_path_only_that(repository: Path, base: str) -> None:
+async def test_a_diff_can_be_limited_to_one_path(repository: Path, base: str) -> None:
     tip = commit(repository, {"new": "x\n", "*": "y\n", "folder/a": "z\n"})
     for path, count in (("*", 1), ("folder", 1), ("none", 0)):
         text = await diff.read_diff(str(repository / ".git"), base, tip, path, stat=False)
         assert text.count(b"diff --git") == count
 
 
-async def test_of_a_path_out_of_the_repository_there_is_nothing(repository: Path, base: str) -> None:
+async def test_a_path_outside_the_repository_has_no_diff(repository: Path, base: str) -> None:
     (repository.parent / "outside").write_text("x\n")
     fork = await make_fork(repository)
     assert await diff.read_worktree_diff(fork.common_dir, fork.path, base, "../../outside", stat=False) == b""
 
 
-async def test_a_commit_that_is_not_there_is_an_error(repository: Path, base: str) -> None:
+async def test_a_missing_commit_is_an_error(repository: Path, base: str) -> None:
     with pytest.raises(GitError, match="0000"):
         await diff.read_diff(str(repository), base, "0" * 40, None, stat=False)
 
@@ -95,7 +93,7 @@ async def test_a_worktree_is_read_without_touching_its_index(repository: Path, b
     assert (fork.folder / "index").read_bytes() == index
 
 
-async def test_of_a_worktree_that_was_replaced_there_is_nothing(repository: Path, base: str) -> None:
+async def test_a_replaced_worktree_has_no_diff(repository: Path, base: str) -> None:
     fork = await make_fork(repository)
     fork.path.rename(fork.path.with_name("away"))
     fork.path.symlink_to(repository)
@@ -103,9 +101,7 @@ async def test_of_a_worktree_that_was_replaced_there_is_nothing(repository: Path
     assert await diff.read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False) == b""
 
 
-async def test_no_more_of_a_diff_is_read_than_its_limit(
-    repository: Path, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_diff_is_read_up_to_its_limit(repository: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diff, "LIMIT", 1000)
     tip = commit(repository, {"large": "0123456789\n" * 500_000})
     assert len(await diff.read_diff(str(repository / ".git"), base, tip, None, stat=False)) == 1000

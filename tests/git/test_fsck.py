@@ -64,7 +64,7 @@ async def test_other_malformed_objects_are_found(repository: Path, tmp_path: Pat
     assert list(await find(repository, tmp_path, *bad)) == list(bad)
 
 
-async def test_one_among_many_is_found_with_gits_words(repository: Path, tmp_path: Path) -> None:
+async def test_one_malformed_object_among_many_is_found_with_gits_message(repository: Path, tmp_path: Path) -> None:
     base = git(repository, "rev-parse", "main")
     good = [commit(repository, {f"file{n}": "x\n"}) for n in range(5)]
     git(repository, "reset", "-q", "--hard", base)
@@ -77,7 +77,7 @@ async def test_one_among_many_is_found_with_gits_words(repository: Path, tmp_pat
     assert await find(repository, tmp_path, *good, mended) == {}
 
 
-async def test_what_the_target_has_is_not_looked_at(repository: Path, tmp_path: Path) -> None:
+async def test_objects_of_the_target_are_not_checked(repository: Path, tmp_path: Path) -> None:
     file = git(repository, "rev-parse", "main:README.md")
     old = make_tree(repository, ("100644", b"file", file))
     git(repository, "update-ref", "refs/heads/main", put(repository, ("040000", b"old", old), ("100644", b"z", file)))
@@ -85,7 +85,7 @@ async def test_what_the_target_has_is_not_looked_at(repository: Path, tmp_path: 
     assert await find(repository, tmp_path, moved) == {}
 
 
-async def test_severities_are_the_persons_never_the_repositorys(repository: Path, tmp_path: Path) -> None:
+async def test_severities_come_from_the_user_not_the_repository(repository: Path, tmp_path: Path) -> None:
     bad = put(repository, ("040000", b"a", git(repository, "rev-parse", "main^{tree}")))
     git(repository, "config", "fsck.zeroPaddedFilemode", "ignore")
     assert list(await find(repository, tmp_path, bad)) == [bad]
@@ -93,7 +93,7 @@ async def test_severities_are_the_persons_never_the_repositorys(repository: Path
     assert await find(repository, tmp_path, bad) == {}
 
 
-async def test_a_partial_clone_brings_only_what_it_has(repository: Path, tmp_path: Path) -> None:
+async def test_missing_objects_of_a_partial_clone_are_not_fetched(repository: Path, tmp_path: Path) -> None:
     git(repository, "config", "uploadpack.allowFilter", "true")
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", "--no-checkout", "--filter=blob:none", f"file://{repository}", str(clone))

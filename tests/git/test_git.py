@@ -41,7 +41,7 @@ async def test_a_folder_without_git_is_not_taken_for_the_repository_around_it(re
     assert "not a git repository" in err
 
 
-async def test_no_hook_is_run(repository: Path, tmp_path: Path) -> None:
+async def test_no_hook_runs(repository: Path, tmp_path: Path) -> None:
     put_hooks(repository / ".git" / "hooks", tmp_path / "told")
     await update_refs(repository, [f"create refs/heads/new {git(repository, 'rev-parse', 'HEAD')}"], "why")
     assert not (tmp_path / "told").exists()
@@ -49,16 +49,14 @@ async def test_no_hook_is_run(repository: Path, tmp_path: Path) -> None:
     assert (tmp_path / "told").exists(), "the hook does work"
 
 
-async def test_a_bare_repository_is_used_though_the_user_wants_such_named_outright(
-    repository: Path, tmp_path: Path
-) -> None:
+async def test_a_bare_repository_is_used_despite_safe_barerepository(repository: Path, tmp_path: Path) -> None:
     git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
     git(repository, "config", "--global", "safe.bareRepository", "explicit")
     assert await find_tip(tmp_path / "bare.git", "refs/heads/main") == git(repository, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize("name", ["main", "refs/heads/main", "HEAD", "v1", "@"])
-async def test_a_name_means_its_commit(repository: Path, name: str) -> None:
+async def test_a_name_resolves_to_its_commit(repository: Path, name: str) -> None:
     git(repository, "tag", "-a", "-m", "one", "v1")
     assert await resolve_commit(repository, name) == git(repository, "rev-parse", "HEAD")
 
@@ -66,17 +64,17 @@ async def test_a_name_means_its_commit(repository: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "none", "--help", "-b", "main:README.md", "a..b", "@{-1}", "a\0b", "\ud800", "é" * 100_000, "x\ny"]
 )
-async def test_a_name_of_no_commit_means_none_whatever_it_is(repository: Path, name: str) -> None:
+async def test_a_name_without_a_commit_resolves_to_none(repository: Path, name: str) -> None:
     assert await resolve_commit(repository, name) is None
 
 
-async def test_a_ref_is_that_very_ref(repository: Path) -> None:
+async def test_a_tip_is_found_by_the_exact_ref_only(repository: Path) -> None:
     git(repository, "branch", "refs/heads/ghost")
     assert await resolve_commit(repository, "refs/heads/ghost"), "git itself would look further"
     assert await find_tip(repository, "refs/heads/ghost") is None
 
 
-async def test_tips_of_many_branches_leave_out_what_is_not_there(repository: Path) -> None:
+async def test_missing_branches_have_no_tip(repository: Path) -> None:
     git(repository, "branch", "one")
     commits = {
         "refs/heads/one": git(repository, "rev-parse", "HEAD"),
@@ -94,13 +92,13 @@ async def test_a_branch_is_found_by_its_name_alone(repository: Path) -> None:
         assert await find_branch(repository, name) is None
 
 
-async def test_a_symbolic_branch_is_the_branch_it_stands_for(repository: Path) -> None:
+async def test_a_symbolic_branch_resolves_to_its_target(repository: Path) -> None:
     git(repository, "symbolic-ref", "refs/heads/master", "refs/heads/main")
     assert await find_branch(repository, "master") == "refs/heads/main"
 
 
 @pytest.mark.parametrize("name", ["main", "forkjoin/a1-x", "ünï", "(x)", "a.b"])
-async def test_git_takes_such_a_branch(name: str) -> None:
+async def test_valid_branch_names_are_accepted(name: str) -> None:
     assert await is_branch_name(name)
 
 
@@ -122,28 +120,28 @@ async def test_git_takes_such_a_branch(name: str) -> None:
         "é" * 9999,
     ],
 )
-async def test_git_takes_no_such_branch(name: str) -> None:
+async def test_invalid_branch_names_are_rejected(name: str) -> None:
     assert not await is_branch_name(name)
 
 
-async def test_refs_change_all_or_none(repository: Path) -> None:
+async def test_several_refs_change_atomically(repository: Path) -> None:
     head = git(repository, "rev-parse", "HEAD")
     with pytest.raises(GitError, match="refs/heads/main"):
         await update_refs(repository, [f"create refs/heads/new {head}", f"create refs/heads/main {head}"], "why")
     assert git(repository, "branch", "--list", "--format=%(refname:short)") == "main"
 
 
-async def test_a_ref_that_is_made_says_why_though_git_is_told_to_keep_no_logs(repository: Path) -> None:
+async def test_a_new_ref_has_a_reflog_despite_core_logallrefupdates(repository: Path) -> None:
     git(repository, "config", "core.logAllRefUpdates", "false")
     await update_refs(repository, [f"create refs/heads/new {git(repository, 'rev-parse', 'HEAD')}"], "the reason")
     assert git(repository, "log", "--walk-reflogs", "--format=%gs", "new") == "the reason"
 
 
-async def test_who_has_an_identity_keeps_it(repository: Path) -> None:
+async def test_a_configured_identity_is_kept(repository: Path) -> None:
     assert await find_fallback_identity(repository) == {}
 
 
-async def test_who_has_none_commits_as_forkjoin(repository: Path, user: Path) -> None:
+async def test_commits_without_a_configured_identity_are_by_forkjoin(repository: Path, user: Path) -> None:
     (user / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
     extra = await find_fallback_identity(repository)
     made = await asked.output(repository, "commit-tree", "-m", "x", "HEAD^{tree}", extra=extra)
@@ -158,13 +156,13 @@ async def test_an_old_git_is_refused_with_both_versions(tmp_path: Path, monkeypa
         await require_version()
 
 
-async def test_a_missing_git_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_git_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CallerError, match="git was not found"):
         await require_version()
 
 
-async def test_a_git_that_ends_without_reading_what_it_was_given_is_heard_all_the_same(
+async def test_the_output_of_a_git_that_does_not_read_its_stdin_is_returned(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, "exec <&-; echo said; exit 3")
@@ -181,7 +179,7 @@ fi
 """
 
 
-async def test_an_object_whose_folder_a_gc_takes_away_is_written_the_next_time(
+async def test_writing_an_object_is_retried_after_a_gc_deletes_its_folder(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, BEATEN.format(tmp_path))
@@ -208,7 +206,7 @@ async def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monke
 WAITING = "touch {0}/begun; while [ ! -e {0}/go ]; do sleep 0.02; done; touch {0}/ended; exit"
 
 
-async def test_a_call_that_was_begun_is_let_finish_though_cancelled(
+async def test_a_cancelled_call_still_finishes(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, WAITING.format(tmp_path))
@@ -221,7 +219,7 @@ async def test_a_call_that_was_begun_is_let_finish_though_cancelled(
     assert (tmp_path / "ended").exists()
 
 
-async def test_a_lock_lasts_until_the_git_that_holds_it_has_ended(
+async def test_a_lock_lasts_until_the_git_that_shares_it_ends(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, WAITING.format(tmp_path))
@@ -239,7 +237,7 @@ async def test_a_lock_lasts_until_the_git_that_holds_it_has_ended(
     assert not file_lock.is_held(tmp_path / "lock")
 
 
-async def test_reading_stops_where_it_was_to_though_there_is_no_end(
+async def test_reading_endless_output_stops_at_the_limit(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, "exec yes")
@@ -253,11 +251,11 @@ async def test_reading_less_than_the_limit_reads_all_or_fails(repository: Path) 
         await asked.read_output(repository, "show", "HEAD:none", limit=1000)
 
 
-def test_a_name_of_any_bytes_can_be_told() -> None:
+def test_names_of_any_bytes_are_printable() -> None:
     assert printable(os.fsdecode(b"a\nb\xff.txt")) == "a\\nb\\xff.txt"
 
 
-async def test_no_object_is_taken_for_another_that_somebody_has_it_stand_for(repository: Path) -> None:
+async def test_replace_refs_are_ignored(repository: Path) -> None:
     true = git(repository, "rev-parse", "HEAD:README.md")
     (repository / "other").write_text("other\n")
     git(repository, "replace", true, git(repository, "hash-object", "-w", "other"))
@@ -265,7 +263,7 @@ async def test_no_object_is_taken_for_another_that_somebody_has_it_stand_for(rep
     assert await asked.output(repository, "cat-file", "blob", true) == "a repository"
 
 
-async def test_a_graft_makes_nothing_an_ancestor(repository: Path) -> None:
+async def test_grafts_are_ignored(repository: Path) -> None:
     main = git(repository, "rev-parse", "HEAD")
     git(repository, "checkout", "-q", "-b", "side")
     side = commit(repository, {"side.txt": "x\n"})
@@ -274,12 +272,12 @@ async def test_a_graft_makes_nothing_an_ancestor(repository: Path) -> None:
     assert not await is_ancestor(repository, side, main)
 
 
-async def test_git_has_nothing_to_say_of_a_call_that_goes_well(repository: Path) -> None:
+async def test_a_successful_call_prints_nothing_to_stderr(repository: Path) -> None:
     code, _, said = await asked.run(repository, "log", "-1")
     assert (code, said) == (0, "")
 
 
-async def test_what_git_says_is_utf_8_whatever_the_configuration_wants(repository: Path) -> None:
+async def test_output_is_utf_8_despite_the_configured_encoding(repository: Path) -> None:
     git(repository, "config", "i18n.logOutputEncoding", "UTF-16")
     git(repository, "config", "i18n.commitEncoding", "ISO-8859-1")
     tree = await asked.output(repository, "rev-parse", "HEAD^{tree}")

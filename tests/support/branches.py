@@ -145,7 +145,8 @@ def contents(top: Path) -> dict[str, bytes | str]:
 def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, *, everything: bool = False) -> None:
     """Put a fake `git` first in PATH.
 
-    The fake runs a shell script, and then the real git unless the script exits. Calls that list the configuration skip the script, unless `everything` is true.
+    The fake runs a shell script, and then the real git unless the script exits. Calls that list the configuration skip
+    the script, unless `everything` is true.
     """
     folder.mkdir(exist_ok=True)
     listing = f'case " $* " in *" config --list "*) exec {REAL_GIT} "$@";; esac' * (not everything)

@@ -1,4 +1,4 @@
-"""Where a merge conflicts is told by file and line, with both sides, and not at any length."""
+"""The conflicts of a merge are shown by file and line, with both sides, up to a limit."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ async def hunks(repository: Path, ours: dict[str, str | None], theirs: dict[str,
     return await find_hunks(str(repository / ".git"), merged.tree, merged.conflicts)
 
 
-async def test_each_place_is_told_with_its_line_and_both_sides(repository: Path) -> None:
+async def test_each_conflict_is_shown_with_its_line_and_both_sides(repository: Path) -> None:
     text = "".join(f"{number}\n" for number in range(20))
     commit(repository, {"a": text})
     ours, theirs = text.replace("3\n", "o3\n", 1), text.replace("3\n", "t3\n", 1)
@@ -29,7 +29,7 @@ async def test_each_place_is_told_with_its_line_and_both_sides(repository: Path)
     ]
 
 
-async def test_of_many_places_and_long_ones_the_beginning_is_told(repository: Path) -> None:
+async def test_many_and_long_conflicts_are_shortened(repository: Path) -> None:
     lines = [f"{number}\n" for number in range(60)]
     commit(repository, {"a": "".join(lines)})
     sides: list[str] = []
@@ -41,5 +41,5 @@ async def test_of_many_places_and_long_ones_the_beginning_is_told(repository: Pa
     assert found[3] == "a: … and 3 more"
 
 
-async def test_what_conflicts_without_lines_has_none(repository: Path) -> None:
+async def test_a_conflict_without_lines_has_no_hunk(repository: Path) -> None:
     assert await hunks(repository, {"README.md": None}, {"README.md": "edited\n"}) == []

@@ -1,4 +1,4 @@
-"""What of a user's own is in the way of a move is named, and nothing is changed."""
+"""A user's files that are in the way of a move are named, and nothing is changed."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def stage_and_put_back(here: Path) -> None:
     write(here, "shared.txt", "one\ntwo\nthree\n")
 
 
-def edit_what_goes(here: Path) -> None:
+def edit_a_deleted_file(here: Path) -> None:
     write(here, "old", "mine\n")
 
 
@@ -97,7 +97,7 @@ def add_an_ignored_folder_for_a_file_that_becomes_one(here: Path) -> None:
         (edit, "shared.txt"),
         (stage, "shared.txt"),
         (stage_and_put_back, "shared.txt"),
-        (edit_what_goes, "old"),
+        (edit_a_deleted_file, "old"),
         (delete, "shared.txt"),
         (stage_a_deletion, "shared.txt"),
         (add_untracked, "new/file"),
@@ -112,7 +112,7 @@ def add_an_ignored_folder_for_a_file_that_becomes_one(here: Path) -> None:
         (add_an_ignored_folder_for_a_file_that_becomes_one, "flat"),
     ],
 )
-async def test_what_is_in_the_way_is_named_and_nothing_changes(
+async def test_a_file_in_the_way_is_named_and_nothing_changes(
     target: Target, act: Callable[[Path], None], path: str
 ) -> None:
     act(target.repository)
@@ -122,14 +122,14 @@ async def test_what_is_in_the_way_is_named_and_nothing_changes(
     assert everything(target.repository) == before
 
 
-async def test_all_that_is_in_the_way_is_named_at_once_and_nothing_else(target: Target) -> None:
+async def test_exactly_the_files_in_the_way_are_named(target: Target) -> None:
     here = target.repository
-    for name in ("shared.txt", "old", "other", "new/file", "new/beside", "untracked"):
+    for name in ("shared.txt", "old", "other", "new/file", "new/other", "untracked"):
         write(here, name, "mine\n")
     assert await target.land() == ["new/file", "old", "shared.txt"]
 
 
-async def test_files_in_the_way_are_named_whatever_their_names_are(target: Target) -> None:
+async def test_files_in_the_way_with_special_names_are_escaped(target: Target) -> None:
     here = target.repository
     name = os.fsdecode(b"a'b\n\xff")
     new = commit(here, {name: "theirs"})
@@ -138,7 +138,7 @@ async def test_files_in_the_way_are_named_whatever_their_names_are(target: Targe
     assert await replace(target, new=new).land() == ["a'b\\n\\xff"]
 
 
-async def test_after_what_was_in_the_way_is_gone_it_moves(target: Target) -> None:
+async def test_the_target_moves_once_the_file_in_the_way_is_restored(target: Target) -> None:
     edit(target.repository)
     assert await target.land() != []
     git(target.repository, "checkout", "-q", "shared.txt")
@@ -146,11 +146,14 @@ async def test_after_what_was_in_the_way_is_gone_it_moves(target: Target) -> Non
     assert contents(target.repository) == AFTER
 
 
-# -- what git calls modified, though nobody has touched it
+# -- files that git reports as modified although nobody has changed them
 
 
 def make_dos_target(repository: Path) -> Target:
-    """A target with three files that git calls modified, of which the move changes one and deletes another."""
+    """Return a target with three falsely changed files.
+
+    The move changes one of them and deletes another.
+    """
     commit(repository, {".gitattributes": "*.dos text\n"})
     for name in ("edited.dos", "gone.dos", "stays.dos"):
         put_raw(repository, name, b"one\r\n")
@@ -163,7 +166,7 @@ def make_dos_target(repository: Path) -> Target:
     return Target(repository, old, new)
 
 
-async def test_what_git_calls_modified_though_it_is_as_checked_out_is_not_in_the_way(repository: Path) -> None:
+async def test_a_falsely_changed_file_is_not_in_the_way(repository: Path) -> None:
     target = make_dos_target(repository)
     write(repository, "README.md", "mine\n")
     assert await target.land() == []
@@ -174,7 +177,7 @@ async def test_what_git_calls_modified_though_it_is_as_checked_out_is_not_in_the
     assert "gone.dos" not in found
 
 
-async def test_a_move_that_only_changes_its_line_ends_goes_through(repository: Path) -> None:
+async def test_a_move_that_only_changes_line_ends_succeeds(repository: Path) -> None:
     target = make_dos_target(repository)
     git(repository, "add", "--renormalize", "edited.dos")
     git(repository, "commit", "-qm", "normalised")
@@ -186,7 +189,7 @@ async def test_a_move_that_only_changes_its_line_ends_goes_through(repository: P
 
 
 @pytest.mark.parametrize("stage", [False, True])
-async def test_what_was_changed_of_such_a_file_is_in_the_way(repository: Path, stage: bool) -> None:
+async def test_an_edited_falsely_changed_file_is_in_the_way(repository: Path, stage: bool) -> None:
     target = make_dos_target(repository)
     (repository / "edited.dos").write_bytes(b"mine\r\n")
     if stage:
@@ -197,7 +200,7 @@ async def test_what_was_changed_of_such_a_file_is_in_the_way(repository: Path, s
     assert everything(repository) == before
 
 
-async def test_where_the_ref_can_not_be_moved_such_files_are_as_before(
+async def test_falsely_changed_files_are_restored_if_the_ref_cannot_be_moved(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = make_dos_target(repository)

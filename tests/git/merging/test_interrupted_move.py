@@ -1,4 +1,4 @@
-"""A move that was cut off is finished or taken back, whatever files it had moved by then."""
+"""An interrupted move is completed or undone, at whichever step it was interrupted."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from support.branches import OWNER, contents, everything, put_git, write
 from support.harness import GIVE_UP_S, git
 from support.target_moves import AFTER, CHANGES, Target, note_waits
 
-# -- a daemon that was killed on the way
+# -- a daemon that was killed during a move
 
 
 def leave_lock(target: Target) -> None:
@@ -64,7 +64,7 @@ def lock_taken_away_by_a_person(target: Target) -> None:
         lock_taken_away_by_a_person,
     ],
 )
-async def test_a_move_that_was_begun_is_made_anew(target: Target, killed: Callable[[Target], None]) -> None:
+async def test_an_interrupted_move_is_completed(target: Target, killed: Callable[[Target], None]) -> None:
     write(target.repository, "other", "edited\n")
     write(target.repository, "staged", "x\n")
     git(target.repository, "add", "staged")
@@ -76,7 +76,7 @@ async def test_a_move_that_was_begun_is_made_anew(target: Target, killed: Callab
     assert everything(target.repository)["locks"] == []
 
 
-async def test_a_file_that_is_neither_old_nor_new_stays_while_the_others_are_put_back(target: Target) -> None:
+async def test_an_edited_file_stays_while_the_other_files_are_restored(target: Target) -> None:
     before = contents(target.repository)
     some_files_moved(target)
     write(target.repository, "shared.txt", "a person's\n")
@@ -87,21 +87,21 @@ async def test_a_file_that_is_neither_old_nor_new_stays_while_the_others_are_put
     assert everything(target.repository)["locks"] == []
 
 
-async def test_a_git_that_outlived_its_daemon_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_move_waits_for_a_git_that_outlived_its_daemon(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = note_waits(monkeypatch)
     leave_lock(target)
-    git_of_the_dead = os.open(target.repository / ".git" / "index.lock", os.O_RDWR)
-    fcntl.flock(git_of_the_dead, fcntl.LOCK_EX)
+    outliving_git = os.open(target.repository / ".git" / "index.lock", os.O_RDWR)
+    fcntl.flock(outliving_git, fcntl.LOCK_EX)
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(target.resume)
             await waiting.wait()
             assert target.tip() == target.old
-            os.close(git_of_the_dead)
+            os.close(outliving_git)
     assert target.tip() == target.new
 
 
-async def test_a_lock_that_was_let_go_just_before_it_is_taken_over_is_made_anew(
+async def test_a_lock_released_just_before_its_takeover_is_created_again(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_lock(target)
@@ -109,18 +109,18 @@ async def test_a_lock_that_was_let_go_just_before_it_is_taken_over_is_made_anew(
 
     tries: list[int] = []
 
-    def let_go_and_try(descriptor: int) -> bool:
+    def release_and_try(descriptor: int) -> bool:
         if not tries:
             lock.unlink()
         tries.append(descriptor)
         return try_lock(descriptor)
 
-    monkeypatch.setattr(index_lock, "try_lock", let_go_and_try)
+    monkeypatch.setattr(index_lock, "try_lock", release_and_try)
     async with lock_checkout(target.common_dir, str(target.repository), "refs/heads/main", OWNER):
         assert lock.read_text() == OWNER
 
 
-#: The disk is full once the first file is written.
+#: A git for which the disk is full once the first file is written.
 DISK_FULL = """
 case " $* " in *" -u -n "*) ;; *" read-tree -m -u "*)
     if mkdir {0}/full; then
@@ -133,7 +133,7 @@ esac
 """
 
 
-async def test_when_the_disk_is_full_midway_all_files_are_put_back(
+async def test_all_files_are_restored_if_the_disk_fills_up_during_a_move(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(target.repository, "other", "edited\n")

@@ -1,4 +1,4 @@
-"""Many branches are merged in few calls, and what comes of it is what git makes of them one by one."""
+"""Many branches are merged in few git calls, with the same trees as `git merge` one by one."""
 
 import subprocess
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from support.harness import git
 
 
 async def join(repository: Path, target: str, branches: list[str], *, squash: bool = False) -> list[MergeOutcome]:
-    """Merge branches onto a target, which stays where it is."""
+    """Merge branches onto a target. The target's ref does not move."""
     found = await find_tips(repository, [f"refs/heads/{name}" for name in (target, *branches)])
     tips = {name: found[f"refs/heads/{name}"] for name in (target, *branches)}
     asked = [Branch(number, tips[name], f"Merge {name}\n") for number, name in enumerate(branches)]
@@ -36,7 +36,7 @@ async def join(repository: Path, target: str, branches: list[str], *, squash: bo
 
 
 def one_by_one(repository: Path, target: str, branches: list[str]) -> list[str]:
-    """What git makes of it: after each branch the tree, or `conflict`."""
+    """Run `git merge` for each branch. Return each resulting tree, or `conflict`."""
     git(repository, "checkout", "-q", "-f", "--detach", target)
     found: list[str] = []
     for name in branches:
@@ -50,8 +50,8 @@ def one_by_one(repository: Path, target: str, branches: list[str]) -> list[str]:
     return found
 
 
-def told(fates: list[MergeOutcome], head: str) -> list[str]:
-    """The same, of ours: what is contained leaves the tree as it was."""
+def trees_after(fates: list[MergeOutcome], head: str) -> list[str]:
+    """Return the tree after each outcome, or `conflict`."""
     trees: list[str] = []
     for fate in fates:
         if isinstance(fate, MergeCommit):
@@ -62,7 +62,7 @@ def told(fates: list[MergeOutcome], head: str) -> list[str]:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(commits=st.one_of(random_histories.histories(), random_histories.histories(criss_cross=True)))
-async def test_what_comes_of_any_history_is_what_git_makes_of_it_one_by_one(
+async def test_the_trees_equal_those_of_git_merge_for_any_history(
     tmp_path_factory: pytest.TempPathFactory, commits: list[random_histories.Commit]
 ) -> None:
     repository = tmp_path_factory.mktemp("history")
@@ -71,10 +71,12 @@ async def test_what_comes_of_any_history_is_what_git_makes_of_it_one_by_one(
     branches = [f"b{place}" for place in range(1, len(commits) - 1)]
     target = f"b{len(commits) - 1}"
     fates = await join(repository, target, branches)
-    assert told(fates, git(repository, "rev-parse", f"{target}^{{tree}}")) == one_by_one(repository, target, branches)
+    assert trees_after(fates, git(repository, "rev-parse", f"{target}^{{tree}}")) == one_by_one(
+        repository, target, branches
+    )
 
 
-# -- in few calls
+# -- few git calls
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fork(repository: Path, name: str, files: Mapping[str, str | None], base: str = "main") -> None:
-    """A branch off another with these changes."""
+    """Create a branch with these changes."""
     git(repository, "switch", "-q", "-c", name, base)
     commit(repository, files)
     git(repository, "switch", "-q", "main")
@@ -93,7 +95,7 @@ def merges_in(calls: Path) -> int:
     return calls.read_text().count(" merge-tree ")
 
 
-async def test_branches_that_touch_nothing_in_common_are_joined_without_a_merge(repository: Path, calls: Path) -> None:
+async def test_branches_without_common_files_are_combined_without_git_merge_tree(repository: Path, calls: Path) -> None:
     commit(repository, {"folder/a": "a\n", "folder/b": "b\n"})
     fork(repository, "one", {"folder/a": "1\n", "new/one": "1\n"})
     fork(repository, "two", {"folder/b": "2\n", "new/two": "2\n"})
@@ -117,14 +119,14 @@ async def test_branches_that_touch_nothing_in_common_are_joined_without_a_merge(
 @pytest.mark.parametrize(
     ("one", "two", "main"),
     [
-        ({"a": "1\n"}, {"b": "2\n"}, {"a": "0\n"}),  # the target has touched it since
+        ({"a": "1\n"}, {"b": "2\n"}, {"a": "0\n"}),  # the target has changed the file too
         ({"a": "1\n"}, {"a": "2\n"}, {}),
         ({"a": "1\n"}, {"a": None, "a/b": "2\n"}, {}),  # a folder in its place
-        ({"a": "1\n"}, {"new": "2\n", "b": None}, {}),  # it may have been moved
+        ({"a": "1\n"}, {"new": "2\n", "b": None}, {}),  # the file may have been renamed
         ({"a": "1\n"}, {".gitattributes": "b merge=union\n"}, {}),
     ],
 )
-async def test_what_may_meet_is_merged_by_git(
+async def test_branches_that_may_overlap_are_merged_by_git(
     repository: Path,
     calls: Path,
     one: dict[str, str | None],
@@ -141,7 +143,7 @@ async def test_what_may_meet_is_merged_by_git(
     assert merges_in(calls) > before
 
 
-async def test_those_that_meet_in_other_files_are_merged_in_the_same_calls(repository: Path, calls: Path) -> None:
+async def test_groups_that_overlap_in_different_files_share_git_calls(repository: Path, calls: Path) -> None:
     lines = "".join(f"{n}\n" for n in range(30))
     commit(repository, {"a": lines, "b": lines})
     for n, file in enumerate("aaabbb"):
@@ -152,12 +154,12 @@ async def test_those_that_meet_in_other_files_are_merged_in_the_same_calls(repos
     git(repository, "switch", "-q", "main")
     before = merges_in(calls)
     fates = await join(repository, "main", branches)
-    assert merges_in(calls) - before == 4  # three rounds of two, and that of `bad`
-    assert told(fates, git(repository, "rev-parse", "main^{tree}")) == expected
+    assert merges_in(calls) - before == 4  # three rounds of two, and one for `bad`
+    assert trees_after(fates, git(repository, "rev-parse", "main^{tree}")) == expected
     assert isinstance(fates[6], BranchConflict)
 
 
-async def test_one_that_conflicts_is_left_out_and_its_files_are_named(repository: Path) -> None:
+async def test_a_conflicting_branch_is_skipped_and_its_files_are_named(repository: Path) -> None:
     fork(repository, "one", {"shared.txt": "1\n"})
     fork(repository, "two", {"shared.txt": "2\n", "also": "2\n"})
     fork(repository, "three", {"three": "3\n"})
@@ -168,7 +170,7 @@ async def test_one_that_conflicts_is_left_out_and_its_files_are_named(repository
     assert sorted(tree_of(repository, three.head.commit)) == ["README.md", "shared.txt", "three"]
 
 
-async def test_one_is_not_merged_without_another_that_it_needs(repository: Path) -> None:
+async def test_a_branch_is_not_merged_without_the_branch_it_needs(repository: Path) -> None:
     fork(repository, "first", {"shared.txt": "0\n"})
     fork(repository, "one", {"shared.txt": "1\n"})
     fork(repository, "two", {"two": "2\n"}, base="one")
@@ -182,7 +184,7 @@ async def test_one_is_not_merged_without_another_that_it_needs(repository: Path)
     assert [type(fate) for fate in fates] == [MergeCommit, MergeCommit]
 
 
-async def test_what_is_there_already_is_told_and_what_shares_no_history_is_refused(repository: Path) -> None:
+async def test_contained_and_unrelated_branches_are_not_merged(repository: Path) -> None:
     git(repository, "branch", "old")
     commit(repository, {"new": "x\n"})
     git(repository, "switch", "-q", "--orphan", "alone")
@@ -194,7 +196,7 @@ async def test_what_is_there_already_is_told_and_what_shares_no_history_is_refus
     assert "unrelated histories" in alone.why
 
 
-async def test_a_single_commit_has_both_parents_its_tree_and_its_message_as_it_is(repository: Path) -> None:
+async def test_a_merge_commit_has_the_given_parents_tree_and_message(repository: Path) -> None:
     fork(repository, "one", {"one": "1\n", "README.md": None})
     main, one = git(repository, "rev-parse", "main", "one").split()
     message = "Merge a1 (x)\n\n# no comment\n\nForkjoin-Agent: a1\n"
@@ -206,10 +208,10 @@ async def test_a_single_commit_has_both_parents_its_tree_and_its_message_as_it_i
     assert git(repository, "log", "-1", "--format=%B%at", made) == f"{message}9"
 
 
-# -- squashed
+# -- squashing
 
 
-async def test_squashed_a_branch_is_one_commit_by_its_author_and_names_the_others(repository: Path) -> None:
+async def test_a_squashed_branch_is_one_commit_that_names_all_authors(repository: Path) -> None:
     fork(repository, "one", {"one": "1\n"})
     git(repository, "switch", "-q", "one")
     by = ("-c", "user.name=Ann Other", "-c", "user.email=ann@example.org")
@@ -223,7 +225,7 @@ async def test_squashed_a_branch_is_one_commit_by_its_author_and_names_the_other
     assert blob(repository, fate.head.commit, "one") == b"1\n"
 
 
-async def test_an_author_that_no_git_would_write_today_and_a_time_that_is_none_hurt_nobody(repository: Path) -> None:
+async def test_a_malformed_author_and_a_missing_time_are_accepted(repository: Path) -> None:
     tree = git(repository, "rev-parse", "main^{tree}")
     lines = (
         f"tree {tree}\nparent {git(repository, 'rev-parse', 'main')}\nauthor A <b <c@d> \ncommitter A <c@d> 1 +0000\n"
@@ -242,7 +244,7 @@ async def test_an_author_that_no_git_would_write_today_and_a_time_that_is_none_h
 # -- names, modes and kinds of files
 
 
-async def test_names_of_any_bytes_and_files_of_any_kind_come_as_they_are(repository: Path) -> None:
+async def test_all_kinds_of_names_and_files_are_merged_unchanged(repository: Path) -> None:
     names = ['with "quotes"', "with\nnewline", "back\\slash", "tab\t", "-x", "ünï", "./:(top)x"]
     fork(repository, "one", dict.fromkeys(names, "x\n"))
     git(repository, "switch", "-q", "-c", "two", "main")

@@ -1,4 +1,4 @@
-"""A target is moved wholly or not at all, beside whatever its user has in the checkout."""
+"""A target is moved completely or not at all, and keeps the user's changes in the checkout."""
 
 import os
 from dataclasses import replace
@@ -12,7 +12,7 @@ from support.branches import OWNER, REAL_GIT, commit, contents, everything, put_
 from support.harness import GIVE_UP_S, git, until
 from support.target_moves import AFTER, CHANGES, Target
 
-# -- a checkout is moved
+# -- moving a checkout
 
 
 async def test_a_checked_out_target_is_moved_with_its_files(target: Target) -> None:
@@ -25,7 +25,7 @@ async def test_a_checked_out_target_is_moved_with_its_files(target: Target) -> N
     assert not (target.repository / ".git" / "forkjoin-index").exists()
 
 
-async def test_the_logs_of_branch_and_head_say_why(target: Target) -> None:
+async def test_the_reflogs_of_branch_and_head_have_the_reason(target: Target) -> None:
     await target.land()
     for ref in ("main", "HEAD"):
         assert git(target.repository, "log", "-1", "--walk-reflogs", "--format=%H %gs", ref) == (
@@ -33,16 +33,16 @@ async def test_the_logs_of_branch_and_head_say_why(target: Target) -> None:
         )
 
 
-async def test_it_is_moved_beside_changes_of_every_kind_in_other_files(target: Target) -> None:
+async def test_a_move_keeps_all_kinds_of_changes_in_other_files(target: Target) -> None:
     here = target.repository
-    commit_less = {
+    new_files = {
         "staged": "staged\n",
         "twice": "staged\n",
         "untracked": "x\n",
         "new/untracked": "x\n",
         "a.log": "x\n",
     }
-    for name, text in commit_less.items():
+    for name, text in new_files.items():
         write(here, name, text)
     git(here, "add", "staged", "twice")
     write(here, "twice", "and edited\n")
@@ -50,7 +50,7 @@ async def test_it_is_moved_beside_changes_of_every_kind_in_other_files(target: T
     git(here, "add", "--intent-to-add", "meant")
     write(here, "other", "edited\n")
     (here / "README.md").unlink()
-    own = {name: text.encode() for name, text in commit_less.items()}
+    own = {name: text.encode() for name, text in new_files.items()}
     own |= {"twice": b"and edited\n", "meant": b"x\n", "other": b"edited\n"}
     before = (git(here, "diff"), git(here, "diff", "--cached"), target.status())
     assert await target.land() == []
@@ -59,7 +59,7 @@ async def test_it_is_moved_beside_changes_of_every_kind_in_other_files(target: T
     assert target.tip() == target.new
 
 
-async def test_the_stash_is_not_touched(target: Target) -> None:
+async def test_a_move_keeps_the_stash(target: Target) -> None:
     write(target.repository, "shared.txt", "stashed\n")
     git(target.repository, "stash", "push", "-q")
     before = git(target.repository, "stash", "list", "--format=%H %gd %gs")
@@ -67,13 +67,13 @@ async def test_the_stash_is_not_touched(target: Target) -> None:
     assert git(target.repository, "stash", "list", "--format=%H %gd %gs") == before
 
 
-async def test_a_file_that_was_only_touched_is_in_nobodys_way(target: Target) -> None:
+async def test_a_touched_file_is_not_in_the_way(target: Target) -> None:
     os.utime(target.repository / "shared.txt", (1, 1))
     assert await target.land() == []
     assert target.status() == []
 
 
-async def test_what_the_user_has_staged_just_so_is_in_nobodys_way(target: Target) -> None:
+async def test_a_file_staged_with_the_new_content_is_not_in_the_way(target: Target) -> None:
     write(target.repository, "shared.txt", CHANGES["shared.txt"])
     write(target.repository, "new/file", CHANGES["new/file"])
     git(target.repository, "add", ".")
@@ -81,7 +81,7 @@ async def test_what_the_user_has_staged_just_so_is_in_nobodys_way(target: Target
     assert target.status() == []
 
 
-async def test_no_hook_is_run(target: Target, tmp_path: Path) -> None:
+async def test_no_hook_runs(target: Target, tmp_path: Path) -> None:
     put_hooks(target.repository / ".git" / "hooks", tmp_path / "told")
     await target.land()
     assert not (tmp_path / "told").exists()
@@ -97,7 +97,7 @@ async def test_no_hook_is_run(target: Target, tmp_path: Path) -> None:
         "index.skipHash=true",
     ],
 )
-async def test_an_index_of_any_form_comes_out_right(target: Target, setting: str) -> None:
+async def test_all_index_formats_are_supported(target: Target, setting: str) -> None:
     git(target.repository, "config", *setting.split("="))
     git(target.repository, "update-index", "--force-write-index")
     write(target.repository, "other", "edited\n")
@@ -113,7 +113,7 @@ async def test_a_sparse_checkout_stays_sparse(target: Target) -> None:
     assert not (target.repository / "new").exists()
 
 
-async def test_a_submodule_is_pointed_elsewhere_but_its_files_stay(target: Target, tmp_path: Path) -> None:
+async def test_a_move_changes_a_submodules_commit_but_not_its_files(target: Target, tmp_path: Path) -> None:
     here = target.repository
     git(here, "clone", "-q", ".", str(tmp_path / "library"))
     later = commit(tmp_path / "library", {"later": "x"})
@@ -132,10 +132,10 @@ async def test_a_submodule_is_pointed_elsewhere_but_its_files_stay(target: Targe
     assert git(here, "ls-tree", "HEAD", "lib").split()[2] == later
 
 
-# -- a race that is lost
+# -- lost races
 
 
-async def test_files_are_as_they_were_where_somebody_else_moved_the_ref(target: Target) -> None:
+async def test_files_are_restored_if_somebody_else_moves_the_ref(target: Target) -> None:
     here = target.repository
     write(here, "other", "edited\n")
     write(here, "staged", "x\n")
@@ -152,7 +152,7 @@ async def test_files_are_as_they_were_where_somebody_else_moved_the_ref(target: 
     assert target.status() == [" M other", "A  staged"]
 
 
-async def test_a_ref_that_was_moved_before_is_not_moved_on(target: Target) -> None:
+async def test_a_ref_that_somebody_else_moved_is_not_moved(target: Target) -> None:
     move = await target.find_move()
     theirs = commit(target.repository, {"theirs": "x"})
     before = everything(target.repository)
@@ -163,7 +163,7 @@ async def test_a_ref_that_was_moved_before_is_not_moved_on(target: Target) -> No
     assert target.tip() == theirs
 
 
-async def test_a_ref_that_is_nowhere_checked_out_is_not_moved_on_either(target: Target) -> None:
+async def test_a_moved_ref_without_a_checkout_is_not_moved(target: Target) -> None:
     theirs = commit(target.repository, {"theirs": "x"})
     git(target.repository, "switch", "-q", "--detach")
     with pytest.raises(TargetMovedError):
@@ -172,7 +172,7 @@ async def test_a_ref_that_is_nowhere_checked_out_is_not_moved_on_either(target: 
 
 
 @pytest.mark.parametrize("switch", ["main", "--detach"])
-async def test_a_ref_that_is_moved_at_the_last_moment_is_not_overwritten(
+async def test_a_ref_moved_at_the_last_moment_is_not_overwritten(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str
 ) -> None:
     here = target.repository
@@ -188,7 +188,7 @@ async def test_a_ref_that_is_moved_at_the_last_moment_is_not_overwritten(
     assert everything(here)["files"] == before
 
 
-async def test_carrying_it_out_again_is_harmless(target: Target) -> None:
+async def test_repeating_a_completed_move_changes_nothing(target: Target) -> None:
     await target.land()
     write(target.repository, "shared.txt", "edited since\n")
     before = everything(target.repository)
@@ -199,7 +199,7 @@ async def test_carrying_it_out_again_is_harmless(target: Target) -> None:
     assert target.tip() == later
 
 
-async def test_two_that_move_a_target_at_once_take_turns(target: Target, tmp_path: Path) -> None:
+async def test_only_one_of_two_concurrent_moves_succeeds(target: Target, tmp_path: Path) -> None:
     other = git(
         *(target.repository, "commit-tree", "-p", target.old, "-m", "other", f"{target.new}^{{tree}}"),
     )
@@ -220,11 +220,11 @@ async def test_two_that_move_a_target_at_once_take_turns(target: Target, tmp_pat
     assert contents(target.repository) == AFTER
 
 
-#: A git that, about to move the files, says so and waits until it may.
+#: A git that waits for a file before it moves the checkout's files.
 WAITS = 'case "$* " in *" read-tree -m -u {1} "*) touch {0}/on; until [ -e {0}/go ]; do sleep 0.01; done; esac'
 
 
-async def test_cancelled_midway_it_is_moved_wholly(
+async def test_a_move_cancelled_midway_is_completed(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, WAITS.format(tmp_path, target.old))
@@ -239,7 +239,7 @@ async def test_cancelled_midway_it_is_moved_wholly(
     assert everything(target.repository)["locks"] == []
 
 
-async def test_each_git_that_changes_something_holds_the_checkout_should_it_outlive_us(
+async def test_every_git_that_changes_the_checkout_holds_its_lock(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
