@@ -55,7 +55,7 @@ _DEEDS = {
 
 
 def _change_files(fork: Fork) -> None:
-    """Change a file, a mode and a file's type, and create files, two of them with similar names."""
+    """Change a file's content, a mode and a type, and create files."""
     (fork.path / "shared.txt").write_text("one\n2\nthree\nünï\n")
     (fork.path / "README.MD").write_text("new\n")
     (fork.path / "deep").mkdir()

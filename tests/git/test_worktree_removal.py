@@ -1,4 +1,4 @@
-"""A worktree is removed whatever its state, and other worktrees stay untouched."""
+"""A worktree is removed in any state, and other worktrees stay untouched."""
 
 import os
 import shutil

@@ -83,7 +83,7 @@ WAYS = [
 
 
 def make_pair(one: Path, two: Path) -> str:
-    """Make two repositories with the same commit, of which the second one is a clone."""
+    """Make a repository with one commit, and a clone of it."""
     git(one.parent, "init", "-q", "-b", "main", one.name)
     made = commit(one, {"a": "x"})
     git(two.parent, "clone", "-q", str(one), two.name)

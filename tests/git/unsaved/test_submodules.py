@@ -55,7 +55,10 @@ async def keep(fork: Fork, *, dry_run: bool = False) -> str | None:
 
 
 async def land(fork: Fork) -> None:
-    """Merge the branch and remove the worktree, then update the user's submodules without a remote."""
+    """Merge the branch, remove the worktree and update the user's submodules.
+
+    No remote is available for the update.
+    """
     assert await keep(fork) is None
     assert await find_unsaved_work(fork.common_dir, fork.path, fork.base) == []
     git(fork.repository, "merge", "-q", "--ff-only", fork.branch)
