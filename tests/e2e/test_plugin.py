@@ -46,4 +46,4 @@ async def test_claude_has_the_plugins_tools_commands_skill_and_hook(
     assert "mcp__plugin_forkjoin_forkjoin__spawn_agents" in began["tools"]
     prompt = "\n".join(api.asked[0].prompt)
     assert "a2 one: succeeded, unmerged; echo x > x.txt" in prompt  # printed by the hook
-    assert "Fork this out to agents of forkjoin: port the tests to pytest\n" in prompt
+    assert "Fork this work out to forkjoin agents: port the tests to pytest\n" in prompt

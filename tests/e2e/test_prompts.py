@@ -19,4 +19,4 @@ async def test_a_slash_command_with_an_argument_gives_the_model_the_prompts_text
     assert await ask_claude(repository, "/mcp__forkjoin__fan_out port the tests to pytest", *registered) == "I see."
     prompt = "\n".join(api.asked[0].prompt)
     assert "<command-args>port the tests to pytest</command-args>" in prompt
-    assert "Fork this out to agents of forkjoin: port" in prompt
+    assert "Fork this work out to forkjoin agents: port" in prompt

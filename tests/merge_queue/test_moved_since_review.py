@@ -42,7 +42,7 @@ async def test_read_diff_shows_the_reviewed_commit_and_says_that_the_branch_has_
     assert not any("moved" in one for one in (await near_lead.call("get_result", id="a1"))["warnings"])
     moved = add(repository, "forkjoin/a1-echo-one", "two")
     diff = await near_lead.call("read_diff", id="a1")
-    assert f"a1@{moved[:12]} names it as it is now" in diff.splitlines()[0]
+    assert f"a1@{moved[:12]} names the branch as it is now" in diff.splitlines()[0]
     assert "+++ b/two" not in diff
     assert "+++ b/two" in await near_lead.call("read_diff", id=f"a1@{moved[:7]}")
     assert f"a1@{moved[:12]}" in (await near_lead.call("get_result", id="a1"))["warnings"][0]
@@ -56,7 +56,7 @@ async def test_a_moved_branch_is_merged_if_the_call_names_its_commit(near_lead: 
     assert {"one", "two"} <= contents(repository).keys()
     result = await near_lead.call("get_result", id="a1")
     assert (result["files_changed"], result["verify"], result["merge"]) == (2, "none", "merged")
-    assert any("since its end" in one for one in result["warnings"])
+    assert any("Since its end its branch was moved" in one for one in result["warnings"])
 
 
 @pytest.mark.parametrize("named", ["a1@{old}", "a1@{new:.6}", "a1@", "a1@HEAD"])

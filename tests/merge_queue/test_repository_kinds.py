@@ -138,5 +138,5 @@ async def test_a_cherry_pick_under_way_is_found_in_every_ref_format(
     git(here, "switch", "-q", "main")
     commit(here, {"shared.txt": "ours\n"})
     git(here, "cherry-pick", "rival", check=False)
-    with pytest.raises(CallerError, match="a cherry-pick is under way"):
+    with pytest.raises(CallerError, match="a cherry-pick is in progress"):
         await check_free(str(here / ".git"), "refs/heads/main")

@@ -33,7 +33,7 @@ async def test_the_users_submodule_has_the_merged_commit_after_the_agent_is_remo
     near: Lead, repository: Path, tmp_path: Path, strategy: str
 ) -> None:
     (first,) = await near.run(_MOVE)
-    assert "nowhere else" in " ".join((await near.call("get_result", id=first))["warnings"])
+    assert "exists only in the worktree" in " ".join((await near.call("get_result", id=first))["warnings"])
     assert "Unmerged work" in await near.refusal("remove_worktrees", ids=[first])
     assert (await near.call("merge_worktree", ids=[first], strategy=strategy))["merged"]
     await near.call("remove_worktrees", ids=[first])

@@ -160,7 +160,7 @@ async def test_a_merge_is_a_task_and_goes_on_though_it_is_cancelled(client: Mode
     (first,) = client.spawn("echo x > x; git add x; git commit -qm x")
     await client.answered("wait_agents", ids=[first])
     task = client.tool("merge_worktree", ids=[first], verify=until_go(repository))
-    assert (task["resultType"], task["statusMessage"]) == ("task", "merging 1 into main")
+    assert (task["resultType"], task["statusMessage"]) == ("task", "merging 1 agent(s) into main")
     assert client.request("tasks/cancel", taskId=task["taskId"])["resultType"] == "complete"
     assert client.request("tasks/get", taskId=task["taskId"])["status"] == "working"
     go(repository)

@@ -112,7 +112,7 @@ async def test_no_progress_is_computed_for_a_client_that_does_not_want_it(
     async def refuse(*_: object) -> str:
         raise AssertionError
 
-    monkeypatch.setattr(wait, "_how_far", refuse)
+    monkeypatch.setattr(wait, "_describe_wait_progress", refuse)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (slow,) = await lead.spawn("sleep 1000")
         assert (await lead.call("wait_agents", timeout_s=0.3))["timed_out"] is True

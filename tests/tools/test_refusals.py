@@ -121,7 +121,7 @@ async def test_a_repository_without_a_commit_is_refused(tmp_path: Path, home: Ho
     folder.mkdir()
     git(folder, "init", "-q")
     async with open_lead(folder) as lead:
-        assert "has no commit yet" in await lead.refusal("spawn_agent", task="true")
+        assert "has no commit, so agents have nothing to start from" in await lead.refusal("spawn_agent", task="true")
 
 
 async def test_a_home_within_the_checkout_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,4 +132,4 @@ def test_a_person_spawns_one_task_or_one_a_line(repository: Path, home: Home) ->
     many = forkjoin(repository, "spawn", stdin="echo two\n\necho three\n").stdout
     assert [line.split()[0] for line in many.splitlines()] == ["a2", "a3"]
     waited = forkjoin(repository, "wait").stdout
-    assert [line.split()[-1] for line in waited.splitlines()] == ["one", "two", "three"]
+    assert {line.split()[-1] for line in waited.splitlines()} == {"one", "two", "three"}
