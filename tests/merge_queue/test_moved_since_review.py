@@ -56,7 +56,7 @@ async def test_a_moved_branch_is_merged_if_the_call_names_its_commit(near_lead: 
     assert {"one", "two"} <= contents(repository).keys()
     result = await near_lead.call("get_result", id="a1")
     assert (result["files_changed"], result["verify"], result["merge"]) == (2, "none", "merged")
-    assert any("Since its end its branch was moved" in one for one in result["warnings"])
+    assert any("Its branch moved after its end" in one for one in result["warnings"])
 
 
 @pytest.mark.parametrize("named", ["a1@{old}", "a1@{new:.6}", "a1@", "a1@HEAD"])
