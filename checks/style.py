@@ -40,7 +40,16 @@ ABOUT_WORDS = ("checks/style.py", "tests/test_style.py")
 #: Top-level names that several modules may define, by the reason.
 SHARED_NAMES = {
     "entry points of programs": ("main", "run"),
-    "the contract that each adapter implements": ("account", "conclude", "converse", "encode_turn", "resume", "start"),
+    "the contract that each adapter implements": (
+        "account",
+        "conclude",
+        "read",
+        "read_beginning",
+        "converse",
+        "encode_turn",
+        "resume",
+        "start",
+    ),
     "a command or a tool, and the operation that it calls": (
         *("attach", "budget", "merge_all", "read_diff", "read_log", "spawn", "stop", "undo", "wait"),
     ),

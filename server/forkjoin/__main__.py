@@ -9,7 +9,10 @@ import sys
 
 
 def main() -> None:
-    """Run the relay for `forkjoin mcp`, else the command line. Exit with its exit code."""
+    """Run the relay for `forkjoin mcp`, else the command line.
+
+    Exit with its exit code.
+    """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # a closed standard stream would be the next file opened
         os.set_inheritable(fd, True)
     os.close(fd)

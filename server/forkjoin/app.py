@@ -30,7 +30,10 @@ _IDLE_CHECK_S = 5.0
 
 
 def run() -> int:
-    """Run the command line, or the daemon for `forkjoin daemon run`. Return the exit code."""
+    """Run the command line, or the daemon for `forkjoin daemon run`.
+
+    Return the exit code.
+    """
     if sys.argv[1:] == ["daemon", "run"]:
         return run_daemon()
     from forkjoin.cli import app
@@ -59,7 +62,7 @@ def run_daemon() -> int:
 
 
 async def serve(home: Home) -> None:
-    """Open the services, carry on recorded work, and accept connections until the daemon ends."""
+    """Run the services and accept connections until the daemon ends."""
     from forkjoin_tools.mcp_server import serve_mcp
 
     from forkjoin.authentication import authenticate
@@ -126,7 +129,10 @@ async def _end_on_signal(scope: CancelScope) -> None:
 
 
 async def _end_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> None:
-    """End the daemon once its records are found damaged. The next daemon sets them aside and starts new ones."""
+    """End the daemon once its records are found damaged.
+
+    The next daemon sets them aside and starts new ones.
+    """
     from forkjoin.store.damaged_database import suspect
 
     await reconciler.store.database.damaged.wait()
@@ -136,7 +142,7 @@ async def _end_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> Non
 
 
 async def _end_when_idle(reconciler: "Reconciler", server: "SocketServer", scope: CancelScope) -> None:
-    """End the daemon after `idle_minutes` without a connection, and with nothing under way or queued."""
+    """End the daemon after `idle_minutes` without connections and work."""
     idle_since = anyio.current_time()
     while True:
         await anyio.sleep(_IDLE_CHECK_S)

@@ -69,7 +69,10 @@ class Reconciler:
         return not self._running and not self.schedule.waiting
 
     async def run(self) -> None:
-        """Run passes until cancelled: one after each change of the records, and one whenever something is due."""
+        """Run passes until cancelled.
+
+        A pass follows each change of the records, and each time that something is due.
+        """
         await find_interrupted_attachments(self.services)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._clean_up_regularly)
@@ -87,7 +90,10 @@ class Reconciler:
                     await self.store.changes.after(seen)
 
     async def _expire_requests(self) -> float:
-        """Close requests that were not answered in time. Return the seconds until the next one expires."""
+        """Close requests that were not answered in time.
+
+        Return the seconds until the next one expires.
+        """
         try:
             return await self._expiry.close_expired()
         except Exception:  # a boundary: other agents start and go on
@@ -95,7 +101,10 @@ class Reconciler:
             return _RETRY_DELAY_S
 
     async def _clean_up_regularly(self) -> None:
-        """Finish interrupted removals, and remove what its retention time or the end of its target makes removable."""
+        """Finish interrupted removals, and remove agents and scratches that are due.
+
+        Merged agents are due after their retention time, scratch worktrees when their target is gone or unused.
+        """
         for delay_s in itertools.chain([_FIRST_CLEANUP_S], itertools.repeat(_CLEANUP_INTERVAL_S)):
             try:
                 await finish_removals(self.services)
@@ -128,7 +137,10 @@ class Reconciler:
         return self.schedule.next_pass_s
 
     async def _find_next_merges(self, merges: list[MergeJob]) -> Iterable[MergeJob]:
-        """Return the first merge of each target, without merges whose lead's environment is missing."""
+        """Return the first merge of each target.
+
+        Merges whose lead's environment is missing are left out.
+        """
         able = [merge for merge in merges if not await lacks_environment(self.services, merge)]
         self.merges_without_environment = len(merges) - len(able)
         return {(merge.project, merge.target): merge for merge in reversed(able)}.values()

@@ -77,7 +77,7 @@ async def _read_all(fork: Fork, tip: str) -> object:
 
 
 async def _compare(repository: Path, setting: str | None, deed: str) -> None:
-    """Compare what forkjoin reads of two agents with the same work, one of which ran a script first."""
+    """Compare two agents with the same work, one of which ran a script first."""
     (repository / "link").symlink_to("shared.txt")
     ask(repository, "add", "link")
     ask(repository, "commit", "-qm", "link")

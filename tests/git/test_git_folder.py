@@ -167,7 +167,7 @@ async def test_in_a_git_folder_there_is_no_checkout(repository: Path, tmp_path: 
     "text", ["{0}", "gitdir:{0}", "Gitdir: {0}", " gitdir: {0}"], ids=["bare", "close", "capital", "space"]
 )
 def test_a_git_file_that_git_would_not_follow_leads_nowhere(repository: Path, tmp_path: Path, text: str) -> None:
-    (folder := tmp_path / "beside").mkdir()
+    (folder := tmp_path / "folder").mkdir()
     (folder / ".git").write_text(f"gitdir: {repository}/.git\r\n")
     assert find_common_dir(folder) == str(repository / ".git")
     (folder / ".git").write_text(text.format(f"{repository}/.git") + "\n")

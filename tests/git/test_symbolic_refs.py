@@ -18,7 +18,10 @@ from support.harness import git
     params=["files", pytest.param("reftable", marks=pytest.mark.skipif(GIT_VERSION < (2, 46), reason="old"))]
 )
 async def fork(request: pytest.FixtureRequest, user: Path, tmp_path: Path) -> Fork:
-    """Return an agent's worktree, with refs in files or in a reftable, and main one commit ahead."""
+    """Return an agent's worktree, while main is one commit ahead.
+
+    The refs are in files or in a reftable.
+    """
     repository = tmp_path / "repository"
     form = [] if request.param == "files" else [f"--ref-format={request.param}"]
     git(tmp_path, "init", "-q", *form, str(repository))

@@ -250,7 +250,7 @@ def read(line: bytes) -> Sequence[Event]:
     unreadable = (Unreadable(line[:500].decode(errors="replace")),)
     if not line.lstrip().startswith(b"{"):  # checked first, as it is cheap and a flood may consist of such lines
         return unreadable
-    parsed = _parse(line) or _parse(_repair_surrogates(line))
+    parsed = _parse_json(line) or _parse_json(_repair_surrogates(line))
     return unreadable if parsed is None else tuple(_read_line(parsed))
 
 
@@ -261,13 +261,13 @@ def read_beginning(beginning: bytes) -> Sequence[Event]:
     """
     closed = [beginning[: len(beginning) - cut] + b'"}' for cut in _TORN_LENGTHS]
     for line in (*closed, *map(_repair_surrogates, closed)):
-        parsed = _parse(line)
+        parsed = _parse_json(line)
         if parsed and parsed.type == "result":
             return (_read_result(parsed),)
     return ()
 
 
-def _parse(line: bytes) -> _Line | None:
+def _parse_json(line: bytes) -> _Line | None:
     try:
         return _Line.model_validate_json(line)
     except ValidationError:

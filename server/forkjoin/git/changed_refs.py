@@ -36,13 +36,13 @@ class ChangedRef:
 
     def __str__(self) -> str:
         if not self.new:
-            return f"{_describe(self.ref)} (deleted)"
+            return f"{_ref_label(self.ref)} (deleted)"
         if not self.old:
-            return f"{_describe(self.ref)} (new)"
-        return f"{_describe(self.ref)} ({_shorten(self.old)} → {_shorten(self.new)})"
+            return f"{_ref_label(self.ref)} (new)"
+        return f"{_ref_label(self.ref)} ({_shorten(self.old)} → {_shorten(self.new)})"
 
 
-def _describe(ref: str) -> str:
+def _ref_label(ref: str) -> str:
     """Return a ref's name for messages."""
     if ref == "refs/stash":
         return "the stash"
@@ -76,12 +76,12 @@ def find_changed_refs(before: str, after: str, expected: Mapping[str, str]) -> l
         after: The second result.
         expected: Values that replace those in `before`, for refs that are known to have moved since.
     """
-    old, new = {**dict(_parse(before.splitlines())), **expected}, dict(_parse(after.splitlines()))
+    old, new = {**dict(_parse_refs(before.splitlines())), **expected}, dict(_parse_refs(after.splitlines()))
     refs = sorted(old.keys() | new.keys())
     return [ChangedRef(ref, old.get(ref, ""), new.get(ref, "")) for ref in refs if old.get(ref) != new.get(ref)]
 
 
-def _parse(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _parse_refs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
         commit, ref, target = line.split(" ")
         yield ref, f"{commit} {target}".rstrip()

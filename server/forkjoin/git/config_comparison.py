@@ -56,7 +56,7 @@ async def compare_snapshots(before: Snapshot, after: Snapshot) -> list[ConfigCha
     changes: list[ConfigChange] = []
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
-        if _is_same(old, new):
+        if _is_same_state(old, new):
             continue
         if name.startswith("worktrees/") and not (name in before and name in after):
             continue  # the worktree was added or removed
@@ -65,7 +65,7 @@ async def compare_snapshots(before: Snapshot, after: Snapshot) -> list[ConfigCha
     return changes
 
 
-def _is_same(old: FileState | None, new: FileState | None) -> bool:
+def _is_same_state(old: FileState | None, new: FileState | None) -> bool:
     if old is None or new is None:
         return old is new
     is_same_mode = bool(old.mode & 0o111) == bool(new.mode & 0o111)

@@ -62,7 +62,7 @@ def take_snapshot(common_dir: str, *, user: bool = False) -> Snapshot:
     found: dict[str, FileState | None] = {}
     content_left, hash_left = _TOTAL_LIMIT, _HASH_LIMIT
     for file in files:
-        state = _read(file, min(_FILE_LIMIT, content_left), hash_left)
+        state = _read_state(file, min(_FILE_LIMIT, content_left), hash_left)
         content_left -= len(state.content or b"") if state else 0
         hash_left -= state.size if state and state.digest else 0
         found[os.path.relpath(file, root) if file.is_relative_to(root) else str(file)] = state
@@ -96,7 +96,7 @@ def _counts(folder: str, file: str) -> bool:
     return not file.endswith(".sample") if folder == "hooks" else file != "refs"
 
 
-def _read(file: Path, limit: int, hash_limit: int) -> FileState | None:
+def _read_state(file: Path, limit: int, hash_limit: int) -> FileState | None:
     """Read the first `limit` bytes of a file.
 
     Return `None` if there is no file, or a folder.

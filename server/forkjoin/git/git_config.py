@@ -152,13 +152,13 @@ async def find_warnings(common_dir: str) -> list[str]:
 
 async def is_marked_bare(common_dir: str) -> bool:
     """Return whether core.bare is true in the repository's own configuration."""
-    value = (await _read(common_dir)).values.get("core.bare")
+    value = (await _read_config(common_dir)).values.get("core.bare")
     return value is not None and value.lower() in ("true", "yes", "on", "1", "")
 
 
 async def read_shared_repository(common_dir: str) -> str:
     """Return the value of core.sharedRepository, "umask" by default (git-config(1))."""
-    return (await _read(common_dir)).values.get("core.sharedrepository", "umask")
+    return (await _read_config(common_dir)).values.get("core.sharedrepository", "umask")
 
 
 async def find_users_ignore_file(common_dir: str, worktree: Path) -> Path:
@@ -166,10 +166,10 @@ async def find_users_ignore_file(common_dir: str, worktree: Path) -> Path:
 
     A relative core.excludesFile starts at the worktree.
     """
-    return worktree / (await _read(common_dir)).ignore_file
+    return worktree / (await _read_config(common_dir)).ignore_file
 
 
-async def _read(common_dir: str) -> GitConfig:
+async def _read_config(common_dir: str) -> GitConfig:
     location = _location_of(common_dir)
     await check_usable(location, _LIST)
     return await GIT_CONFIG.read(location)

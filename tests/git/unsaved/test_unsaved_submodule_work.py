@@ -41,7 +41,7 @@ async def test_a_commit_that_the_base_names_is_not_the_agents(repository: Path, 
     git(repository / "lib", "checkout", "-q", "--detach")
     commit(repository / "lib", {"a": "x"})
     git(repository, "add", "lib")
-    git(repository, "commit", "-qm", "at what is pushed nowhere")
+    git(repository, "commit", "-qm", "a commit that is pushed nowhere")
     fork = await make_fork(repository)
     git(fork.path, *ALLOW, "clone", "-q", str(repository / ".git" / "modules" / "lib"), "lib")
     git(fork.path / "lib", "checkout", "-q", "--detach", git(repository / "lib", "rev-parse", "HEAD"))

@@ -14,7 +14,9 @@ _BEGIN, _END = re.compile("<{7,} "), re.compile(">{7,} ")
 
 
 async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[str]:
-    """Return the first conflict hunks in these files of a merged tree, as text: file, line and both sides.
+    """Return the first conflict hunks of a merged tree's files, as text.
+
+    A hunk names the file and the line, and has both sides.
 
     A file that is deleted on one side, or binary, has no hunks.
     """

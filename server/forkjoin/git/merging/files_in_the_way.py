@@ -27,7 +27,7 @@ _BATCH = 500
 
 
 async def find_files_in_the_way(checkout: LockedCheckout, old: str, new: str) -> tuple[LockedCheckout, list[str]]:
-    """Return the checkout to use for the move, and the user's files that block the move.
+    """Return the checkout to use for a move, and the files that block it.
 
     A file that git reports as modified, although it is exactly as git wrote it, doesn't block the move. For such files
     the returned checkout has an adjusted index and tree.
@@ -52,7 +52,9 @@ async def _find_untouched(checkout: LockedCheckout, old: str, new: str) -> list[
 
 
 async def _normalize(checkout: LockedCheckout, old: str, untouched: list[str]) -> LockedCheckout:
-    """Normalize untouched files in the copied index and in the old tree, so that git takes them for unchanged.
+    """Record untouched files in the copied index and in the old tree as they are.
+
+    git then takes them for unchanged.
 
     git still checks that they are unchanged before it replaces them.
     """
@@ -66,14 +68,20 @@ async def _normalize(checkout: LockedCheckout, old: str, untouched: list[str]) -
 
 
 async def _entries(checkout: LockedCheckout, paths: list[str]) -> dict[str, tuple[str, str]]:
-    """Return the mode and object of each path in the copied index. Omit paths in conflict."""
+    """Return the mode and object of each path in the copied index.
+
+    Omit paths in conflict.
+    """
     rows = [row.partition("\t")[::2] for row in await _list(checkout, "--stage", paths)]
     found = [(path, entry.split(" ")) for entry, path in rows]
     return {path: (mode, name) for path, (mode, name, stage) in found if stage == "0"}
 
 
 async def _find_obstacles(checkout: LockedCheckout, old: str, new: str) -> list[str]:
-    """Return the files that block the move, or git's error message if it refuses the move and names no file."""
+    """Return the files that block the move.
+
+    If git refuses the move and names no file, return git's error message instead.
+    """
     changes = await changes_between(checkout.path, old, new)
     found = await _find_untracked(checkout, [change.path for change in changes if change.kind == "A"])
     found += await _find_deleted(checkout, [change.path for change in changes if change.kind == "M"])
@@ -86,7 +94,10 @@ async def _find_obstacles(checkout: LockedCheckout, old: str, new: str) -> list[
 
 
 async def _find_untracked(checkout: LockedCheckout, added: list[str]) -> list[str]:
-    """Return the untracked files where the move adds files. git would overwrite the ignored ones among them."""
+    """Return the untracked files where the move adds files.
+
+    git would overwrite the ignored ones among them.
+    """
     existing = await to_thread.run_sync(
         lambda: {found for path in added if (found := find_path_in_the_way(checkout.path, path))}
     )
@@ -94,7 +105,10 @@ async def _find_untracked(checkout: LockedCheckout, added: list[str]) -> list[st
 
 
 async def _find_deleted(checkout: LockedCheckout, changed: list[str]) -> list[str]:
-    """Return the files that the move changes and the user has deleted. git would restore them."""
+    """Return the files that the move changes and the user has deleted.
+
+    git would restore them.
+    """
     gone = await to_thread.run_sync(
         lambda: [path for path in changed if not os.path.lexists(Path(checkout.path, path))]
     )
@@ -110,7 +124,7 @@ async def _list(checkout: LockedCheckout, option: str, paths: list[str]) -> list
 
 
 async def _find_dirty(checkout: LockedCheckout, changes: Iterable[str]) -> list[str]:
-    """Return the user's changed files that are equal to, above or below one of these paths."""
+    """Return the user's changed files at, above or below one of these paths."""
     changed = set(changes)
     folders = {folder for path in changed for folder in parent_folders(path)}
     listing = await checkout.git(

@@ -24,7 +24,9 @@ from forkjoin.git.worktrees.checkout import LockedCheckout
 
 
 async def roll_back_files(checkout: LockedCheckout, old: str, new: str) -> None:
-    """Restore the files and index entries that a move from `old` to `new` has changed, however far it got.
+    """Restore the files and index entries of an interrupted move to `new`.
+
+    `old` is the commit that the move started from.
 
     A file counts as moved if it is missing, or has the new content or the beginning of that. All other files belong to
     the user and stay. Moved files are deleted first, which makes room for the old ones on a full disk.
@@ -52,7 +54,9 @@ async def roll_back_files(checkout: LockedCheckout, old: str, new: str) -> None:
 
 
 async def _read_index(checkout: LockedCheckout) -> tuple[dict[str, tuple[str, str]], set[str]]:
-    """Return the mode and object of each path in the copied index, and the paths that a rollback must not touch.
+    """Return the copied index's entries, and the paths that a rollback must not touch.
+
+    An entry is the mode and object of a path.
 
     These are the paths in conflict, and the paths that the user excluded from the worktree (skip-worktree).
     """
@@ -70,7 +74,9 @@ async def _read_index(checkout: LockedCheckout) -> tuple[dict[str, tuple[str, st
 async def _roll_back_index(
     checkout: LockedCheckout, changes: Sequence[PathChange], entries: Mapping[str, tuple[str, str]]
 ) -> bool:
-    """Restore the old entries in the copied index, if the index was moved. Return whether it was.
+    """Restore the old entries in the copied index, if the index was moved.
+
+    Return whether it was.
 
     Entries that HEAD has too stay: somebody has committed them.
     """
@@ -88,21 +94,27 @@ async def _roll_back_index(
 async def _find_moved(
     checkout: LockedCheckout, new: str, changes: Sequence[PathChange], entries: Container[str]
 ) -> list[str]:
-    """Return the paths without a file, or with a file that the move wrote completely or in part."""
+    """Return the paths without a file, or with a file that the move wrote.
+
+    The file may be written only in part.
+    """
     listing = await checkout.git("diff-files", "--no-renames", "--name-only", "--ignore-submodules=all", "-z")
     differ = set(split_names(listing))
     moved: list[str] = []
     for change in changes:
         if change.path in entries and change.path not in differ:
             continue
-        file = await to_thread.run_sync(_read, checkout.path, change.path)
+        file = await to_thread.run_sync(_read_content, checkout.path, change.path)
         if file is None or (change.kind != "D" and await _was_written(checkout, f"{new}:{change.path}", *file)):
             moved.append(change.path)
     return moved
 
 
-def _read(top: str, path: str) -> tuple[bytes, bool] | None:
-    """Return a file's bytes and False, or a symlink's target and True. Return `None` if there is neither."""
+def _read_content(top: str, path: str) -> tuple[bytes, bool] | None:
+    """Return a file's bytes and False, or a symlink's target and True.
+
+    Return `None` if there is neither.
+    """
     if not is_file_on_disk(top, path):
         return None
     where = Path(top, path)
@@ -110,7 +122,10 @@ def _read(top: str, path: str) -> tuple[bytes, bool] | None:
 
 
 async def _was_written(checkout: LockedCheckout, revision: str, data: bytes, is_symlink: bool) -> bool:
-    """Return whether `data` is what git checks out for a revision's file, or the beginning of that."""
+    """Return whether git checks out a revision's file as `data`.
+
+    For a regular file, `data` may also be the beginning of the file.
+    """
     variables = checkout.variables
     _, whole, _ = await git.run(checkout.path, "cat-file", "--filters", revision, extra=variables, ok_codes=(0,))
     return whole == data if is_symlink else whole.startswith(data)

@@ -83,7 +83,9 @@ _TreeOutcome = list[PathChange] | AlreadyContained | BranchConflict | RefusedByG
 async def merge_branches_in_order(
     common_dir: str, head: Tip, branches: Sequence[Branch], signature: Signature, *, squash: bool = False
 ) -> list[MergeOutcome]:
-    """Merge the branches onto `head`, each onto the branches before. Leave out branches that can't be merged.
+    """Merge the branches onto `head`, each onto the branches before.
+
+    Leave out branches that can't be merged.
 
     Args:
         squash: Make one ordinary commit of each branch, by the branch's author, instead of a merge commit.
@@ -115,7 +117,10 @@ class _BranchStep:
     added: CommitsSinceBase
 
     def is_simple(self, numbers: Set[int]) -> bool:
-        """Return whether the merge needs only trees: one base, and no dependency among these branches."""
+        """Return whether the merge needs only trees, and no commits.
+
+        It does with one base, and without a dependency among these branches.
+        """
         return self.added.base is not None and self.branch.base is None and self.branch.needs.isdisjoint(numbers)
 
     @property
@@ -160,7 +165,9 @@ class _Merger:
         await self._commit([(step, merged.get(step, its)) for step, its in zip(steps, changes, strict=True)])
 
     async def _merge_groups(self, groups: Sequence[Sequence[_BranchStep]]) -> Mapping[_BranchStep, _TreeOutcome]:
-        """Merge each group's branches in order. One git call merges the next branch of every group.
+        """Merge each group's branches in order.
+
+        One git call merges the next branch of every group.
 
         The groups don't affect each other, so the changes of a branch are the same with or without other groups.
         """

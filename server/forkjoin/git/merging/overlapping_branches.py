@@ -9,7 +9,9 @@ from forkjoin.git.changed_paths import PathChange, parent_folders
 def find_overlapping_branches(
     theirs: Sequence[Sequence[PathChange]], bases: Sequence[str], ours: Mapping[str, Sequence[PathChange]]
 ) -> list[list[int]]:
-    """Return groups of branches that git must merge, by index. Branches of different groups don't affect each other.
+    """Return groups of branches that git must merge, by index.
+
+    Branches of different groups don't affect each other.
 
     If anything was deleted, git may take a new file for the other half of a rename, or for a file of a renamed folder.
     All overlapping branches are one group then.
@@ -38,7 +40,7 @@ def find_overlapping_branches(
 
 
 def _touched_paths(changes: Iterable[PathChange], changed: Set[str]) -> set[str]:
-    """Return the paths of the changes, and those of their parent folders that are in `changed`."""
+    """Return the paths and parent folders of the changes that are in `changed`."""
     return {path for change in changes for path in (change.path, *parent_folders(change.path)) if path in changed}
 
 
@@ -47,7 +49,10 @@ def _sets_attributes(change: PathChange) -> bool:
 
 
 def _group(touched: dict[int, set[str]]) -> list[list[int]]:
-    """Return the indexes in groups. Indexes with a path in common, directly or through others, share a group."""
+    """Return the indexes in groups.
+
+    Indexes with a path in common, directly or through others, share a group.
+    """
     groups: list[tuple[list[int], set[str]]] = []
     for index, paths in touched.items():
         related = [group for group in groups if not group[1].isdisjoint(paths)]

@@ -108,7 +108,7 @@ def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
         top = nested.common / "logs"
         files += [file for file in walk_files(top) if not file.is_relative_to(top / "refs" / "remotes")]
         files += nested.common.glob("worktrees/*/logs/HEAD")
-    lines = [line for file in dict.fromkeys(files) for line in _read(file).splitlines()]
+    lines = [line for file in dict.fromkeys(files) for line in _read_whole(file).splitlines()]
     made, amended, cloned = set[bytes](), set[bytes](), set[bytes]()
     for old, new, message in (match.groups() for match in map(_LOG_LINE.fullmatch, lines) if match):
         if message.startswith(b"commit (amend)"):
@@ -145,16 +145,16 @@ def _read_heads(nested: Nested) -> frozenset[str]:
     linked = [*nested.common.glob("worktrees/*")] if nested.is_deleted_with_worktree else [nested.folder]
     files = [folder / name for folder in {nested.folder, *linked} for name in ("HEAD", *STASHES)]
     files += [file for folder in linked for file in walk_files(folder / "refs")]
-    lines = [_read(file).strip() for file in files]
+    lines = [_read_whole(file).strip() for file in files]
     return _decode_ids(line for line in lines if _ID.fullmatch(line))
 
 
 def _read_fetched(nested: Nested, remotes: Remotes | None) -> frozenset[str]:
     """Return the commits of the last fetch, and those at which a shallow history ends."""
-    rows = (line.rpartition(b"\t") for line in _read(nested.folder / "FETCH_HEAD").splitlines())
+    rows = (line.rpartition(b"\t") for line in _read_whole(nested.folder / "FETCH_HEAD").splitlines())
     lines = [first for first, _, last in rows if _is_lasting(last.rpartition(b" of ")[2], remotes)]
     if remotes is None or remotes.lasting_refs:
-        lines += _read(nested.common / "shallow").splitlines()
+        lines += _read_whole(nested.common / "shallow").splitlines()
     return _decode_ids(match[0] for match in map(_ID.match, lines) if match)
 
 
@@ -167,7 +167,7 @@ def _decode_ids(ids: Iterable[bytes]) -> frozenset[str]:
     return frozenset(object_id.decode() for object_id in ids if object_id.strip(b"0"))
 
 
-def _read(file: Path) -> bytes:
+def _read_whole(file: Path) -> bytes:
     data = read_regular(file, _FILE_LIMIT) or b""
     if len(data) == _FILE_LIMIT:
         raise UnreadableError(f"{file} is too large")

@@ -188,7 +188,7 @@ async def _inspect(within: Within, nested: Nested, saved: Set[str], trees: Set[s
         if nested.tree
     ]
     if commits or paths:
-        found.append(UnsavedWork(nested.name, _describe(len(commits), paths), folders, tuple(shared_tips)))
+        found.append(UnsavedWork(nested.name, _count_words(len(commits), paths), folders, tuple(shared_tips)))
     return found
 
 
@@ -200,7 +200,7 @@ def _folders_of(nested: Nested) -> tuple[Path, ...]:
     return tuple(folder for folder in folders if folder)
 
 
-def _describe(commits: int, paths: int) -> str:
+def _count_words(commits: int, paths: int) -> str:
     more = "+" if commits == COMMIT_LIMIT else ""
     parts = [f"{commits}{more} commit{'s' if commits != 1 else ''}"] if commits else []
     parts += [f"{paths} uncommitted path{'s' if paths != 1 else ''}"] if paths else []

@@ -78,7 +78,7 @@ async def open_untrusted(
     made = Path(await to_thread.run_sync(lambda: os.path.realpath(tempfile.mkdtemp(prefix="forkjoin-"))))
     try:
         try:
-            inner = await to_thread.run_sync(_fill, made, folder, common)
+            inner = await to_thread.run_sync(_fill_git_folder, made, folder, common)
         except OSError as error:
             raise UnreadableError(str(error)) from error
         yield RepositoryReader(made, inner, alternates)
@@ -88,7 +88,7 @@ async def open_untrusted(
             await to_thread.run_sync(shutil.rmtree, made)
 
 
-def _fill(made: Path, folder: Path, common: Path) -> Path:
+def _fill_git_folder(made: Path, folder: Path, common: Path) -> Path:
     """Fill a temporary git folder with links and copies.
 
     Return the folder in it that stands for `folder`.

@@ -113,7 +113,7 @@ def _is_prunable(path: Path, folder: Path) -> bool:
     return is_gone(path / ".git") and is_gone(folder / "locked")
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same_file(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
@@ -126,7 +126,9 @@ def _is_reachable(path: Path, common_dir: str) -> bool:
 def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None:
     """Return a worktree in which `ref` is being rebased, or `None`. Ignore `leaving`."""
     others = [
-        (where, folder) for where, folder in list_git_folders(common_dir) if not (leaving and _is_same(where, leaving))
+        (where, folder)
+        for where, folder in list_git_folders(common_dir)
+        if not (leaving and _is_same_file(where, leaving))
     ]
     for where, folder in [(Path(common_dir).parent, Path(common_dir)), *others]:
         for name in ("rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"):

@@ -65,11 +65,11 @@ async def make_scratch(common_dir: str, path: Path, commit: str, *, keep: bool) 
     """
     if not (keep and await _switch(common_dir, path, commit)):
         await register(common_dir, path, commit, "--detach")
-        await _fill(common_dir, path)
+        await _check_out_files(common_dir, path)
         await to_thread.run_sync(mark, common_dir, path, _SCRATCH, "")
 
 
-async def _fill(common_dir: str, path: Path) -> None:
+async def _check_out_files(common_dir: str, path: Path) -> None:
     place = await _place(common_dir, path)
     await to_thread.run_sync(make_whole, place.folder)  # git copied the sparse checkout of the main worktree
     try:
