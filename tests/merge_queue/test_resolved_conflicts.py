@@ -176,11 +176,11 @@ _OURS = "git checkout -q --ours shared.txt"
         (f"{COMMITTED}; git rm -q new.txt; git commit -qm without", "It lacks files that a2 added: new.txt."),
         (
             "git checkout -q --theirs shared.txt; git rm -qf old.txt; git add .; git commit -q --no-edit",
-            "All that the branch that it was to be merged into changed is as on the other side, in: old.txt, shared",
+            "All that the branch that it should be merged into changed is as on the other side, in: old.txt, shared",
         ),
         (
             f"{BOTH}; git rm -qf old.txt; git add .",
-            "It lacks files that the branch that it was to be merged into added",
+            "It lacks files that the branch that it should be merged into added",
         ),
         (COMMITTED, None),
         (f"{BOTH}; git mv new.txt moved.txt; git add .; git commit -q --no-edit", None),

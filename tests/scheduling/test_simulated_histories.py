@@ -310,6 +310,8 @@ def no_budget_is_exceeded_by_more_than_one_call_of_each_agent(world: World) -> N
             for agent in record.inputs.live
         ]
         beyond = sum(max(0, agent.money.spent_usd - agent.money.reserved_usd) for agent in live)
+        ended = world.spent.keys() - {agent.number for agent in live}
+        beyond += len(ended) * PRICE_USD  # each of them may have spent a call too much
         for budget in record.inputs.budgets:
             limit = math.inf if budget.limit_usd is None else budget.limit_usd
             assert budget.spent_usd <= limit + len(world.spent) * PRICE_USD + ROUNDING_USD

@@ -249,7 +249,8 @@ class Sandbox:
         (self.seen.parent / "asked").write_text(
             "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in AGENT_REQUESTS)
         )
-        relay = f"{' '.join(FORKJOIN)} mcp < {self.seen.parent}/asked > {self.seen}/tools"
+        answered = f"until grep -q '\"id\": *1' {self.seen}/tools; do sleep 0.05; done"  # stdin stays open until then
+        relay = f"(cat {self.seen.parent}/asked; {answered}) | {' '.join(FORKJOIN)} mcp > {self.seen}/tools"
         return f"env > {self.seen}/program; {relay}; echo more >> work.txt"
 
 

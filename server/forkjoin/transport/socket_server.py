@@ -341,7 +341,8 @@ async def _send_messages(
             except anyio.BrokenResourceError:  # the client is gone, as the reader will notice
                 return
             try:
-                await session.note_written(_reply_key(message))
+                with anyio.CancelScope(shield=True):  # the client may close the connection once it has the answer
+                    await session.note_written(_reply_key(message))
             except ForkjoinError as error:  # agents in the answer will be reported once more
                 log.warning("could not record that an answer was written: %s", error)
 
