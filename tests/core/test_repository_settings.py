@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import CallerError
-from forkjoin.core.settings import Recipe, check_settings
+from forkjoin.core.settings import RepositorySettings, check_settings
 
 FILE = Path("/repository/forkjoin.toml")
 
@@ -23,8 +23,8 @@ PORT = "$FORKJOIN_PORT_BASE"
 """
 
 
-def read(text: str) -> Recipe:
-    return check_settings(Recipe, FILE, text.encode())
+def read(text: str) -> RepositorySettings:
+    return check_settings(RepositorySettings, FILE, text.encode())
 
 
 def test_all_settings_are_read_and_listed_one_a_line() -> None:

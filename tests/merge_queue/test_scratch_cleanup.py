@@ -14,7 +14,7 @@ from conftest import processes_of
 from forkjoin.agents.retention import apply_retention
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
 from forkjoin.merge_queue.run_merge import MergeRunner
@@ -59,7 +59,9 @@ def open_session(reconciler: Reconciler, **environment: str) -> None:
     )
 
 
-async def run_merge_job(reconciler: Reconciler, repository: Path, recipe: Recipe, target: str = "main") -> int:
+async def run_merge_job(
+    reconciler: Reconciler, repository: Path, recipe: RepositorySettings, target: str = "main"
+) -> int:
     """Record and run a merge job with this recipe. Return its number."""
     if not (await reconciler.store.restored_agents.known_numbers())[1]:
         await record_merge_job(reconciler.services.home, repository, {"one": "x\n"}, None)
@@ -96,7 +98,11 @@ async def test_a_target_keeps_its_last_two_worktrees_and_tears_down_each_with_it
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
     open_session(reconciler, MINE="another's")
-    first, second, third = Recipe(teardown=_record_teardown(home)), Recipe(teardown="exit 1"), Recipe(teardown="exit 2")
+    first, second, third = (
+        RepositorySettings(teardown=_record_teardown(home)),
+        RepositorySettings(teardown="exit 1"),
+        RepositorySettings(teardown="exit 2"),
+    )
     for recipe in (first, second, first, second, third):
         await run_merge_job(reconciler, repository, recipe)
         git(repository, "reset", "-q", "--hard", "main~1")
@@ -116,7 +122,7 @@ async def test_a_scratch_worktree_is_removed_if_its_target_is_deleted(
 ) -> None:
     git(repository, "branch", "side")
     for target in ("main", "side"):
-        await run_merge_job(reconciler, repository, Recipe(), target)
+        await run_merge_job(reconciler, repository, RepositorySettings(), target)
     git(repository, "branch", "-qD", "side")
     await remove_unused_scratches(reconciler.services)
     assert [one.target for one in await reconciler.store.scratch_worktrees.all()] == ["refs/heads/main"]
@@ -127,7 +133,7 @@ async def test_a_scratch_worktree_is_removed_if_its_target_is_deleted(
 async def test_a_scratch_worktree_stays_if_its_repository_is_unreadable(
     repository: Path, home: Home, reconciler: Reconciler, file: str
 ) -> None:
-    await run_merge_job(reconciler, repository, Recipe())
+    await run_merge_job(reconciler, repository, RepositorySettings())
     content = (repository / ".git" / file).read_text()
     (repository / ".git" / file).write_text("[garbage")
     await remove_unused_scratches(reconciler.services)
@@ -138,7 +144,7 @@ async def test_a_scratch_worktree_stays_if_its_repository_is_unreadable(
 async def test_a_scratch_worktree_is_removed_after_a_day_unless_a_job_may_use_it(
     repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = await run_merge_job(reconciler, repository, Recipe())
+    number = await run_merge_job(reconciler, repository, RepositorySettings())
     await remove_unused_scratches(reconciler.services)
     assert list_scratch_worktrees(repository, home) == ["target-1"]
     later = SimpleNamespace(time=lambda: time.time() + 24 * 3600 + 1)
@@ -156,7 +162,7 @@ async def test_a_scratch_worktree_is_removed_after_a_day_unless_a_job_may_use_it
 async def test_the_teardown_waits_for_a_session_that_lends_its_environment(
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    await run_merge_job(reconciler, repository, Recipe(teardown=_record_teardown(home)))
+    await run_merge_job(reconciler, repository, RepositorySettings(teardown=_record_teardown(home)))
     await retire_and_remove_scratches(reconciler)
     assert (read_teardowns(home), list_scratch_worktrees(repository, home)) == ([], ["target-1"])
     open_session(reconciler)
@@ -168,7 +174,7 @@ async def test_a_cleanup_runs_soon_after_the_daemons_start(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_daemon(home) as reconciler:
-        await run_merge_job(reconciler, repository, Recipe(teardown=_record_teardown(home)))
+        await run_merge_job(reconciler, repository, RepositorySettings(teardown=_record_teardown(home)))
         await reconciler.store.scratch_worktrees.retire(1)
     monkeypatch.setattr("forkjoin.reconciler._FIRST_CLEANUP_S", 0.5)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
@@ -183,7 +189,7 @@ async def test_an_interrupted_removal_is_finished_by_the_next_daemon_with_one_te
 ) -> None:
     waits = f"until test -e {home.state}/go; do sleep 0.02; done"
     async with open_daemon(home) as reconciler:
-        await run_merge_job(reconciler, repository, Recipe(teardown=_record_teardown(home, waits)))
+        await run_merge_job(reconciler, repository, RepositorySettings(teardown=_record_teardown(home, waits)))
         open_session(reconciler)
         with monkeypatch.context() as patch:
             async with anyio.create_task_group() as tasks:
@@ -218,7 +224,7 @@ async def test_a_worktree_that_can_not_be_removed_delays_no_other_removal(
 ) -> None:
     git(repository, "branch", "side")
     for target in ("main", "side"):
-        await run_merge_job(reconciler, repository, Recipe(), target)
+        await run_merge_job(reconciler, repository, RepositorySettings(), target)
     remove = worktree.remove
 
     async def refuse(common_dir: str, path: Path) -> None:
@@ -234,7 +240,7 @@ async def test_a_worktree_that_can_not_be_removed_delays_no_other_removal(
 async def test_only_scratch_worktrees_without_a_record_are_removed(
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    await run_merge_job(reconciler, repository, Recipe())
+    await run_merge_job(reconciler, repository, RepositorySettings())
     await make_scratch(str(repository / ".git"), home.worktrees / "target-8", "main", keep=False)
     runs = AttemptSpec("t8-3-main-verify", ("sleep", "1000"), str(home.worktrees), ENVIRONMENT)
     await reconciler.services.executor.submit(runs)
@@ -253,7 +259,7 @@ async def test_only_scratch_worktrees_without_a_record_are_removed(
 async def test_runs_of_scratch_worktrees_without_a_record_are_forgotten(
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    await run_merge_job(reconciler, repository, Recipe())
+    await run_merge_job(reconciler, repository, RepositorySettings())
     for handle in ("t1-9-main-verify", "t2-9-main-verify"):
         (home.attempts / handle).mkdir()
     await apply_retention(reconciler.services, date(2040, 1, 1), [])
@@ -263,7 +269,7 @@ async def test_runs_of_scratch_worktrees_without_a_record_are_forgotten(
 async def test_a_merge_that_begins_during_a_cleanup_keeps_its_scratch_worktree(
     repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await run_merge_job(reconciler, repository, Recipe())
+    await run_merge_job(reconciler, repository, RepositorySettings())
     await retire_and_remove_scratches(reconciler)
     scratches, path = reconciler.store.scratch_worktrees.all, home.worktrees / "target-1"
     begins = iter((False, True))  # True at the last listing of the cleanup
@@ -271,7 +277,7 @@ async def test_a_merge_that_begins_during_a_cleanup_keeps_its_scratch_worktree(
     async def list_and_begin_a_merge() -> list[ScratchWorktree]:
         found = await scratches()
         if next(begins):
-            await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), Recipe())
+            await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), RepositorySettings())
             await make_scratch(str(repository / ".git"), path, "main", keep=False)
         return found
 
@@ -281,9 +287,11 @@ async def test_a_merge_that_begins_during_a_cleanup_keeps_its_scratch_worktree(
 
 
 async def test_the_number_of_a_scratch_worktree_is_not_reused(repository: Path, reconciler: Reconciler) -> None:
-    await run_merge_job(reconciler, repository, Recipe())
+    await run_merge_job(reconciler, repository, RepositorySettings())
     await retire_and_remove_scratches(reconciler)
-    assert (await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), Recipe())).number == 2
+    assert (
+        await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), RepositorySettings())
+    ).number == 2
 
 
 async def test_removing_a_symlink_in_place_of_a_scratch_worktree_keeps_a_persons_worktree(

@@ -9,7 +9,7 @@ import pytest
 from conftest import processes_of
 from forkjoin.core.merge_job import MergeJobState
 from forkjoin.core.paths import Home
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.process.executor import AttemptSpec
@@ -64,7 +64,9 @@ async def test_the_verify_run_of_a_dead_daemon_is_ended_if_the_target_has_moved_
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
     number = await record_merge_job_in(reconciler, repository, "test ! -e disturbed")
-    found = await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(number), Recipe())
+    found = await reconciler.store.scratch_worktrees.take(
+        await reconciler.store.merges.get(number), RepositorySettings()
+    )
     scratch, other = home.worktrees / f"target-{found.number}", git(repository, "rev-parse", "main")
     run = f"t{found.number}-{number}-{other[:16]}"
     await make_scratch(str(repository / ".git"), scratch, other, keep=False)

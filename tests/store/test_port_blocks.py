@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import CallerError
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.store import port_blocks
 from forkjoin.store.port_blocks import END, FIRST, Ports, first_port
 from forkjoin.store.rows import NewMergeJob
@@ -65,7 +65,7 @@ def _overlap(one: range, other: range) -> bool:
 
 async def test_an_agent_keeps_its_own_block_until_it_is_removed(store: Store) -> None:
     sizes = (10, 25, 10)
-    new = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=size)) for n, size in enumerate(sizes)]
+    new = [replace(new_agent(f"n{n}"), recipe=RepositorySettings(ports=size)) for n, size in enumerate(sizes)]
     agents, first = await store.lifecycle.spawn(new, place, NOBODY), store.database.first_port
     assert [agent.worktree.port_base for agent in agents] == [first, first + 10, first + 35]
     await store.agents.update(agents[1], removed=1.0)
@@ -75,7 +75,7 @@ async def test_an_agent_keeps_its_own_block_until_it_is_removed(store: Store) ->
 
 
 async def test_a_scratch_worktree_keeps_its_block_until_its_record_is_deleted(store: Store) -> None:
-    first, recipe = store.database.first_port, Recipe(ports=7)
+    first, recipe = store.database.first_port, RepositorySettings(ports=7)
     new = [NewMergeJob(1, "lead", (), f"refs/heads/{name}", "x", False, "") for name in ("main", "main", "side")]
     taken = [await store.scratch_worktrees.take(await store.merges.add(one, NOBODY), recipe) for one in new]
     assert [one.port_base for one in taken] == [first, first, first + 7]
@@ -91,7 +91,7 @@ async def test_without_a_free_block_of_the_requested_size_a_spawn_is_refused(
     store: Store, nobody_listens: None
 ) -> None:
     store.database.first_port = FIRST
-    many = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(13)]
+    many = [replace(new_agent(f"n{n}"), recipe=RepositorySettings(ports=1000)) for n in range(13)]
     with pytest.raises(CallerError, match="Call remove_worktrees"):
         await store.lifecycle.spawn(many, place, NOBODY)
     assert await store.agents.live() == []
@@ -101,7 +101,7 @@ async def test_without_a_free_block_of_the_requested_size_a_spawn_is_refused(
 async def test_an_agent_without_a_requested_size_may_have_no_block(store: Store, nobody_listens: None) -> None:
     store.database.first_port = FIRST
     await store.lifecycle.spawn(
-        [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY
+        [replace(new_agent(f"n{n}"), recipe=RepositorySettings(ports=1000)) for n in range(12)], place, NOBODY
     )
     (agent,) = await store.lifecycle.spawn([new_agent("more")], place, NOBODY)
     assert agent.worktree.port_base == 0

@@ -7,7 +7,7 @@ from forkjoin.core.agent_spec import Command
 from forkjoin.core.error import CallerError
 from forkjoin.core.merge_job import MergeJob, OnConflict, Strategy
 from forkjoin.core.model import FINAL, Agent
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.git.refs import short_name
 from forkjoin.git.repository import read_checkout
 from forkjoin.merge_queue.conflict_preview import MOST_COMPARED
@@ -22,7 +22,7 @@ from forkjoin.merge_queue.report import (
 )
 from forkjoin.merge_queue.requester import lacks_environment
 from forkjoin.workspace.agent_work import accept_commit
-from forkjoin.workspace.repository_config import find_trusted_recipe
+from forkjoin.workspace.repository_config import find_trusted_settings
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.reply_size import REPLY_BYTES, fit_rows, json_size
@@ -114,7 +114,9 @@ async def merge_worktree(call: ToolCall, arguments: MergeWorktree) -> MergeAnswe
     job = await enqueue(call.services, call.caller, into, options, confirmed=arguments.confirm)
     with call.without_slot(agents):
         report = await _wait_for_report(call, agents, job)
-    if await call.store.projects.recipe(job) != Recipe():  # a repeated call: the configuration was used after all
+    if (
+        await call.store.projects.recipe(job) != RepositorySettings()
+    ):  # a repeated call: the configuration was used after all
         note = None
     unverified = "No verify was run." if report.merged and not (job.verify or job.dry_run) else None
     notes = report.note, unverified, note, *await find_config_warnings(call.caller.project.common_dir)
@@ -149,7 +151,7 @@ async def _wait_for_report(call: ToolCall, agents: Sequence[Agent], job: MergeJo
     return report
 
 
-async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
+async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | None, RepositorySettings, str | None]:
     """Return the target branch, the repository configuration, and a note.
 
     The note says why forkjoin.toml is not used, if so.
@@ -157,15 +159,15 @@ async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | N
     if parent := call.caller.session.agent:
         return _find_own_target(parent, arguments), await call.store.projects.recipe(parent), None
     if arguments.dry_run:
-        return arguments.into, Recipe(), None
+        return arguments.into, RepositorySettings(), None
     try:
         checkout = await read_checkout(call.caller.session.folder)
         names_verify = arguments.verify is not None
-        return arguments.into, *await find_trusted_recipe(call.services.home, checkout, names_verify=names_verify)
+        return arguments.into, *await find_trusted_settings(call.services.home, checkout, names_verify=names_verify)
     except CallerError:  # a repeated call gets its first answer, even if the file has changed
         if await call.store.calls.answer_to(call.caller.call) is None:
             raise
-        return arguments.into, Recipe(), None
+        return arguments.into, RepositorySettings(), None
 
 
 def _find_own_target(parent: Agent, arguments: MergeWorktree) -> str:

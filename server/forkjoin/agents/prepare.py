@@ -76,7 +76,7 @@ async def workspace_of(services: Services, agent: Agent, environment: Mapping[st
         common_dir=project.common_dir,
         path=Path(agent.worktree.path),
         checkout=agent.worktree.checkout,
-        recipe=await services.store.projects.recipe(agent),
+        repository_settings=await services.store.projects.recipe(agent),
         port_base=agent.worktree.port_base,
         environment=environment,
         ours=ours,

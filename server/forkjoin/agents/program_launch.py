@@ -88,7 +88,7 @@ async def _about(services: Services, agent: Agent, workspace: Workspace) -> dict
     The attempt's folder keeps it.
     """
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.agents.task(agent.number)}
-    wanted = workspace.recipe.model_dump(exclude_defaults=True)
+    wanted = workspace.repository_settings.model_dump(exclude_defaults=True)
     about = About.model_validate({**columns(agent), "project": workspace.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 

@@ -12,13 +12,13 @@ from forkjoin.core.agent_spec import Permissions, Spec, slug
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Caller
-from forkjoin.core.settings import Recipe, Settings
+from forkjoin.core.settings import RepositorySettings, Settings
 from forkjoin.git.branch_names import find_naming_scheme
 from forkjoin.git.refs import resolve_commit
 from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.services import Services
 from forkjoin.store.rows import NewAgent
-from forkjoin.workspace.repository_config import find_trusted_recipe
+from forkjoin.workspace.repository_config import find_trusted_settings
 from forkjoin.workspace.workspace import find_account
 
 #: The maximum length of a model's name in characters. Specs on disk are read without this check.
@@ -56,7 +56,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
         recipe, untrusted = await store.projects.recipe(parent), None
     else:
         names_verify = all(requested.spec.verify is not None for requested in wanted)
-        recipe, untrusted = await find_trusted_recipe(home, checkout, names_verify=names_verify)
+        recipe, untrusted = await find_trusted_settings(home, checkout, names_verify=names_verify)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
     bases = [_start_commit(checkout, commits[requested.spec.base]) for requested in wanted]
     afters = await find_dependencies(store, caller.project, wanted, commits)
@@ -80,7 +80,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     return SpawnOutcome(await store.lifecycle.spawn(new, place, caller.call, commit=keep), note or None)
 
 
-def _with_defaults(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
+def _with_defaults(settings: Settings, recipe: RepositorySettings, spec: Spec) -> Spec:
     """Return the spec with the default program and verify, unless it has its own."""
     verify = recipe.verify if spec.verify is None else spec.verify or None
     return spec.model_copy(update={"agent": spec.agent or settings.default_agent, "verify": verify})
@@ -102,7 +102,7 @@ def _new_agent(
     wanted: RequestedAgent,
     base: str,
     account: str,
-    recipe: Recipe,
+    recipe: RepositorySettings,
     after: ResolvedDependencies,
 ) -> NewAgent:
     spec, parent = wanted.spec, caller.session.agent

@@ -121,7 +121,7 @@ class _Found:
         for entry in self.commands:
             yield _escape(f"git configuration: {entry.key} = {entry.value}"), entry.digest in known.commands
         if self.wanted:
-            for line in self.wanted.recipe.lines():
+            for line in self.wanted.settings.lines():
                 yield _escape(f"{self.wanted.file}: {line}"), self.wanted.digest in known.files
         if self.checkout.top and has_lost_verify(self.wanted, known):
             yield _escape(f"{self.checkout.top}/forkjoin.toml: verify was removed"), False

@@ -183,7 +183,7 @@ def _check_value(text: str) -> str:
     return text
 
 
-class Recipe(_Strict):
+class RepositorySettings(_Strict):
     """The settings in a repository's forkjoin.toml, which are recorded with each agent and each merge job."""
 
     verify: Text | None = None  #: for agents and merges whose call gives none

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from forkjoin.core.error import GitRefusedError
 from forkjoin.core.merge_job import MergeJob
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.git import refs
 from forkjoin.services import Services
 
@@ -18,7 +18,7 @@ class MergeContext:
     job: MergeJob
     common_dir: str
     environment: Mapping[str, str] | None  #: `None` if a restart of the daemon has lost it
-    recipe: Recipe
+    recipe: RepositorySettings
 
     @property
     def target_name(self) -> str:

@@ -9,7 +9,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.merge_job import MergeJob, OnConflict, Strategy
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Caller
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.git.refs import find_branch, is_ancestor, short_name
 from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport
@@ -25,7 +25,7 @@ class MergeOptions:
 
     agents: Sequence[Agent]
     verify: str | None
-    recipe: Recipe
+    recipe: RepositorySettings
     strategy: Strategy | None  #: `None`: the settings decide
     include_failed: bool
     dry_run: bool

@@ -135,7 +135,7 @@ class ScratchVerifier:
         why = await self._run_verify(workspace, command)
         await detach(workspace.common_dir, workspace.path, commit)
         await self._store.merges.set_verify_failure(self._context.job.number, commit, why)
-        await end_runs(self._context.services, command_handles(workspace.handle, workspace.recipe))
+        await end_runs(self._context.services, command_handles(workspace.handle, workspace.repository_settings))
         return why
 
     async def _run_verify(self, workspace: Workspace, command: str) -> str:
@@ -194,7 +194,7 @@ def scratch_workspace(
         common_dir=common_dir,
         path=scratch_path(services.home, scratch.number),
         checkout=scratch.checkout,
-        recipe=scratch.recipe,
+        repository_settings=scratch.recipe,
         port_base=scratch.port_base,
         environment=environment or {},
         ours={"FORKJOIN_TARGET": short_name(scratch.target), **variables},

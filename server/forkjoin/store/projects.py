@@ -2,7 +2,7 @@
 
 from forkjoin.core.merge_job import MergeJob
 from forkjoin.core.model import Agent, Project
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.store import rows
 from forkjoin.store.database import Records
 
@@ -26,7 +26,7 @@ class Projects(Records):
     async def get(self, number: int) -> Project:
         return Project(**await self._database.read("project_numbered", number=number))
 
-    async def recipe(self, of: Agent | MergeJob) -> Recipe:
+    async def recipe(self, of: Agent | MergeJob) -> RepositorySettings:
         """Return the trusted repository configuration of the agent or merge job.
 
         The configuration was recorded when the agent was spawned or the merge was requested.

@@ -14,7 +14,7 @@ from forkjoin.core.merge_job import MergeJob, OnConflict, Strategy
 from forkjoin.core.model import Agent, PauseKind, PauseReason
 from forkjoin.core.request import Request, RequestKind
 from forkjoin.core.result import Result
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 
 Row = dict[str, Any]
 #: A function that returns the branch and the worktree's path for a new agent's number and name.
@@ -28,7 +28,7 @@ _MERGE_JOB = TypeAdapter(MergeJob)
 request = TypeAdapter(Request).validate_python
 
 # The columns' formats of types that SQLite lacks.
-sqlite3.register_adapter(Recipe, lambda recipe: recipe.model_dump_json(exclude_defaults=True))
+sqlite3.register_adapter(RepositorySettings, lambda recipe: recipe.model_dump_json(exclude_defaults=True))
 sqlite3.register_adapter(Result, lambda result: RESULT.dump_json(result).decode())
 sqlite3.register_adapter(tuple, json.dumps)
 sqlite3.register_adapter(dict, json.dumps)
@@ -36,7 +36,7 @@ sqlite3.register_adapter(dict, json.dumps)
 #: The spec of an agent whose spec could not be read.
 _UNKNOWN_SPEC = Spec(task="(unknown: the record was damaged)")
 #: The configuration of a repository without a forkjoin.toml.
-_DEFAULT_RECIPE = Recipe()
+_DEFAULT_SETTINGS = RepositorySettings()
 
 
 def _or(default: object) -> WrapValidator:
@@ -92,7 +92,7 @@ class NewAgent:
     conversation: str
     environment: str
     account: str = ""
-    recipe: Recipe = _DEFAULT_RECIPE
+    recipe: RepositorySettings = _DEFAULT_SETTINGS
     after: Others = _NO_AGENTS  #: this and the next two as in `Dependencies`
     best_of: tuple[Others, ...] = ()
     base_agents: Others = _NO_AGENTS
@@ -122,7 +122,7 @@ class About(BaseModel):
     conversation: str = ""
     environment: str = ""
     account: str = ""
-    recipe: Annotated[Recipe, _or(_DEFAULT_RECIPE)] = _DEFAULT_RECIPE
+    recipe: Annotated[RepositorySettings, _or(_DEFAULT_SETTINGS)] = _DEFAULT_SETTINGS
     port_base: int = 0
     resolves: int | None = None
     theirs: str = ""
@@ -173,7 +173,7 @@ class NewMergeJob:
     dry_run: bool
     environment: str
     checkout: str = ""
-    recipe: Recipe = _DEFAULT_RECIPE
+    recipe: RepositorySettings = _DEFAULT_SETTINGS
     strategy: Strategy = "merge"
     include_failed: bool = False
     undoes: int | None = None
@@ -250,9 +250,9 @@ def _spec(text: str) -> SpecParts:
 
 
 @lru_cache(maxsize=256)
-def recipe(text: str) -> Recipe:
+def recipe(text: str) -> RepositorySettings:
     """Parse a recipe. The cache pays because many agents have the same one."""
-    return Recipe.model_validate_json(text)
+    return RepositorySettings.model_validate_json(text)
 
 
 def merge_job(row: Row) -> MergeJob:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import Json, TypeAdapter
 
 from forkjoin.core.merge_job import MergeJob
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.store.database import Records, transaction
 from forkjoin.store.port_blocks import find_ports
 from forkjoin.store.queries import Queries
@@ -20,7 +20,7 @@ class ScratchWorktree:
     number: int
     project: int
     target: str  #: a full ref name
-    recipe: Json[Recipe]  #: the configuration that made it ready, and tears it down
+    recipe: Json[RepositorySettings]  #: the configuration that made it ready, and tears it down
     checkout: str  #: path of the user's checkout that it shares files with; empty for a bare repository
     port_base: int  #: the first port of its block of ports; 0 if it has none
     used: float  #: when a merge last used it, in seconds since the epoch
@@ -36,7 +36,7 @@ class ScratchWorktrees(Records):
     """The part of the store for scratch worktrees."""
 
     @transaction(announce=False)
-    def take(self, q: Queries, job: MergeJob, recipe: Recipe) -> ScratchWorktree:
+    def take(self, q: Queries, job: MergeJob, recipe: RepositorySettings) -> ScratchWorktree:
         """Return the scratch worktree for a job with this configuration.
 
         A new one is recorded if the target has no scratch worktree with the same checkout and configuration. In that

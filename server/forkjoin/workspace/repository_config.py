@@ -12,7 +12,7 @@ from anyio import to_thread
 from forkjoin.core.error import CallerError
 from forkjoin.core.paths import Home
 from forkjoin.core.regular_file import read_regular
-from forkjoin.core.settings import Recipe, check_settings
+from forkjoin.core.settings import RepositorySettings, check_settings
 from forkjoin.core.trust_records import Trust, Trusted, digest
 from forkjoin.git.repository import Checkout
 
@@ -27,7 +27,7 @@ class RepositoryConfig:
 
     file: Path
     content: bytes
-    recipe: Recipe
+    settings: RepositorySettings
 
     @property
     def digest(self) -> str:
@@ -51,10 +51,12 @@ def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig |
         return None
     if len(content) > _LIMIT:
         raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
-    return RepositoryConfig(file, content, check_settings(Recipe, file, content))
+    return RepositoryConfig(file, content, check_settings(RepositorySettings, file, content))
 
 
-async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
+async def find_trusted_settings(
+    home: Home, checkout: Checkout, *, names_verify: bool
+) -> tuple[RepositorySettings, str | None]:
     """Return the trusted content of forkjoin.toml, and a note.
 
     The note says why the present content isn't used.
@@ -68,17 +70,17 @@ async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: b
     wanted = await to_thread.run_sync(read_repository_config, home, checkout)
     trusted = await to_thread.run_sync(Trust(home.trust).read, checkout.common_dir) or Trusted()
     loses, is_trusted = has_lost_verify(wanted, trusted), wanted is not None and wanted.digest in trusted.files
-    if not loses and (wanted is None or wanted.recipe == Recipe()):
-        return Recipe(), None
+    if not loses and (wanted is None or wanted.settings == RepositorySettings()):
+        return RepositorySettings(), None
     if wanted and is_trusted and (names_verify or not loses):
-        return wanted.recipe, None
+        return wanted.settings, None
     last = _read_last(trusted)
     why = _why_unused(checkout, wanted, trusted, last, loses=loses)
     if trusted.keep and last:
         return last, f"{why} The version that a person trusted last is used."
-    if not names_verify and (loses or (wanted and wanted.recipe.verify)):
+    if not names_verify and (loses or (wanted and wanted.settings.verify)):
         raise CallerError(_unclear_verify_message(why, last))
-    return Recipe(), f"{why} A person can review and trust it with: forkjoin trust"
+    return RepositorySettings(), f"{why} A person can review and trust it with: forkjoin trust"
 
 
 def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
@@ -86,7 +88,7 @@ def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
 
     This is so if the file has no verify, but the last trusted content has or may have a verify.
     """
-    if wanted and wanted.recipe.verify:
+    if wanted and wanted.settings.verify:
         return False
     if trusted.damaged or not trusted.files:
         return trusted.damaged
@@ -97,7 +99,12 @@ def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
 
 
 def _why_unused(
-    checkout: Checkout, wanted: RepositoryConfig | None, trusted: Trusted, last: Recipe | None, *, loses: bool
+    checkout: Checkout,
+    wanted: RepositoryConfig | None,
+    trusted: Trusted,
+    last: RepositorySettings | None,
+    *,
+    loses: bool,
 ) -> str:
     """Return a sentence that says why the present forkjoin.toml is not used."""
     if trusted.damaged:
@@ -114,17 +121,17 @@ def _why_unused(
     return f"{wanted.file} was not used: nobody has trusted its present content.{lost}"
 
 
-def _read_last(trusted: Trusted) -> Recipe | None:
+def _read_last(trusted: Trusted) -> RepositorySettings | None:
     """Return the last trusted content, or `None` if it is unknown or invalid."""
     if trusted.last is None:
         return None
     try:
-        return check_settings(Recipe, Path(_NAME), trusted.last.encode())
+        return check_settings(RepositorySettings, Path(_NAME), trusted.last.encode())
     except CallerError:
         return None
 
 
-def _unclear_verify_message(why: str, last: Recipe | None) -> str:
+def _unclear_verify_message(why: str, last: RepositorySettings | None) -> str:
     known = f" (trusted last: {last.verify[:300]!r})" if last and last.verify else ""
     keep = ", or forkjoin trust --keep to use the last trusted version" if last else ""
     return (

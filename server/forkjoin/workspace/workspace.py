@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.core.session import NO_RIGHTS
-from forkjoin.core.settings import Recipe
+from forkjoin.core.settings import RepositorySettings
 from forkjoin.git.worktrees.files_shared_from_checkout import COPY, share
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 from forkjoin.process.environment import compose
@@ -38,7 +38,7 @@ class Workspace:
     common_dir: str
     path: Path
     checkout: str  #: the user's checkout, the source of shared files; "" in a bare repository
-    recipe: Recipe  #: the repository's configuration
+    repository_settings: RepositorySettings
     port_base: int  #: the first of its ports; 0: it has none
     environment: Mapping[str, str]  #: the environment of the lead
     ours: Mapping[str, str]  #: FORKJOIN_* variables of this workspace, in addition to the common ones
@@ -62,7 +62,9 @@ class Workspace:
         }
         ours = {**everywhere, **self.ours, **(ours or {})}
         ignore = place.ignore if place else None
-        return compose(self.environment, settings or {}, ours, wanted=self.recipe.environment, ignore=ignore)
+        return compose(
+            self.environment, settings or {}, ours, wanted=self.repository_settings.environment, ignore=ignore
+        )
 
     async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> CommandRun:
         """Run a shell command in the worktree, once for each kind.
@@ -82,12 +84,14 @@ class Workspace:
     async def make_ready(self) -> SetupOutcome:
         """Share files with the user's checkout, then run setup."""
         notes: list[str] = []
-        steps: list[tuple[str, ...]] = [("setup", self.recipe.setup)] if self.recipe.setup else []
+        steps: list[tuple[str, ...]] = (
+            [("setup", self.repository_settings.setup)] if self.repository_settings.setup else []
+        )
         if place := await self._place():
-            copies, notes = await share(Path(self.checkout), place, self.recipe.share)
+            copies, notes = await share(Path(self.checkout), place, self.repository_settings.share)
             steps = [("share", COPY, *copies), *steps] if copies else steps
         for kind, command, *words in steps:
-            outcome, printed = await self.run(kind, command, self.recipe.setup_minutes, *words)
+            outcome, printed = await self.run(kind, command, self.repository_settings.setup_minutes, *words)
             notes.append(f"{kind}: {outcome} in {outcome.duration_s:.1f} s")
             if not outcome.ok:
                 return SetupOutcome(notes, f"{kind} failed: {outcome}\n{printed}".strip())
@@ -96,14 +100,18 @@ class Workspace:
     async def _place(self) -> RegisteredWorktree | None:
         """Return the worktree's git data, or `None` if no files are shared with it."""
         return (
-            await find_registered_worktree(self.common_dir, self.path) if self.recipe.share and self.checkout else None
+            await find_registered_worktree(self.common_dir, self.path)
+            if self.repository_settings.share and self.checkout
+            else None
         )
 
     async def tear_down(self) -> str:
         """Run the teardown, if there is one. Return why it failed, or ""."""
-        if self.recipe.teardown is None:
+        if self.repository_settings.teardown is None:
             return ""
-        outcome, printed = await self.run("teardown", self.recipe.teardown, self.recipe.teardown_minutes)
+        outcome, printed = await self.run(
+            "teardown", self.repository_settings.teardown, self.repository_settings.teardown_minutes
+        )
         return "" if outcome.ok else f"{outcome}. {printed[-_OUTPUT_LIMIT:]}".strip()
 
 
@@ -115,12 +123,14 @@ def _slug(home: str, handle: str) -> str:
     return f"fj-{home}-{handle.partition('-')[0]}"
 
 
-def command_handles(handle: str, recipe: Recipe) -> list[str]:
+def command_handles(handle: str, settings: RepositorySettings) -> list[str]:
     """Return the handles of all commands that may run before a teardown."""
-    return run_handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
+    return run_handles(handle, "verify", *(["share"] if settings.share else []), *(["setup"] if settings.setup else []))
 
 
-def find_account(services: Services, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
+def find_account(
+    services: Services, environment: Mapping[str, str], agent: str | None, settings: RepositorySettings
+) -> str:
     """Return the vendor account that an agent's model calls count against.
 
     Return "" if the program calls no model.
@@ -130,5 +140,5 @@ def find_account(services: Services, environment: Mapping[str, str], agent: str 
         agent: The name of the agent program in the settings.
     """
     program = services.settings.program(agent)
-    made = compose(environment, program.environment, {}, wanted=recipe.environment)
+    made = compose(environment, program.environment, {}, wanted=settings.environment)
     return ADAPTERS[program.kind].account(made)

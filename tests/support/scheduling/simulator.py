@@ -30,7 +30,7 @@ from forkjoin.core.model import CALLING, FINAL, Agent, Merge, PauseKind, State
 from forkjoin.core.outcome import Outcome
 from forkjoin.core.paths import Home
 from forkjoin.core.result import Result, Verify
-from forkjoin.core.settings import Limits, Recipe, Settings
+from forkjoin.core.settings import Limits, RepositorySettings, Settings
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.scheduling.machine_capacity import MachineState, program_key, update_need
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
@@ -198,7 +198,7 @@ class World:
         self._connect(script.lead)
         environment = self._services.environments.add({"LEAD": script.lead})
         new = NewAgent(
-            *(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe()),
+            *(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, RepositorySettings()),
             rows.Others(script.after),
         )
         (agent,) = _run_sync(self._services.store.lifecycle.spawn([new], place, NOBODY))
