@@ -1,7 +1,7 @@
 """The adapter for any program: its stdout is its log, and its exit code is its result.
 
-The program gets the task on stdin and in the file `$FORKJOIN_TASK_FILE`. Exit code 75 (EX_TEMPFAIL, sysexits(3)) asks
-forkjoin to start the program again later.
+The program gets the task on stdin; forkjoin also writes it to the file `$FORKJOIN_TASK_FILE`. With exit code 75
+(EX_TEMPFAIL, sysexits(3)) the program asks forkjoin to start it again later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _EX_TEMPFAIL = 75
 
 
 def account(environment: Mapping[str, str]) -> str:  # noqa: ARG001
-    return ""  # a command has no vendor account that we know of
+    return ""  # forkjoin does not know which models the command calls
 
 
 def start(context: AgentContext, program: AgentProgram) -> ProgramStart:
@@ -34,7 +34,7 @@ def converse(context: AgentContext, program: AgentProgram) -> ProgramStart | Non
 
 
 def encode_turn(text: str, key: str = "") -> bytes:
-    raise NotImplementedError(f"a command takes no further turns, such as {text[:40]!r}")
+    raise NotImplementedError(f"a command takes no message while it runs, so {text[:40]!r} can't be sent")
 
 
 def read(line: bytes) -> Sequence[Event]:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""All adapters, by the `kind` that the settings give to an agent program."""
+"""The adapters, by the `kind` of an agent program in config.toml."""
 
 from forkjoin.adapters import claude, command
 from forkjoin.adapters.contract import Adapter

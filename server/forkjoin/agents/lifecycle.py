@@ -87,7 +87,7 @@ async def _run_attempt(services: Services, agent: Agent) -> Agent:
     await deliver_messages(services, agent)  # marks messages that an earlier daemon sent as sent
     await record_peak_memory(services, agent, outcome)
     concluded = await conclude(services, adapter, agent, outcome)
-    if concluded.retry is Retry.WHEN_TAKEN:
+    if concluded.retry is Retry.WHEN_ACCEPTED:
         await record_rate_limit(services, agent, RateLimited(concluded.error or str(outcome)))
     if concluded.retry is Retry.WHEN_FUNDED:
         await services.store.budgets.count_reserved_as_spent(agent)

@@ -24,16 +24,16 @@ def pause_after(services: Services, agent: Agent, concluded: Conclusion) -> Paus
             return None
         case Retry.WHEN_FUNDED if agent.money.reserved_usd:
             return Pause(PauseReason.BUDGET, _SPENT)
-        case Retry.WHEN_TAKEN:  # the rate-limit policy's gate says when
+        case Retry.WHEN_ACCEPTED:  # the rate-limit policy's gate says when
             return Pause(PauseReason.RATE_LIMIT, why)
-        case Retry.LATER | Retry.ANEW | Retry.WHEN_FUNDED:  # WHEN_FUNDED: of a budget that isn't ours
+        case Retry.LATER | Retry.FROM_TASK | Retry.WHEN_FUNDED:  # WHEN_FUNDED: of a budget that isn't ours
             limits = services.settings.limits
             most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret
             rest_s = backoff_s(agent.history.retried, limits.rest_s, _LONGEST_S, jitter)
             if agent.history.retried >= most:
                 return None
-            is_new, until = concluded.retry is Retry.ANEW, time.time() + rest_s
+            is_new, until = concluded.retry is Retry.FROM_TASK, time.time() + rest_s
             return Pause(PauseReason.RETRY, why, not_before=until, counts=True, anew=is_new)
 
 

@@ -307,7 +307,7 @@ class World:
             _run_sync(rate_limits.record_rate_limit(self._services, agent, refused))
             program.refusals += 1
             if program.refusals > script.own_retries:
-                self._end(agent, Conclusion(ok=False, output="", error=refused.text, retry=Retry.WHEN_TAKEN))
+                self._end(agent, Conclusion(ok=False, output="", error=refused.text, retry=Retry.WHEN_ACCEPTED))
             else:
                 self._plan_step(agent, RETRY_S, self._end_turn)
         else:
@@ -346,7 +346,7 @@ class World:
         program = self._programs[agent.number]
         program.concluded = concluded or Conclusion(ok=False, output="")
         program.refusals = 0
-        if program.concluded.retry is Retry.WHEN_TAKEN:
+        if program.concluded.retry is Retry.WHEN_ACCEPTED:
             refused = RateLimited(program.concluded.error or "")
             _run_sync(rate_limits.record_rate_limit(self._services, agent, refused))
         key, used = program_key(agent), round(program.script.program_gb * GB)
