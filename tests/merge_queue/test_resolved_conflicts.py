@@ -102,7 +102,7 @@ async def test_a_resolvers_task_is_bounded_and_says_how_to_see_the_rest(
     (resolver,) = await conflict(near_lead, ONE, long)
     brief = (home.state / f"brief-{resolver}").read_text()
     assert len(brief) < 100_000
-    assert "[cut here: 296026 more characters]" in brief
+    assert "[cut: 296026 more characters]" in brief
     base = git(repository, "merge-base", "main", "forkjoin/a2-seq-100000-shared-txt")
     assert f"[cut here; all of it, file by file: git diff {base[:12]} " in brief
 

@@ -286,7 +286,7 @@ async def test_a_huge_tool_input_is_cut_in_the_middle_when_recorded_and_when_lis
         tasks.start_soon(Call(program, "approve", {"tool_name": "Write", "input": giant}).run)
         (request,) = await news(near_lead)
         assert len(request["text"]) <= 240
-        assert re.search(r"… \[\d+ more: list_requests r1\]$", request["text"])
+        assert re.search(r"\n\[cut: \d+ more characters; list_requests r1\]$", request["text"])
         (whole,) = (await near_lead.call("list_requests"))["requests"]
         assert "more characters]" in whole["text"]
         assert whole["text"].endswith('"what matters"}')
@@ -319,7 +319,7 @@ async def test_an_agent_that_asks_in_a_loop_is_limited_and_all_its_requests_are_
         assert denied["behavior"] == "deny"
         listed = await near_lead.call("list_requests")
         assert (len(listed["requests"]), "more" in listed) == (16, False)
-        assert "more: list_requests r16]" in listed["requests"][15]["text"]
+        assert "more characters; list_requests r16]" in listed["requests"][15]["text"]
         (whole,) = (await near_lead.call("list_requests", request_id="r16"))["requests"]
         assert whole["text"].endswith("🙂" * 7_000)
         first, second = [{request["request_id"] for request in await news(near_lead)} for _ in range(2)]

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from forkjoin.agents.requests import FindClosed, ask
 from forkjoin.core.agent_spec import Text
+from forkjoin.core.cut_text import cut_text
 from forkjoin.core.error import CallerError
 from forkjoin.core.request import Request, RequestKind
 from forkjoin.core.settings import RequestMinutes
@@ -16,7 +17,7 @@ from forkjoin_tools.tool_call import ToolCall
 from forkjoin_tools.tool_definition import Arguments, tool
 
 #: Maximal characters of a question, of its default, and of the use of a tool to decide on.
-_QUESTION_LENGTH, _DEFAULT_LENGTH, _TOOL_USE_LENGTH = 8_000, 2_000, 16_000
+_QUESTION_LENGTH, _DEFAULT_LENGTH, _TOOL_USE_HALF = 8_000, 2_000, 8_000
 _UNANSWERED = "(nobody answered in time: decide yourself, and say in your report what you decided)"
 
 
@@ -69,7 +70,8 @@ async def approve(call: ToolCall, arguments: Approve) -> CallToolResult:
     tool_use = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
     safe = call.services.environments.redact(tool_use)  # before it is cut, since half a secret isn't recognized
     try:
-        request = await _ask_and_wait(call, "permission", _cut_middle(safe), "deny", None)
+        text = cut_text(safe, _TOOL_USE_HALF, _TOOL_USE_HALF)  # the end of a command may matter most
+        request = await _ask_and_wait(call, "permission", text, "deny", None)
     except CallerError as error:
         return _decision_result({"behavior": "deny", "message": str(error)})
     if request.said == "allow":  # the program keeps its own input, which may be too large for a reply
@@ -92,12 +94,6 @@ async def _ask_and_wait(call: ToolCall, kind: RequestKind, text: str, fallback: 
 
 async def _describe_wait() -> str:
     return "waiting for an answer"
-
-
-def _cut_middle(text: str) -> str:
-    more = len(text) - _TOOL_USE_LENGTH
-    half = _TOOL_USE_LENGTH // 2  # the end may matter most
-    return f"{text[:half]} [cut: {more} more characters] {text[-half:]}" if more > 0 else text
 
 
 def _decision_result(decision: dict[str, Any]) -> CallToolResult:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+from forkjoin.core.cut_text import cut_text
 from forkjoin.core.error import ForkjoinError
 from forkjoin.core.request import Decision, Request
 from forkjoin.core.session import Call
@@ -93,8 +94,9 @@ def _quote(text: str) -> str:
 
     Long texts are cut in the middle, because the end may matter most.
     """
-    more = len(text) - _FORM_LENGTH
+
+    def quote_lines(part: str) -> str:
+        return "\n".join(f"> {one_line(line)}" for line in part.splitlines())
+
     half = _FORM_LENGTH // 2
-    parts = [text[:half], text[-half:]] if more > 0 else [text]
-    quoted = ("\n".join(f"> {one_line(line)}" for line in part.splitlines()) for part in parts)
-    return f"\n[cut: {more} more characters; forkjoin requests shows all]\n".join(quoted)
+    return cut_text(text, half, half, hint="forkjoin requests shows all", show=quote_lines)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from forkjoin.core.agent_spec import Text
+from forkjoin.core.cut_text import cut_text
 from forkjoin.core.error import CallerError
 from forkjoin.core.request import Decision, Request, RequestKind
 from forkjoin.core.session import Call
@@ -19,7 +20,7 @@ _ID = re.compile("r([1-9][0-9]{0,17})")
 #: Maximal characters of an answer.
 ANSWER = 16_000
 #: Characters that a request can have; characters of an excerpt, and of the mark that ends it.
-_FULL_LENGTH, _EXCERPT_LENGTH, _MARK_LENGTH = 16_100, 240, 40
+_FULL_LENGTH, _EXCERPT_LENGTH, _MARK_LENGTH = 16_100, 240, 55
 
 
 class RequestRow(BaseModel):
@@ -59,8 +60,7 @@ def _cut(request: Request, length: int) -> str:
     A cut text ends with the number of missing characters, and where to read them.
     """
     text = one_line(request.text) if length == _EXCERPT_LENGTH else request.text
-    kept = length - _MARK_LENGTH
-    return text if len(text) <= length else f"{text[:kept]}… [{len(text) - kept} more: list_requests {request.id}]"
+    return text if len(text) <= length else cut_text(text, length - _MARK_LENGTH, hint=f"list_requests {request.id}")
 
 
 class ListRequests(Arguments):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from forkjoin.core.client_markup import HIDDEN
+from forkjoin.core.cut_text import cut_text
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.event import RecordedEvent
 from forkjoin.core.model import FINAL, Agent, Merge, State
@@ -100,25 +101,23 @@ def _to_agent_result(agent: Agent, result: Result, length: int, cut: Callable[[s
     `length` is the maximum for the output, and half of it for other long texts.
     """
     return AgentResult.model_validate(
-        {
+        {  # of verify's output and of an error the end is kept: there a command says what went wrong
             **asdict(result),
             **row_fields(agent),
             "branch": agent.worktree.branch,
             "merge": agent.merge,
             "output": cut(result.output, length, agent),
             "commits": result.commits if length == _FULL else result.commits[:10],
-            "verify_output": _keep_text_end(result.verify_output, length // 2) or None,
+            "verify_output": cut_text(result.verify_output, 0, length // 2) or None,
             "peak_memory_mb": (result.peak_memory_bytes or 0) // 1_000_000 or None if length == _FULL else None,
-            "error": result.error and _keep_text_end(result.error, length // 2),
+            "error": result.error and cut_text(result.error, 0, length // 2),
             "warnings": [warning[:500] for warning in result.warnings[:20]],
         }
     )
 
 
 def _keep_beginning(text: str, length: int, agent: Agent) -> str:
-    if len(text) <= length:
-        return text
-    return f"{text[:length]}\n{_cut_mark(len(text) - length, agent)}"
+    return cut_text(text, length, hint=_hint(agent))
 
 
 def _keep_end(text: str, length: int, agent: Agent) -> str:
@@ -128,16 +127,11 @@ def _keep_end(text: str, length: int, agent: Agent) -> str:
     end = text[-length:]
     end = end.partition("\n")[2] or end
     before = re.match(r"\[cut: (\d+) bytes before this", text)
-    return f"{_cut_mark(len(text) - len(end) + (int(before[1]) if before else 0), agent)}\n{end}"
+    return cut_text(text, 0, len(end), hint=_hint(agent), missing=int(before[1]) if before else 0)
 
 
-def _cut_mark(more: int, agent: Agent) -> str:
-    return f"[cut: {more} more characters; read_log({agent.id!r}, raw=true) has all]"
-
-
-def _keep_text_end(text: str, length: int) -> str:
-    """Return the end of a text, where commands say what went wrong."""
-    return text if len(text) <= length else f"[…] {text[-length:]}"
+def _hint(agent: Agent) -> str:
+    return f"read_log({agent.id!r}, raw=true) has all"
 
 
 # -- read_log

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forkjoin.core.client_markup import neutralize
+from forkjoin.core.cut_text import cut_text
 from forkjoin.core.lead_environments import LeadEnvironments
 from forkjoin.core.model import Agent
 from forkjoin.git.diff import ConflictSides, find_conflict_sides
@@ -94,13 +95,13 @@ async def _quote_sides(
     others = [*(agent.number for agent in before), *merged][:_TASKS]
     tasks = await store.agents.tasks([origin.number, *others])
     return [
-        (f"the task of {origin.id}", _cut_task(known.redact(tasks.get(origin.number, "")))),
+        (f"the task of {origin.id}", cut_text(known.redact(tasks.get(origin.number, "")), _TASK_CHARS)),
         (
             f"what {conflict.agent.id} has changed in these files",
             _cut_diff(known, sides.theirs, sides.base, conflict.theirs),
         ),
         *(
-            (f"the task of a{number}, whose work is there already", _cut_task(known.redact(tasks[number])))
+            (f"the task of a{number}, whose work is there already", cut_text(known.redact(tasks[number]), _TASK_CHARS))
             for number in others
             if number in tasks
         ),
@@ -121,12 +122,6 @@ async def _find_merged_agents(context: MergeContext, report: MergeReport, commit
     merged = [branch for one in (*reports, report) for branch in one.merged]
     by_commit = {branch.commit: int(branch.id[1:]) for branch in merged}  # a resolver's commit: the original agent
     return list(dict.fromkeys(by_commit[commit] for commit in commits if commit in by_commit))
-
-
-def _cut_task(task: str) -> str:
-    if len(task) <= _TASK_CHARS:
-        return task
-    return f"{task[:_TASK_CHARS]}\n[cut here: {len(task) - _TASK_CHARS} more characters]"
 
 
 def _cut_diff(environments: LeadEnvironments, diff: bytes, base: str, tip: str) -> str:
