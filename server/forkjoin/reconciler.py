@@ -24,7 +24,7 @@ from forkjoin.agents.remove import finish_removals
 from forkjoin.agents.requests import RequestExpiry
 from forkjoin.agents.retention import apply_retention
 from forkjoin.core import daemon_log
-from forkjoin.core.error import is_passing, words_of
+from forkjoin.core.error import describe_error, is_transient
 from forkjoin.core.merge_job import MergeJob, MergeJobState
 from forkjoin.merge_queue.conflict_preview import ConflictPreview
 from forkjoin.merge_queue.requester import find_environment, lacks_environment
@@ -160,9 +160,9 @@ class Reconciler:
         try:
             await act()
         except Exception as error:  # a boundary: one agent's or merge's trouble stays its own
-            self.trouble[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
-            write = log.error if is_passing(error) else log.exception
-            write("%s could not be carried on; trying again: %s", what, words_of(error))
+            self.trouble[key] = f"{what} can't be carried on now, and is tried again: {describe_error(error)}"
+            write = log.error if is_transient(error) else log.exception
+            write("%s could not be carried on; trying again: %s", what, describe_error(error))
             await anyio.sleep(_RETRY_DELAY_S)
         finally:
             self._running.discard(key)

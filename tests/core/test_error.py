@@ -11,7 +11,7 @@ from forkjoin.core.error import (
     GitRefusedError,
     RecordsError,
     git_error,
-    is_passing,
+    is_transient,
 )
 
 
@@ -38,7 +38,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
     ids=repr,
 )
 def test_an_error_is_transient(error: BaseException) -> None:
-    assert is_passing(error)
+    assert is_transient(error)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_an_error_is_transient(error: BaseException) -> None:
     ids=repr,
 )
 def test_an_error_is_permanent(error: BaseException) -> None:
-    assert not is_passing(error)
+    assert not is_transient(error)
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_a_failure_to_start_a_thread_is_transient() -> None:
             threading.Thread(target=print).start()
     finally:
         threading.stack_size(former)
-    assert is_passing(refused.value)
+    assert is_transient(refused.value)

@@ -53,7 +53,7 @@ async def test_an_attempt_that_could_not_be_started_is_not_started_again(executo
 async def test_the_outcome_has_the_exit_code(executor: Executor, code: int) -> None:
     await executor.submit(shell("a1-1", f"exit {code}"))
     outcome = await executor.outcome("a1-1")
-    assert (outcome.kind, outcome.code, outcome.left, outcome.ok) == ("exited", code, (), code == 0)
+    assert (outcome.kind, outcome.code, outcome.survivors, outcome.ok) == ("exited", code, (), code == 0)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
@@ -116,7 +116,7 @@ async def test_a_child_that_holds_stdout_is_ended_with_its_program(executor: Exe
     await executor.submit(shell("a1-1", f"{child}; exit 3"))
     with anyio.fail_after(GIVE_UP_S):
         outcome = await executor.outcome("a1-1")
-    assert (outcome.kind, outcome.code, outcome.left) == ("exited", 3, ())
+    assert (outcome.kind, outcome.code, outcome.survivors) == ("exited", 3, ())
     [pid] = await pids(executor, "a1-1", 1)
     assert not is_running(pid)
 

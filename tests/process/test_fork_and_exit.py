@@ -72,7 +72,7 @@ async def test_forking_processes_are_ended_with_their_program(local: LocalExecut
     await start(local, alive, count)
     await local.close_input("a1-1")
     outcome = await local.outcome("a1-1")
-    assert (outcome.kind, outcome.left) == ("exited", ())
+    assert (outcome.kind, outcome.survivors) == ("exited", ())
     assert not file_lock.is_held(alive)
 
 
@@ -81,7 +81,7 @@ async def test_a_forking_process_that_pretends_to_be_a_daemon_is_ended(local: Lo
     alive = tmp_path / "alive"
     await start(local, alive, variable="FORKJOIN_KEEPER=1")
     await local.close_input("a1-1")
-    assert (await local.outcome("a1-1")).left == ()
+    assert (await local.outcome("a1-1")).survivors == ()
     assert not file_lock.is_held(alive)
 
 
@@ -165,7 +165,7 @@ async def test_a_process_that_could_not_be_ended_still_belongs_to_its_attempt(
     await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'"))
     [pid] = await pids(local, "a1-1", 1)
     outcome = await local.outcome("a1-1")
-    assert (outcome.kind, outcome.left) == ("exited", (f"sleep (pid {pid})",))
+    assert (outcome.kind, outcome.survivors) == ("exited", (f"sleep (pid {pid})",))
     assert await local.find_owner(pid) == "a1-1"
     shim = process_table.identify(shim_of(place, "a1-1"))
     assert await local.cancel("a1-1", 0) == []
@@ -180,7 +180,7 @@ async def test_a_shim_ends_a_surviving_process_as_soon_as_it_can(
     await start(local, alive)
     shim = process_table.identify(shim_of(place, "a1-1"))
     await local.close_input("a1-1")
-    assert (await local.outcome("a1-1")).left
+    assert (await local.outcome("a1-1")).survivors
     assert file_lock.is_held(alive)
     spared.unlink()
     await until(lambda: not file_lock.is_held(alive))

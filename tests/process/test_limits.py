@@ -66,7 +66,7 @@ async def test_a_program_that_hangs_is_ended_by_its_limit(
     (tmp_path / "jump").touch()
     outcome = await local.outcome("a1-1")
     words = {"time": "ended by its time limit of 60 min", "silence": "ended after 60 min of silence"}[limit]
-    assert (outcome.kind, str(outcome), outcome.left) == ("timed_out", words, ())
+    assert (outcome.kind, str(outcome), outcome.survivors) == ("timed_out", words, ())
     assert not is_running(pid)
     assert await pids(local, "a1-1", 1) == [pid]
 

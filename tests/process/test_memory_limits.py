@@ -86,7 +86,7 @@ async def test_the_memory_limit_ends_an_attempt_and_the_outcome_has_the_peak(
     await local.submit(limited(shell("a1-1", TAKES_MEMORY), memory=200 * MB))
     outcome = await ended(local, "a1-1")
     assert outcome.peak_memory_bytes
-    assert (outcome.kind, outcome.left) == ("limited", ())
+    assert (outcome.kind, outcome.survivors) == ("limited", ())
     assert str(outcome).startswith("ended by its memory limit of 200 MB (peak ")
     assert 190 * MB < outcome.peak_memory_bytes < 1000 * MB
     assert not has_cgroup(place, "a1-1")
@@ -96,7 +96,7 @@ async def test_the_memory_limit_ends_an_attempt_and_the_outcome_has_the_peak(
 async def test_the_process_limit_ends_all_processes_of_an_attempt(local: LocalExecutor) -> None:
     await local.submit(limited(shell("a1-1", f"trap '' TERM; {FORKS}"), processes=50))
     outcome = await ended(local, "a1-1")
-    assert (outcome.kind, outcome.left) == ("limited", ())
+    assert (outcome.kind, outcome.survivors) == ("limited", ())
     assert str(outcome).startswith("ended by its limit of 50 processes and threads (peak ")
 
 

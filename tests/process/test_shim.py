@@ -223,7 +223,7 @@ async def test_the_outcome_says_why_no_program_started_and_whether_the_error_may
     change_shims(monkeypatch, tmp_path, f"def refuse(*_): raise OSError({number}, 'not now')\nshim.os.{where} = refuse")
     await local.submit(shell("a1-1", "true"))
     outcome = await local.outcome("a1-1")
-    assert (outcome.kind, outcome.error, outcome.passing) == ("not_started", f"{about}not now", passing)
+    assert (outcome.kind, outcome.error, outcome.is_transient) == ("not_started", f"{about}not now", passing)
 
 
 async def test_input_that_is_withdrawn_from_a_full_disk_is_not_read(
@@ -294,7 +294,7 @@ async def test_a_process_that_pretends_to_be_a_daemon_is_ended_with_its_attempt(
     await local.submit(shell("a1-1", f"{impostor} read go", stdin=None))
     [pid] = await pids(local, "a1-1", 1)
     await local.close_input("a1-1")
-    assert (await local.outcome("a1-1")).left == ()
+    assert (await local.outcome("a1-1")).survivors == ()
     assert not is_running(pid)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from forkjoin.core.error import is_passing
+from forkjoin.core.error import is_transient
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.workspace.shell_command import Shell
 from support.attempts import ENVIRONMENT, change_shims
@@ -23,7 +23,7 @@ async def test_a_command_that_cant_start_for_lack_of_resources_runs_later(
     shell = Shell(local, "a1-1", "/", ENVIRONMENT, log_bytes=1_000_000)
     with pytest.raises(OSError, match="verify could not be started: no process left") as refused:
         await shell.run("verify", "echo ran", 1)
-    assert is_passing(refused.value)
+    assert is_transient(refused.value)
     assert await local.list_handles() == []
     none_left.unlink()
     ran = await shell.run("verify", "echo ran", 1)

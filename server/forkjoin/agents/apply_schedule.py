@@ -63,7 +63,7 @@ class ScheduleApplier:
         for number in decision.start:
             with _unless_moved(number):
                 agents[number] = await _start(services, agents[number])
-                self._last_turns[agents[number].whose] = now
+                self._last_turns[agents[number].owner] = now
         await _hold_back(services, agents, decision)
         return [agent for agent in agents.values() if agent.under_way]
 

@@ -36,7 +36,7 @@ async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: 
         outcome = replace(outcome, kind="exited", code=0)
     concluded = adapter.conclude(AttemptEnd(outcome, turn, printed, errors, denials))
     error = concluded.error and concluded.error[:_ERROR_LIMIT]
-    retry = Retry.LATER if outcome.passing else concluded.retry
+    retry = Retry.LATER if outcome.is_transient else concluded.retry
     return replace(concluded, output=_beginning_of(concluded.output, agent), error=error, retry=retry)
 
 

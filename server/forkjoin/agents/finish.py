@@ -259,8 +259,8 @@ async def _warn_of_unsaved(common_dir: str, agent: Agent) -> list[str]:
 async def _warn(services: Services, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
     """Return warnings about processes, refused calls, costs and nested agents."""
     warnings: list[str] = []
-    if outcome.left:
-        warnings.append(f"These processes of the agent could not be ended: {', '.join(outcome.left[:10])}.")
+    if outcome.survivors:
+        warnings.append(f"These processes of the agent could not be ended: {', '.join(outcome.survivors[:10])}.")
     if outcome.ok and not has_work:
         warnings.append("The agent succeeded but changed nothing, so there is nothing to merge.")
     if refused := await services.store.events.refusals(agent):

@@ -23,7 +23,7 @@ from forkjoin.agents.retry import pause_after
 from forkjoin.agents.setup_and_teardown import set_up
 from forkjoin.agents.stop import end_processes
 from forkjoin.core import daemon_log
-from forkjoin.core.error import is_passing, words_of
+from forkjoin.core.error import describe_error, is_transient
 from forkjoin.core.event import Noted, RateLimited
 from forkjoin.core.model import FINAL, RUNS, Agent, State
 from forkjoin.core.outcome import Outcome
@@ -47,7 +47,7 @@ async def run_agent(services: Services, number: int) -> None:
             while agent.under_way:
                 agent = await _step(services, agent)
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise  # the caller tries again
             log.exception("%s: in state %s", agent.label, agent.state)
             await _end_as_failed(services, await services.store.agents.get(number), error)
@@ -104,7 +104,7 @@ async def _outcome(services: Services, agent: Agent) -> Outcome:
     outcome = await services.executor.outcome(agent.handle)
     if agent.stop_asked or outcome.kind in _MAY_STILL_RUN:
         await end_processes(services, agent)
-        outcome = replace(outcome, left=())
+        outcome = replace(outcome, survivors=())
     return outcome
 
 
@@ -118,4 +118,4 @@ async def _end_as_failed(services: Services, agent: Agent, error: Exception) -> 
     if agent.state in (*RUNS, State.PAUSED):
         agent = await services.store.lifecycle.move(agent, State.FINISHING)
     if agent.state not in FINAL:
-        await finish_as_failed(services, agent, words_of(error))
+        await finish_as_failed(services, agent, describe_error(error))

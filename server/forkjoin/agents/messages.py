@@ -9,7 +9,7 @@ from typing import Literal
 
 from forkjoin.adapters.contract import Adapter
 from forkjoin.adapters.registry import ADAPTERS
-from forkjoin.core.error import CallerError, ForkjoinError, GitError, words_of
+from forkjoin.core.error import CallerError, ForkjoinError, GitError, describe_error
 from forkjoin.core.event import Noted
 from forkjoin.core.model import FINAL, RUNS, Agent, State
 from forkjoin.core.session import Caller
@@ -41,7 +41,7 @@ async def send_message(services: Services, caller: Caller, agent: Agent, text: s
     try:
         await deliver_messages(services, await services.store.agents.get(agent.number))
     except (ForkjoinError, OSError) as error:  # it is recorded, and the reconciler tries again
-        log.warning("%s gets a message later: %s", agent.label, words_of(error))
+        log.warning("%s gets a message later: %s", agent.label, describe_error(error))
     sent = await services.store.messages.was_sent(number)
     return await services.store.agents.get(agent.number), "now" if sent else "next_turn"
 

@@ -33,8 +33,8 @@ def pause_after(services: Services, agent: Agent, concluded: Conclusion) -> Paus
             rest_s = backoff_s(agent.history.retried, limits.rest_s, _LONGEST_S, jitter)
             if agent.history.retried >= most:
                 return None
-            is_new, until = concluded.retry is Retry.FROM_TASK, time.time() + rest_s
-            return Pause(PauseReason.RETRY, why, not_before=until, counts=True, anew=is_new)
+            starts_over, until = concluded.retry is Retry.FROM_TASK, time.time() + rest_s
+            return Pause(PauseReason.RETRY, why, not_before=until, counts=True, starts_over=starts_over)
 
 
 #: The message to an agent after a person was attached to it.

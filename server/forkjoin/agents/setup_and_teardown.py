@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 
 from forkjoin.agents.prepare import workspace_of
-from forkjoin.core.error import CallerError, ForkjoinError, words_of
+from forkjoin.core.error import CallerError, ForkjoinError, describe_error
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent
 from forkjoin.git.worktrees.falsely_changed_files import fingerprint
@@ -79,7 +79,7 @@ async def tear_down(services: Services, agents: Sequence[Agent], environment: Ma
                 workspace = await workspace_of(services, agent, found[agent.number] or environment or {})
                 why = await workspace.tear_down()
             except (ForkjoinError, OSError) as error:  # a failed teardown doesn't prevent the removal
-                why = words_of(error)
+                why = describe_error(error)
         if why:
             trouble.append(f"The teardown of {agent.label} failed: {why}")
 

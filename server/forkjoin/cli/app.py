@@ -29,7 +29,7 @@ from forkjoin.cli import (
     wait,
 )
 from forkjoin.cli.safe_output import print_text
-from forkjoin.core.error import CallerError, is_passing
+from forkjoin.core.error import CallerError, is_transient
 from forkjoin.core.paths import find_home
 from forkjoin.transport.daemon_connection import DaemonError
 from forkjoin.version import __version__
@@ -110,7 +110,7 @@ def _report_error(error: BaseException) -> int:
         case BrokenPipeError():
             _drop_output()
             return 0  # the reader of the output, e.g. head, has ended
-        case OSError() if error.filename or is_passing(error):  # e.g. an impossible home, or a full disk
+        case OSError() if error.filename or is_transient(error):  # e.g. an impossible home, or a full disk
             _drop_output()
             print_text(f"forkjoin: {error}", err=True)
             return 1

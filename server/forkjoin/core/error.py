@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from typing import cast
 
 #: Transient errors of the operating system, which end once a resource such as disk space is free again.
-_PASSING = frozenset(
+_TRANSIENT_ERRNOS = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK")
 )
 #: The message of the RuntimeError that Python raises if a thread can't be started (EAGAIN).
 _NO_THREAD = "can't start new thread"
 #: A pattern for git's messages about the same errors, and about a lock that another git process holds.
-_PASSING_WORDS = (
+_TRANSIENT_MESSAGES = (
     r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
     r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
     r"|unable to write file"  # in a checkout: git does not name the reason, which is usually a full disk
@@ -45,7 +45,7 @@ class BrokenPromiseError(ForkjoinError):
     """A broken guarantee of forkjoin, because of a defect of forkjoin or of the machine."""
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether an error is transient, so that the operation should be retried.
 
     Examples are a full disk, too many open files, and a lock that another process holds. An exception that was raised
@@ -53,19 +53,21 @@ def is_passing(error: BaseException) -> bool:
     """
     if isinstance(error, BaseExceptionGroup):
         members: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        return all(is_passing(member) for member in members)
-    if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
+        return all(is_transient(member) for member in members)
+    if isinstance(error, RecordsError | TimeoutError) or (
+        isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS
+    ):
         return True
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return True
     if isinstance(error, CallerError):
         return False
     if isinstance(error, GitError):
-        return bool(re.search(_PASSING_WORDS, error.stderr))
-    return error.__cause__ is not None and is_passing(error.__cause__)
+        return bool(re.search(_TRANSIENT_MESSAGES, error.stderr))
+    return error.__cause__ is not None and is_transient(error.__cause__)
 
 
-def words_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return the message of an exception, prefixed with its class name.
 
     The messages of forkjoin's own exceptions have no prefix.
@@ -123,4 +125,4 @@ class GitRefusedError(GitError):
 def git_error(arguments: Iterable[str], code: int, stderr: str) -> GitError:
     """Return a `GitRefusedError`, or a `GitError` if the failure is transient."""
     error = GitError(arguments, code, stderr)
-    return error if is_passing(error) else GitRefusedError(arguments, code, stderr)
+    return error if is_transient(error) else GitRefusedError(arguments, code, stderr)

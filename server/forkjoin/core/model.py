@@ -128,7 +128,7 @@ class Pause:
     kind: PauseKind = PauseKind.RESTING
     not_before: float = 0  #: the earliest time at which the agent may continue, in seconds since the epoch
     counts: bool = False  #: whether the next attempt counts against the spec's `retries`
-    anew: bool = False  #: whether the next attempt starts with the task instead of resuming the conversation
+    starts_over: bool = False  #: whether the next attempt starts with the task instead of resuming the conversation
 
     @property
     def why(self) -> str:
@@ -293,7 +293,7 @@ class Agent:
         return self.lead, *self.lineage.above
 
     @property
-    def whose(self) -> tuple[int, str]:
+    def owner(self) -> tuple[int, str]:
         """The project and the root lead that the agent works for.
 
         The scheduler alternates between these pairs.

@@ -1,7 +1,9 @@
 """The outcomes of processes that an executor ran."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +17,11 @@ class Outcome:
     code: int = 0  #: exit code or signal number
     error: str = ""  #: why the start failed, how the process was lost, or which limit ended it
     duration_s: float = 0
-    left: tuple[str, ...] = ()  #: descendants of the process that could not be ended
+    #: descendants of the process that could not be ended; `left` in end.json
+    survivors: Annotated[tuple[str, ...], Field(alias="left")] = ()
     peak_memory_bytes: int | None = None  #: the highest memory use measured; None if it was not measured
-    passing: bool = False  #: whether the start failed for a transient reason, before the program ran
+    #: whether the start failed for a transient reason, before the program ran; `passing` in end.json
+    is_transient: Annotated[bool, Field(alias="passing")] = False
     asked: bool = False  #: whether the process was asked to end
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anyio import CancelScope, to_thread
 
-from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, words_of
+from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, describe_error
 from forkjoin.git.merging import move_target
 from forkjoin.git.refs import short_name
 from forkjoin.git.worktrees.checkout import find_folder, lock_checkout_in_any_state
@@ -37,7 +37,9 @@ async def settle_interrupted_move(common_dir: str, move: move_target.TargetMove,
                 if not is_done:
                     await move_target.roll_back(checkout, move)
     except (CallerError, GitError, OSError) as error:
-        raise BrokenPromiseError(f"A merge into {short_name(move.ref)} was interrupted. {words_of(error)}") from error
+        raise BrokenPromiseError(
+            f"A merge into {short_name(move.ref)} was interrupted. {describe_error(error)}"
+        ) from error
     return is_done
 
 

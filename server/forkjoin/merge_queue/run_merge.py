@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
+from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, RecordsError, describe_error, is_transient
 from forkjoin.core.merge_job import MergeJob, MergeJobState
 from forkjoin.core.model import FINAL
 from forkjoin.git.merging import move_target
@@ -78,7 +78,7 @@ class MergeRunner:
 
     def _should_retry(self, job: MergeJob, error: Exception) -> bool:
         """Count a failure of a job. Return whether the job should be run again."""
-        may_pass, is_partly_moved = is_passing(error), isinstance(error, BrokenPromiseError)
+        may_pass, is_partly_moved = is_transient(error), isinstance(error, BrokenPromiseError)
         if isinstance(error, RecordsError) or (is_partly_moved and may_pass):
             return True  # no report may be given while the outcome is unrecorded, or a checkout partly moved
         failures = self._failures[job.number] = self._failures.get(job.number, 0) + 1
@@ -139,7 +139,7 @@ def _describe_error(job: MergeJob, error: Exception) -> str:
             f"({error.strerror}). Nothing was merged into {target}; let its owner allow that (in a folder with the "
             "sticky bit, chmod -t) or merge it, then merge again."
         )
-    return words_of(error)
+    return describe_error(error)
 
 
 async def _run_job(context: MergeContext) -> MergeReport | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.core.error import CallerError, GitError, is_passing
+from forkjoin.core.error import CallerError, GitError, is_transient
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
 from forkjoin.git.refs import short_name
@@ -74,7 +74,7 @@ class ScratchVerifier:
         try:
             await self._check_out(scratch, commit)
         except (GitError, OSError) as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             if self._was_replaced:
                 path = scratch_path(self._context.services.home, scratch.number)

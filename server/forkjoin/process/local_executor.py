@@ -23,7 +23,7 @@ from anyio import CapacityLimiter, to_thread
 
 from forkjoin.core import file_lock
 from forkjoin.core.atomic_write import write_atomically
-from forkjoin.core.error import is_passing, words_of
+from forkjoin.core.error import describe_error, is_transient
 from forkjoin.core.outcome import Outcome
 from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
 from forkjoin.process import (
@@ -193,8 +193,8 @@ class LocalExecutor:
                     live = [self._folder_of(handle) for handle in await self.list_handles()]
                 live = await self._run_slow(watchdog.check, [*live, *shim_control.list_started(self._folder)])
             except Exception as error:  # a boundary: the disk is full, or no thread can be started
-                log = logger.error if is_passing(error) else logger.exception
-                log("Can't check the limits of all attempts, trying again: %s", words_of(error))
+                log = logger.error if is_transient(error) else logger.exception
+                log("Can't check the limits of all attempts, trying again: %s", describe_error(error))
             await anyio.sleep(shim_watchdog.CHECK_EVERY_S)
 
     async def measure_memory(self, handles: Iterable[str]) -> dict[str, int]:
@@ -240,7 +240,7 @@ def _write_shim_files(folder: Path, spec: AttemptSpec, total_limits: TreeLimits,
         **daemon,
     }
     _append(folder / "about.json", json.dumps(dict(spec.about)).encode())
-    write_atomically(folder / "full.json", shim_control.OUTCOME.dump_json(_DISK_FULL))
+    write_atomically(folder / "full.json", shim_control.OUTCOME.dump_json(_DISK_FULL, by_alias=True))
     write_atomically(folder / "spec.json", json.dumps(shim_spec).encode())
 
 
@@ -315,4 +315,6 @@ def _read_outcome(folder: Path) -> Outcome:
         return Outcome("lost")
     if (folder / "cancel").exists():
         return Outcome("not_started", error="it was stopped before it started")
-    return Outcome("not_started", error="its supervisor did not come up (see shim.log in its folder)", passing=True)
+    return Outcome(
+        "not_started", error="its supervisor did not come up (see shim.log in its folder)", is_transient=True
+    )

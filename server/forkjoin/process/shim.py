@@ -41,7 +41,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 
 from forkjoin.core import file_lock
 from forkjoin.core.atomic_write import write_atomically
-from forkjoin.core.error import is_passing
+from forkjoin.core.error import is_transient
 from forkjoin.process import (
     attempt_log,
     attempt_processes,
@@ -123,7 +123,7 @@ class Shim:
             program_stdin, stdin = os.pipe2(os.O_CLOEXEC)
             self.start_program(program_stdin, environment)
         except OSError as error:
-            return describe_failed_start(str(error.strerror), passing=is_passing(error))
+            return describe_failed_start(str(error.strerror), is_transient=is_transient(error))
         os.close(program_stdin)
         os.set_blocking(stdin, False)
         self.logs = attempt_log.Logs(self.spec)
@@ -348,13 +348,13 @@ def write_record(name: str, content: object) -> None:
     write_atomically(name, json.dumps(content).encode(), durable=True)
 
 
-def describe_failed_start(reason: str, *, passing: bool = False) -> dict[str, Any]:
+def describe_failed_start(reason: str, *, is_transient: bool = False) -> dict[str, Any]:
     """Return the content of end.json for a program that could not be started.
 
     Args:
-        passing: Whether the reason is transient, so that another attempt may succeed.
+        is_transient: Whether the reason is transient, so that another attempt may succeed.
     """
-    return {"kind": "not_started", "error": reason, "passing": passing}
+    return {"kind": "not_started", "error": reason, "passing": is_transient}
 
 
 def restore_signals() -> None:

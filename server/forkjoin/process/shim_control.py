@@ -244,7 +244,7 @@ def end_without_shim(folder: Path) -> None:
     with contextlib.suppress(OSError):  # somebody may have deleted the whole folder
         message = (folder / "over").read_text(encoding="utf-8", errors="replace") or _UNKNOWN_TOTAL_LIMIT
         try:
-            write_atomically(folder / "end.json", OUTCOME.dump_json(Outcome("limited", error=message)))
+            write_atomically(folder / "end.json", OUTCOME.dump_json(Outcome("limited", error=message), by_alias=True))
         except OSError:
             (folder / "full.json").replace(folder / "end.json")
     terminate_tree(folder, 0)

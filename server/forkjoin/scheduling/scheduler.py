@@ -125,11 +125,11 @@ class _Turns:
     def __init__(self, inputs: SchedulerInput) -> None:
         self._last_turns = inputs.last_turns
         self._dependents = _count_dependents(inputs.live)
-        self._at_work = Counter(agent.whose for agent in inputs.live if agent.state in ACTIVE)
+        self._at_work = Counter(agent.owner for agent in inputs.live if agent.state in ACTIVE)
         self._queues: dict[tuple[int, str], list[Agent]] = defaultdict(list)
         waiting = (agent for agent in inputs.live if agent.state in _WAITING)
         for agent in sorted(waiting, key=self._rank, reverse=True):
-            self._queues[agent.whose].append(agent)  # the next agent of a lead is the last of its list
+            self._queues[agent.owner].append(agent)  # the next agent of a lead is the last of its list
         self._heap = [self._heap_entry(lead) for lead in self._queues]
         heapq.heapify(self._heap)
 
@@ -141,7 +141,7 @@ class _Turns:
                 heapq.heappush(self._heap, self._heap_entry(lead))
 
     def on_start(self, agent: Agent) -> None:
-        self._at_work[agent.whose] += 1
+        self._at_work[agent.owner] += 1
 
     def _heap_entry(self, lead: tuple[int, str]) -> tuple[int, float, bool, int, int, int, tuple[int, str]]:
         following = self._queues[lead][-1]

@@ -65,7 +65,7 @@ class Lifecycle(Records):
         how = replace(now.pause, kind=PauseKind.RESTING) if was_asked_to_end else pause
         if how and not now.stop_asked:
             transitions.move(q, now, State.PAUSED, how)
-            if how.anew:
+            if how.starts_over:
                 q.add_message(agent=now.number, attempt=now.attempt + 1, text="")
         else:
             transitions.move(q, now, State.FINISHING)

@@ -20,7 +20,7 @@ from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
 from forkjoin.core import daemon_log
-from forkjoin.core.error import CallerError, ForkjoinError, is_passing, words_of
+from forkjoin.core.error import CallerError, ForkjoinError, describe_error, is_transient
 from forkjoin.core.line_reader import Lines
 from forkjoin.core.paths import SOCKET, Home
 from forkjoin.core.session import Hello, Session
@@ -92,7 +92,7 @@ class SocketServer:
             try:
                 stream = await listener.accept()
             except anyio.BrokenResourceError as error:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise
                 log.warning("no connection can be accepted now: %s", error.__cause__)
                 await anyio.sleep(_RETRY_S)
@@ -128,7 +128,7 @@ class SocketServer:
                 refused = str(error)
             except _BUGS as error:  # a boundary: without an answer the client would try again and again
                 log.exception("process %d could not be admitted", pid)
-                refused = f"forkjoin failed ({words_of(error)}). See forkjoin daemon logs"
+                refused = f"forkjoin failed ({describe_error(error)}). See forkjoin daemon logs"
             else:
                 await _answer_hello(stream, ok=True)
                 await _exchange_messages(stream, lines, session, quota, self._serve)

@@ -74,7 +74,7 @@ class Shell:
         if ran.outcome.kind not in ("lost", "not_started"):
             return ran
         ran = await self._run(replace(spec, handle=second))
-        if ran.outcome.passing:
+        if ran.outcome.is_transient:
             for name in (first, second):
                 await self.executor.forget(name)
             raise OSError(errno.EAGAIN, f"{kind} {ran.outcome}")

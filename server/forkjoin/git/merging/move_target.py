@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from anyio import CancelScope
 
-from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, GitRefusedError, words_of
+from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, GitRefusedError, describe_error
 from forkjoin.git.changed_paths import changes_between
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.merging import interrupted_move
@@ -102,8 +102,8 @@ async def roll_back(checkout: LockedCheckout, move: TargetMove) -> None:
     except (GitError, OSError, TargetMovedError) as error:
         raise BrokenPromiseError(
             f"{checkout.path} may have files of a merge that did not happen, and they can't be restored: "
-            f"{words_of(error)}. They are among {await _list_files(checkout, move)}; git checkout {move.old} -- PATH "
-            "restores one."
+            f"{describe_error(error)}. They are among {await _list_files(checkout, move)}; "
+            f"git checkout {move.old} -- PATH restores one."
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from anyio import to_thread
 
-from forkjoin.core.error import CallerError, is_passing
+from forkjoin.core.error import CallerError, is_transient
 from forkjoin.core.regular_file import open_regular, read_regular
 from forkjoin.git import git
 from forkjoin.git.file_names import join_names, split_names
@@ -66,7 +66,7 @@ async def _copy_all(checkout: Path, worktree: Path, names: Sequence[str], *, rep
     try:
         return await to_thread.run_sync(_copy_all_blocking, checkout, worktree, names, replace)
     except OSError as error:
-        if is_passing(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a person must free the disk
+        if is_transient(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a person must free the disk
             raise
         raise CallerError(f"A file that .worktreeinclude names can't be copied to the worktree: {error}") from error
 
