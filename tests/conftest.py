@@ -45,8 +45,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Prefixes of the ids of the slowest tests. These tests start first, so that all workers end at about the same time.
 SLOWEST = (
-    "tests/e2e/test_refusals.py",
-    "tests/e2e/test_budget.py",
     "tests/scheduling/test_simulated_histories.py",
     "tests/crash/",
     "tests/adversary/",

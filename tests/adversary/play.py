@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,8 +19,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.session import Session
 from forkjoin.reconciler import Reconciler
-from forkjoin.transport import socket_server
-from forkjoin_tools.mcp_server import serve_mcp
+from support.daemon_in_process import accept_connections
 from support.harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_reconciler_in_memory
 
 from adversary.actions import make_task
@@ -95,7 +93,7 @@ async def _play_until_a_kill(operations: list[Operation], played: Played, home: 
     sandbox = played.sandbox
     async with (
         open_reconciler_in_memory(home) as reconciler,
-        _listen(reconciler, home),
+        accept_connections(reconciler, home, reconciler.services.executor.find_owner),
         lead_of(reconciler, sandbox.lead_at) as lead,
         lead_of(reconciler, sandbox.other, "session-2") as other,
     ):
@@ -131,20 +129,6 @@ async def _play_killed(kill: Operation, operation: Operation, played: Played, ho
         played.hung = True
     while file_lock.is_held(home.daemon_lock):
         await to_thread.run_sync(partial(forkjoin, played.sandbox.other, "daemon", "stop", "--now", check=False))
-
-
-@asynccontextmanager
-async def _listen(reconciler: Reconciler, home: Home) -> AsyncGenerator[None]:
-    """Accept connections of agents' programs, as a daemon does."""
-    async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
-        server = socket_server.SocketServer(
-            partial(serve_mcp, reconciler),
-            partial(authenticate, reconciler.services),
-            reconciler.services.executor.find_owner,
-        )
-        tasks.start_soon(server.serve, listener, tasks)
-        yield
-        tasks.cancel_scope.cancel()
 
 
 class _HangsError(Exception):

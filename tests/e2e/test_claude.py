@@ -17,6 +17,7 @@ from forkjoin.demo.sample_repository import TASKS
 from forkjoin.demo.scripted_agent import FILES_BY_NAME
 from forkjoin_tools.mcp_server import AGENT_TOOLS
 from support import vendor_programs
+from support.daemon_in_process import open_lead_in_process
 from support.fakes.messages_api import USAGE, MessagesApi
 from support.fakes.script import ApiError, Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
 from support.harness import (
@@ -25,6 +26,7 @@ from support.harness import (
     forkjoin,
     git,
     open_lead,
+    start_daemon,
 )
 
 pytestmark = pytest.mark.vendor
@@ -40,6 +42,7 @@ async def ask_claude(repository: Path, prompt: str, *options: str) -> str:
     Return its final text.
     """
     command = ["claude", "-p", prompt, "--allowedTools", "mcp__forkjoin", *options]
+    await anyio.to_thread.run_sync(start_daemon, repository)
     with anyio.fail_after(GIVE_UP_S):
         done = await anyio.run_process(command, cwd=repository, stderr=subprocess.STDOUT, check=False)
     output = done.stdout.decode().strip()
@@ -75,7 +78,9 @@ def does_task(name: str) -> Script:
 
 
 @vendor_programs.for_each_claude
-async def test_claude_spawns_agents_that_run_claude_and_merges_their_work(api: MessagesApi, repository: Path) -> None:
+async def test_claude_spawns_agents_that_run_claude_and_merges_their_work(
+    api: MessagesApi, repository: Path, home: Home
+) -> None:
     lead = in_turn(
         [of_forkjoin("spawn_agents", agents=[{"name": name, "task": task(name)} for name in NAMES])],
         [of_forkjoin("wait_agents")],
@@ -145,13 +150,19 @@ async def test_a_lead_with_tool_search_sees_the_tools_that_it_needs_first(
 # -- results and logs
 
 
-async def test_an_agents_result_has_its_output_usage_and_cost(api: MessagesApi, repository: Path) -> None:
+async def test_an_agents_result_log_and_prompt_show_its_work_its_cost_and_its_identity(
+    api: MessagesApi, repository: Path, home: Home, user: Path
+) -> None:
+    (user / ".claude.json").write_text(json.dumps(REGISTERED))
     api.script = does_task("one")
-    async with open_lead(repository) as lead:
-        [id_] = await lead.run(task("one"))
-        result = await lead.call("get_result", id=id_)
+    async with open_lead_in_process(home, repository) as lead:
+        await lead.call("spawn_agent", name="worker", task=task("one"), model="claude-haiku-4-5")
+        (ended,) = (await lead.call("wait_agents"))["finished"]
+        result = await lead.call("get_result", id="a1")
+        log = await lead.call("read_log", id="a1")
     answers = len(api.asked)
     assert answers == 3
+    assert ended["summary"] == "one.txt is committed."
     assert (result["state"], result["output"], result["warnings"]) == ("succeeded", "one.txt is committed.", [])
     assert result["usage"] == {
         "input_tokens": answers * USAGE["input_tokens"],
@@ -160,13 +171,6 @@ async def test_an_agents_result_has_its_output_usage_and_cost(api: MessagesApi, 
         "cache_write_tokens": 0,
     }
     assert result["cost_usd"] > 0
-
-
-async def test_an_agents_log_has_its_texts_and_the_tools_it_used(api: MessagesApi, repository: Path) -> None:
-    api.script = does_task("one")
-    async with open_lead(repository) as lead:
-        [id_] = await lead.run(task("one"))
-        log = await lead.call("read_log", id=id_)
     events = [line.partition(" ")[2] for line in log.splitlines()]
     relevant = [event for event in events if event.startswith(("said", "used", "turn_ended"))]
     assert relevant == [
@@ -176,35 +180,31 @@ async def test_an_agents_log_has_its_texts_and_the_tools_it_used(api: MessagesAp
         "said: one.txt is committed.",
         "turn_ended: one.txt is committed.",
     ]
-
-
-# -- an agent's prompt, model and tools
-
-
-async def test_an_agent_knows_its_id_and_branch_and_uses_the_model_of_its_spec(
-    api: MessagesApi, repository: Path
-) -> None:
-    api.script = in_turn([Text("I did nothing.")])
-    async with open_lead(repository) as lead:
-        await lead.call("spawn_agent", name="idle", task="Do nothing.", model="claude-haiku-4-5")
-        ended = await lead.call("wait_agents")
-    assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "I did nothing.")]
     assert api.asked[0].model == "claude-haiku-4-5"
-    assert "You are agent a1 (idle)" in api.asked[0].system
-    assert "on branch forkjoin/a1-idle" in api.asked[0].system
+    assert "You are agent a1 (worker)" in api.asked[0].system
+    assert "on branch forkjoin/a1-worker" in api.asked[0].system
+    assert not (user / ".local" / "state" / "forkjoin").exists(), "the agent's relay started a daemon in another home"
 
 
-@pytest.mark.parametrize("registered", [{}, REGISTERED])
+# -- an agent's tools
+
+
+@pytest.mark.parametrize("registered", [pytest.param({}, marks=pytest.mark.soak), REGISTERED])
 async def test_an_agent_has_only_an_agents_tools_and_each_once_even_if_the_user_has_registered_forkjoin(
-    api: MessagesApi, repository: Path, user: Path, monkeypatch: pytest.MonkeyPatch, registered: dict[str, Any]
+    api: MessagesApi,
+    repository: Path,
+    home: Home,
+    user: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    registered: dict[str, Any],
 ) -> None:
     (user / ".claude.json").write_text(json.dumps(registered))
     reports = in_turn([of_forkjoin("report_progress", text="I have begun.")], [Text("Done.")])
     api.script = by_prompt({"What have you?": in_turn([Text("Tools.")]), task("one"): reports})
-    async with open_lead(repository):  # starts the daemon first, because claude waits at most 5 s
+    async with open_lead_in_process(home, repository):  # starts the daemon first, because claude waits at most 5 s
         await ask_claude(repository, "What have you?")
     monkeypatch.delenv("MCP_CONNECTION_NONBLOCKING")
-    async with open_lead(repository) as lead:
+    async with open_lead_in_process(home, repository) as lead:
         [id_] = await lead.run(task("one"))
         assert "reported: I have begun." in await lead.call("read_log", id=id_)
     of_lead, *of_agent = api.asked
@@ -214,16 +214,6 @@ async def test_an_agent_has_only_an_agents_tools_and_each_once_even_if_the_user_
     )  # this agent needs no permissions
     assert [sorted(tool for tool in asked.tools if tool.startswith("mcp__")) for asked in of_agent] == [ours, ours]
     assert [result.is_error for result in of_agent[-1].results] == [False]
-
-
-async def test_a_relay_that_an_agent_starts_reaches_the_daemon_that_started_the_agent(
-    api: MessagesApi, repository: Path, user: Path
-) -> None:
-    (user / ".claude.json").write_text(json.dumps(REGISTERED))
-    api.script = does_task("one")
-    async with open_lead(repository) as lead:
-        await lead.run(task("one"))
-    assert not (user / ".local" / "state" / "forkjoin").exists(), "the relay started a daemon in another home"
 
 
 # -- writes outside the agent's worktree
@@ -237,7 +227,7 @@ def contents(checkout: Path) -> dict[str, bytes]:
 
 
 async def test_an_agent_can_write_neither_to_the_users_checkout_nor_to_the_stash(
-    api: MessagesApi, repository: Path
+    api: MessagesApi, repository: Path, home: Home
 ) -> None:
     (repository / "shared.txt").write_text("the user is at work\n")
     before = contents(repository)
@@ -249,7 +239,7 @@ async def test_an_agent_can_write_neither_to_the_users_checkout_nor_to_the_stash
         [bash("git stash")],
         [Text("I tried.")],
     )
-    async with open_lead(repository) as lead:
+    async with open_lead_in_process(home, repository) as lead:
         [id_] = await lead.run("Trespass.")
         result = await lead.call("get_result", id=id_)
     assert contents(repository) == before
@@ -260,17 +250,20 @@ async def test_an_agent_can_write_neither_to_the_users_checkout_nor_to_the_stash
     assert result["files_changed"] == 1
 
 
-#: Names that could be read as patterns. Each has a test of its own: one that disabled the rule would hide the others.
+#: Names that could be read as patterns.
 ODD_NAMES = ["a[bc]d", "x*y?z", "!first", "#hash", "(round)", "back\\slash", "{a,b}", "space ", "\\[x]", "a)b(c"]
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize(
+    "name", ["/".join(ODD_NAMES), *(pytest.param(name, marks=pytest.mark.soak) for name in ODD_NAMES)]
+)
 async def test_a_checkout_with_a_path_like_a_pattern_is_protected_from_agents(
     api: MessagesApi, repository: Path, home: Home, tmp_path: Path, name: str
 ) -> None:
     home.config_file.write_text(
         f"{home.config_file.read_text()}skip_permissions = true\n"
     )  # so that only the rule protects the checkout
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     odd = repository.rename(tmp_path / name)
     before = contents(odd)
     api.script = in_turn(
@@ -280,7 +273,7 @@ async def test_a_checkout_with_a_path_like_a_pattern_is_protected_from_agents(
         [write(tmp_path / "elsewhere.txt", "allowed\n")],
         [Text("I tried.")],
     )
-    async with open_lead(odd) as lead:
+    async with open_lead_in_process(home, odd) as lead:
         [id_] = await lead.run("Trespass.")
         assert (await lead.call("get_result", id=id_))["files_changed"] == 1
     assert contents(odd) == before
@@ -290,26 +283,23 @@ async def test_a_checkout_with_a_path_like_a_pattern_is_protected_from_agents(
 # -- an agent's end
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "message", "expected"),
-    [
-        (400, "invalid_request_error", "prompt is too odd", "API Error: 400 prompt is too odd"),
-        (401, "authentication_error", "invalid x-api-key", "Invalid API key"),
-    ],
-)
-async def test_an_agent_fails_with_the_error_of_its_api(
-    api: MessagesApi, repository: Path, status: int, kind: str, message: str, expected: str
-) -> None:
+async def test_an_agent_fails_with_the_error_of_its_api(api: MessagesApi, repository: Path, home: Home) -> None:
+    errors = {
+        "Do this.": ApiError(400, "invalid_request_error", "prompt is too odd"),
+        "Do that.": ApiError(401, "authentication_error", "invalid x-api-key"),
+    }
+
     def refuses(asked: Asked) -> Sequence[Block]:
-        raise ApiError(status, kind, message)
+        raise next(error for prompt, error in errors.items() if prompt in asked.prompt)
 
     api.script = refuses
-    async with open_lead(repository) as lead:
-        [id_] = await lead.run("Do anything.")
-        result = await lead.call("get_result", id=id_)
-    assert result["state"] == "failed"
-    assert result["error"].startswith(expected)
-    assert result["summary"] == result["error"]
+    async with open_lead_in_process(home, repository) as lead:
+        ids = await lead.run(*errors)
+        odd, invalid = [await lead.call("get_result", id=id_) for id_ in ids]
+    assert (odd["state"], invalid["state"]) == ("failed", "failed")
+    assert odd["error"].startswith("API Error: 400 prompt is too odd")
+    assert invalid["error"].startswith("Invalid API key")
+    assert odd["summary"] == odd["error"]
 
 
 def processes_in(folder: Path) -> list[str]:
@@ -338,7 +328,7 @@ async def test_an_agent_that_is_stopped_during_a_turn_keeps_its_work(
         return [Text("too late")]
 
     api.script = hangs
-    async with open_lead(repository) as lead:
+    async with open_lead_in_process(home, repository) as lead:
         [id_] = await lead.spawn("Write half of it.")
         in_time = await anyio.to_thread.run_sync(reached.wait, GIVE_UP_S)
         before = processes_in(home.worktrees)

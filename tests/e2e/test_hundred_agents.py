@@ -8,7 +8,7 @@ from forkjoin.core.paths import Home
 from support.harness import GIVE_UP_S, git, limit, open_lead
 
 
-@pytest.mark.parametrize("agents", [25, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("agents", [12, pytest.param(100, marks=pytest.mark.soak)])
 async def test_many_agents_run_at_most_five_at_a_time_and_removing_them_leaves_no_refs_locks_or_processes(
     agents: int, repository: Path, home: Home
 ) -> None:

@@ -16,7 +16,7 @@ from forkjoin.core.paths import Home
 from support import vendor_programs
 from support.fakes.messages_api import MessagesApi
 from support.fakes.script import Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
-from support.harness import git, open_lead, until
+from support.harness import git, open_lead, start_daemon, until
 from support.terminal import open_terminal
 
 pytestmark = pytest.mark.vendor
@@ -98,7 +98,11 @@ COMMAND = ToolUse("Bash", {"command": "forkjoin wait one", "description": "wait"
 TASK = of_forkjoin("wait_agents", ids=["one"])
 in_each_way = pytest.mark.parametrize(
     ("claude", "waits"),
-    [("claude", COMMAND), ("claude-newest", COMMAND), ("claude-newest", TASK)],
+    [
+        ("claude", COMMAND),
+        pytest.param("claude-newest", COMMAND, marks=pytest.mark.soak),
+        ("claude-newest", TASK),
+    ],
     indirect=["claude"],
     scope="session",
 )
@@ -118,6 +122,7 @@ async def test_the_end_of_a_background_wait_wakes_an_idle_lead_which_merges(
         [of_forkjoin("merge_worktree", ids=["one"])],
         [Text("It is merged, or will be.")],
     )
+    start_daemon(repository)
     with open_terminal(repository, *LEAD) as terminal:
         await terminal.type("Fork it out.")
         await until(lambda: api.asked and any("background" in result.text for result in api.asked[-1].results))
@@ -152,6 +157,7 @@ async def test_an_agents_question_wakes_an_idle_lead_which_answers(
     def of_agent() -> list[Asked]:
         return [asked for asked in api.asked if "Do one." in asked.prompt]
 
+    start_daemon(repository)
     with open_terminal(repository, *LEAD) as terminal:
         await terminal.type("Fork it out.")
         await until(lambda: any("background" in result.text for asked in api.asked for result in asked.results))

@@ -4,17 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from forkjoin.core.paths import Home
 from support import vendor_programs
+from support.daemon_in_process import open_lead_in_process
 from support.fakes.messages_api import MessagesApi
 from support.fakes.script import Asked, Block, Text, ToolUse
-from support.harness import open_lead, until
+from support.harness import until
 
 pytestmark = pytest.mark.vendor
 
 
 @vendor_programs.for_each_claude
 async def test_claude_receives_all_messages_in_order_while_it_runs_and_after_it_has_ended(
-    api: MessagesApi, repository: Path, tmp_path: Path
+    api: MessagesApi, repository: Path, home: Home, tmp_path: Path
 ) -> None:
     up, go = tmp_path / "up", tmp_path / "go"
     wait = f"touch {up}; until test -e {go}; do sleep 0.05; done"
@@ -25,7 +27,7 @@ async def test_claude_receives_all_messages_in_order_while_it_runs_and_after_it_
         return [Text(f"heard {heard(asked)}")]
 
     api.script = script
-    async with open_lead(repository) as lead:
+    async with open_lead_in_process(home, repository) as lead:
         (agent,) = await lead.spawn("Begin.")
         await until(up.exists)
         for text in ("message one", "message two"):

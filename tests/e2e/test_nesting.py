@@ -9,9 +9,10 @@ from e2e.test_claude import bash, of_forkjoin, write
 from forkjoin.core.paths import Home
 from forkjoin_tools.mcp_server import PARENT_TOOLS
 from support import vendor_programs
+from support.daemon_in_process import open_lead_in_process
 from support.fakes.messages_api import MessagesApi
 from support.fakes.script import Text, by_prompt, in_turn
-from support.harness import git, open_lead
+from support.harness import git
 
 pytestmark = pytest.mark.vendor
 
@@ -41,7 +42,7 @@ async def test_claude_can_spawn_only_within_its_grant_and_merges_into_its_own_br
         [Text("The part is done.")],
     )
     api.script = by_prompt({"Do it all.": parent, "Do part.": part})
-    async with open_lead(repository) as lead:
+    async with open_lead_in_process(home, repository) as lead:
         (one,) = await lead.spawn("Do it all.", nesting={"agents": 1})
         (result,) = await lead.results(one)
         listed = (await lead.call("list_agents"))["agents"]

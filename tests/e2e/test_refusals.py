@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin.scheduling import rate_limit_policy
+from support.daemon_in_process import open_daemon_in_process, open_lead_in_process
 from support.fakes.messages_api import MessagesApi
 from support.fakes.script import ApiError, Asked, Block, Text, ToolUse
-from support.harness import lead_of, let_pass, open_lead_in_memory, open_reconciler_in_memory
+from support.harness import lead_of, let_pass
 
 pytestmark = pytest.mark.vendor
 
@@ -39,7 +40,7 @@ async def test_an_agent_pauses_while_its_api_is_overloaded_and_continues_its_con
         return answer
 
     api.script = answers
-    async with open_lead_in_memory(home, repository) as lead:
+    async with open_lead_in_process(home, repository) as lead:
         [id_] = await lead.run("Write x.txt.")
         result = await lead.call("get_result", id=id_)
     assert (result["state"], result["output"], result["files_changed"]) == ("succeeded", "All done.", 1)
@@ -73,8 +74,8 @@ async def test_agents_pause_at_a_usage_limit_until_its_reset_and_then_continue(
         return [Text("All done.")] if asked.results else [WRITE]
 
     api.script = answers
-    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
-        ids = await lead.spawn(*["Write x.txt."] * 3)
+    async with open_daemon_in_process(home) as reconciler, lead_of(reconciler, repository) as lead:
+        ids = await lead.spawn(*["Write x.txt."] * 2)
         for one in ids:
             await lead.until(one, state="paused")
             await lead.last_event(one, "takes no more until ")
@@ -82,4 +83,4 @@ async def test_agents_pause_at_a_usage_limit_until_its_reset_and_then_continue(
         is_reset.append(True)
         let_pass(reconciler, monkeypatch, 6000)
         results = await lead.results(*ids)
-    assert [(one["state"], one["files_changed"]) for one in results] == [("succeeded", 1)] * 3
+    assert [(one["state"], one["files_changed"]) for one in results] == [("succeeded", 1)] * 2

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
-from e2e.test_claude import bash, of_forkjoin
+from e2e.test_claude import REGISTERED, ask_claude, bash, of_forkjoin
+from forkjoin.core.paths import Home
 from support import vendor_programs
+from support.daemon_in_process import open_lead_in_process
 from support.fakes.messages_api import MessagesApi
 from support.fakes.script import Text, by_prompt, in_turn
-from support.harness import GIVE_UP_S, RELAY, Lead, open_lead
+from support.harness import GIVE_UP_S, Lead
 
 pytestmark = pytest.mark.vendor
 
@@ -22,30 +23,36 @@ async def asked(lead: Lead) -> Any:
     return request
 
 
-#: A command that is longer than the longest tool result that claude accepts.
-LONG = f"echo $((40+2)) && mkfifo two # {'x' * 120_000}"
+#: The end of a command that is longer than the longest tool result that claude accepts.
+LONG = f"# {'x' * 120_000}"
 
 
 @vendor_programs.for_each_claude
-@pytest.mark.parametrize("decision", ["allow", "deny"])
-async def test_the_lead_decides_about_a_command_that_the_permissions_do_not_allow(
-    api: MessagesApi, repository: Path, decision: str
+async def test_the_lead_decides_about_each_command_that_the_permissions_do_not_allow(
+    api: MessagesApi, repository: Path, home: Home
 ) -> None:
-    api.script = in_turn([bash("echo allowed > one.txt")], [bash(LONG)], [Text("Done.")])
-    async with open_lead(repository) as lead:
+    api.script = in_turn(
+        [bash("echo allowed > one.txt")],
+        [bash(f"echo $((40+2)) && mkfifo two {LONG}")],
+        [bash(f"echo $((40+2)) && mkfifo three {LONG}")],
+        [Text("Done.")],
+    )
+    async with open_lead_in_process(home, repository) as lead:
         await lead.call("spawn_agent", task="Begin.", permissions={"allow": ["Bash(echo:*)"]})
-        request = await asked(lead)
-        assert (request["id"], request["kind"]) == ("a1", "permission")
-        assert "mkfifo two" in request["text"]
-        assert (await lead.listed("a1"))["state"] == "waiting"
-        await lead.call("answer_request", request_id=request["request_id"], decision=decision, reason="as it is")
+        for decision, command in (("allow", "mkfifo two"), ("deny", "mkfifo three")):
+            request = await asked(lead)
+            assert (request["id"], request["kind"]) == ("a1", "permission")
+            assert command in request["text"]
+            assert (await lead.listed("a1"))["state"] == "waiting"
+            await lead.call("answer_request", request_id=request["request_id"], decision=decision, reason="as it is")
         (result,) = await lead.results("a1")
         log = await lead.call("read_log", id="a1")
-    first, second = api.asked[-1].results
-    assert not first.is_error
-    assert f"answered by lead session-1: {decision} (as it is)" in log
-    assert (second.is_error, "42" in second.text) == ((False, True) if decision == "allow" else (True, False))
-    assert ("as it is" in second.text) == (decision == "deny")
+    unasked, allowed, denied = api.asked[-1].results
+    assert not unasked.is_error
+    assert (allowed.is_error, "42" in allowed.text, "as it is" in allowed.text) == (False, True, False)
+    assert (denied.is_error, "42" in denied.text, "as it is" in denied.text) == (True, False, True)
+    for decision in ("allow", "deny"):
+        assert f"answered by lead session-1: {decision} (as it is)" in log
     assert result["state"] == "succeeded"
 
 
@@ -59,20 +66,19 @@ async def test_claude_as_lead_answers_its_agents_request(api: MessagesApi, repos
         [Text("It is done.")],
     )
     api.script = by_prompt({"Fork it out.": lead, "Begin.": in_turn([bash("mkfifo two")], [Text("Done.")])})
-    registered = json.dumps({"mcpServers": {"forkjoin": {"command": RELAY[0], "args": RELAY[1:]}}})
-    options = ("--mcp-config", registered, "--strict-mcp-config", "--allowedTools", "mcp__forkjoin")
-    with anyio.fail_after(GIVE_UP_S):
-        done = await anyio.run_process(["claude", "-p", "Fork it out.", *options], cwd=repository, check=False)
-    assert done.stdout.decode().strip() == "It is done."
+    registered = ("--mcp-config", json.dumps(REGISTERED), "--strict-mcp-config")
+    assert await ask_claude(repository, "Fork it out.", *registered) == "It is done."
     _, requested, _, ended = (result.text for result in api.asked[-1].results)
     assert "mkfifo two" in requested
     assert json.loads(ended)["finished"][0]["summary"] == "Done."
 
 
 @vendor_programs.for_each_claude
-async def test_a_question_reaches_the_lead_and_the_answer_reaches_the_model(api: MessagesApi, repository: Path) -> None:
+async def test_a_question_reaches_the_lead_and_the_answer_reaches_the_model(
+    api: MessagesApi, repository: Path, home: Home
+) -> None:
     api.script = in_turn([of_forkjoin("ask_lead", question="Tabs or spaces?", default="spaces")], [Text("Done.")])
-    async with open_lead(repository) as lead:
+    async with open_lead_in_process(home, repository) as lead:
         await lead.call("spawn_agent", task="Begin.")
         request = await asked(lead)
         assert (request["kind"], request["text"]) == ("question", "Tabs or spaces?")

@@ -187,12 +187,17 @@ class Lead:
         return [await self.call("get_result", id=agent) for agent in ids]
 
 
+def start_daemon(where: Path, variables: Mapping[str, str] = os.environ) -> None:
+    """Start the home's daemon, unless it runs. A relay would take a second to do so."""
+    if has_room(variables):
+        forkserver().run(cwd=where, env=variables)
+
+
 @asynccontextmanager
 async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncGenerator[Lead]:
     """Connect a lead in a folder through a relay of its own, as Claude Code does."""
     variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": session, **environment}
-    if has_room(variables):
-        forkserver().run(cwd=where, env=variables)  # starts the daemon; the relay would take a second to do so
+    start_daemon(where, variables)
     server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(where))
     async with Client(stdio_client(server)) as client:
         yield Lead(client)
