@@ -147,7 +147,7 @@ def group(base: str, tmp_path: Path) -> Iterator[Path]:
     folder = Path(base) / f"forkjoin-test-{tmp_path.name}-{os.getpid()}"
     folder.mkdir()
     yield folder
-    cgroup_files.remove([str(folder)])
+    cgroup_files.remove_empty([str(folder)])
     assert not folder.exists()
 
 

@@ -126,7 +126,7 @@ def test_a_process_in_an_attempts_cgroup_belongs_to_it(tmp_path: Path) -> None:
             assert cgroup_files.write(f"{group}/within/cgroup.procs", str(started.pid))
             assert find_owner(tmp_path, started.pid) == "a1-1"
     finally:
-        attempt_cgroups.remove(tmp_path / "a1-1")
+        attempt_cgroups.remove_cgroups_of(tmp_path / "a1-1")
 
 
 @pytest.mark.parametrize("path", ["", "/", "1:name=systemd:/", "4:memory:/forkjoin-x/forkjoin-a1-1-0", "0::/../.."])

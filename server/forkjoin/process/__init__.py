@@ -1,5 +1,5 @@
-"""Attempts: processes that run agents' programs under a shim, with limits, and everything that ends them.
+"""process: starts programs of agents as attempts under shims, limits and measures them, and ends them.
 
 The modules import `core` and each other. The shim and the modules that it imports use the standard library alone. This
-file contains no code, since each running agent pays for the imports of its shim.
+file contains no code, since each shim would load it.
 """

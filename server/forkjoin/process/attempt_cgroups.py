@@ -1,6 +1,7 @@
 """The cgroups of each attempt: their names, and the settings that enforce the attempt's limits.
 
-The folders are read from the attempt's spec.json, since an earlier daemon may have created them in another place.
+The folders of an existing attempt are read from its spec.json, since the daemon that started it may have found other
+places for cgroups than this daemon.
 """
 
 import contextlib
@@ -16,12 +17,13 @@ from pydantic import BaseModel, ValidationError
 from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import cgroup_files, cgroup_root
 
-#: The folders in which this process can create cgroups. Cached, since the daemon stays in its cgroup.
+#: Returns the folders in which this process can create cgroups. Cached, since they depend on the daemon's own cgroup,
+#: which doesn't change.
 find_cgroup_roots = functools.cache(cgroup_root.find_cgroup_roots)
 
 
 class _Recorded(BaseModel):
-    """The part of spec.json about cgroups."""
+    """The keys of spec.json that are read here."""
 
     cgroups: list[str] = []
 
@@ -30,25 +32,25 @@ _CPU_PERIOD_US = 100_000
 
 
 def plan(folder: Path, limits: TreeLimits, total_limits: TreeLimits) -> dict[str, object]:
-    """Return the part of spec.json that describes a new attempt's cgroups.
-
-    The shim creates these cgroups.
+    """Return the keys of spec.json from which the shim creates a new attempt's cgroups.
 
     Args:
         folder: The attempt's folder.
         limits: The limits of this attempt.
         total_limits: The limits of all attempts together.
     """
-    # A hierarchy that only measures CPU time is of use only for a limit of CPU time.
+    # Joining a hierarchy takes time. One that only measures CPU time is needed only for a limit of CPU time.
     roots = [root for root in find_cgroup_roots() if limits.cpu_s or not root.only_measures]
     folders = place(roots, _digest_of_path(folder.parent), _name(folder))
     return {"cgroups": folders, "cgroup_settings": settings(roots, folders, limits, total_limits)}
 
 
 def place(roots: Iterable[cgroup_root.CgroupRoot], home: str, attempt: str) -> list[str]:
-    """Return the folders of an attempt's cgroups, one for each root.
+    """Return the folders of an attempt's cgroups, one in each root.
 
-    Each folder is within the cgroup around all attempts.
+    Args:
+        home: The digest that names the cgroup around all attempts of this home.
+        attempt: The name of the attempt within that cgroup.
     """
     return [f"{root.folder}/{cgroup_files.PREFIX}{home}/{cgroup_files.PREFIX}{attempt}" for root in roots]
 
@@ -56,9 +58,12 @@ def place(roots: Iterable[cgroup_root.CgroupRoot], home: str, attempt: str) -> l
 def settings(
     roots: Iterable[cgroup_root.CgroupRoot], folders: Iterable[str], limits: TreeLimits, total_limits: TreeLimits
 ) -> list[list[str]]:
-    """Return the file and value pairs that limit existing cgroups.
+    """Return pairs of a cgroup file and the value that the shim writes to it, in this order.
 
-    The shim writes them in this order.
+    Args:
+        folders: The folder of the attempt's cgroup in each of the roots.
+        limits: The limits of this attempt.
+        total_limits: The limits of all attempts together.
     """
     found: list[list[str]] = []
     for root, folder in zip(roots, folders, strict=True):
@@ -68,7 +73,8 @@ def settings(
             found += [
                 [f"{parent}/cgroup.subtree_control", f"+{name}"] for parent in parents for name in root.controllers
             ]
-        # The watchdog ends the largest attempt at the total limit. The kernel refuses forks only far above it.
+        # At the total number of processes, the watchdog ends the largest attempt. If the kernel had the same limit, it
+        # would refuse forks to every attempt before that.
         doubled = 2 * total_limits.processes if total_limits.processes else None
         for each, own in ((home, replace(total_limits, processes=doubled)), (folder, limits)):
             found += [
@@ -80,15 +86,15 @@ def settings(
 
 
 def _values(root: cgroup_root.CgroupRoot, controller: str, limits: TreeLimits) -> list[tuple[str, str]]:
-    """Return the files of a controller and the values that set these limits."""
+    """Return the names of a controller's files, and the values that set these limits."""
     quota = str(int(limits.cpus * _CPU_PERIOD_US)) if limits.cpus else None
     match controller, root.version:
-        case "memory", 2:  # no swap: otherwise an agent gets more than its limit, and slows the disk for everybody
+        case "memory", 2:  # without swap, since its use would not count as memory and would slow down the machine
             return [
                 ("memory.max", str(limits.memory or "max")),
                 ("memory.swap.max", "max" if limits.memory is None else "0"),
             ]
-        case "memory", _:  # limit_in_bytes must never exceed memsw.limit_in_bytes: one of the first two writes may fail
+        case "memory", _:  # the first file may not exceed the second: when limits are raised, it is accepted only last
             first, second = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
             return [(file, str(limits.memory or -1)) for file in (first, second, first)]
         case "pids", _:
@@ -104,7 +110,7 @@ def _values(root: cgroup_root.CgroupRoot, controller: str, limits: TreeLimits) -
 def find(folder: Path) -> list[str]:
     """Return the folders of an attempt's cgroups, whether they exist or not.
 
-    The first, if there is one, is used to find the attempt's processes.
+    All processes of the attempt are in each of them, so that the first is enough to find the processes.
     """
     with contextlib.suppress(OSError, ValidationError):
         found = _Recorded.model_validate_json((folder / "spec.json").read_bytes()).cgroups
@@ -114,7 +120,9 @@ def find(folder: Path) -> list[str]:
 
 
 def find_attempt(attempts: Path, line: str) -> str | None:
-    """Return the handle of the attempt to which a cgroup belongs, or `None`.
+    """Return the handle of the attempt to which a cgroup belongs.
+
+    Return `None` if the cgroup belongs to no attempt in the folder.
 
     Args:
         attempts: The folder with the folders of all attempts.
@@ -125,9 +133,9 @@ def find_attempt(attempts: Path, line: str) -> str | None:
     return handle if handle and within.partition("/")[0] == _name(attempts / handle) else None
 
 
-def remove(folder: Path) -> None:
-    """Remove an attempt's cgroups, unless they contain processes."""
-    cgroup_files.remove(find(folder))
+def remove_cgroups_of(folder: Path) -> None:
+    """Remove the cgroups of an attempt. A cgroup that contains processes remains."""
+    cgroup_files.remove_empty(find(folder))
 
 
 def _name(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The CPUs and memory of this machine, within the limits of the cgroups around this process, e.g. a container's."""
+"""The CPUs and memory that attempts can use: those of the machine, or of the container around this process."""
 
 import math
 import os
@@ -9,13 +9,15 @@ from forkjoin.process import cgroup_files, cgroup_root
 from forkjoin.process.executor import Capacity
 
 
-def measure() -> Capacity:
+def measure_capacity() -> Capacity:
     free = int(min(psutil.virtual_memory().available, _memory_bounds("self")[1]))
     return Capacity(os.cpu_count() or 1, find_memory(), free, os.getloadavg()[0])
 
 
 def find_memory(process: str = "self") -> int:
     """Return the bytes of memory that a process and its descendants can use together.
+
+    That is the machine's memory, or the smallest limit of the cgroups around the process.
 
     Args:
         process: The pid, or "self".
@@ -24,9 +26,9 @@ def find_memory(process: str = "self") -> int:
 
 
 def _memory_bounds(process: str) -> tuple[float, float]:
-    """Return the memory limit and free memory in a process's cgroups, in bytes.
+    """Return the smallest memory limit and the smallest free memory, in bytes.
 
-    Both are the smallest values of the cgroups around the process.
+    Only the process's cgroup and the cgroups around it are considered. Both numbers are infinite if none has a limit.
     """
     folders = cgroup_root.cgroups_of(process)
     own = folders.get("memory") or folders.get("", "")
@@ -48,6 +50,8 @@ def _free_memory(folder: str, limit: int) -> int:
     """Return the bytes of a cgroup's limit that are free. Cached files count as free."""
     used = cgroup_files.read(f"{folder}/memory.current") or cgroup_files.read(f"{folder}/memory.usage_in_bytes")
     lines = dict(line.split(maxsplit=1) for line in cgroup_files.read(f"{folder}/memory.stat").splitlines())
-    form = "total_{}" if "total_inactive_file" in lines else "{}"  # cgroup v1 excludes descendants from other lines
+    form = (
+        "total_{}" if "total_inactive_file" in lines else "{}"
+    )  # in cgroup v1, only `total_` lines include child cgroups
     cached = sum(int(lines.get(form.format(name), 0)) for name in ("inactive_file", "active_file"))
     return max(0, limit - int(used or 0) + cached)

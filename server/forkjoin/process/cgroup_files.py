@@ -1,18 +1,18 @@
-"""Reading and writing of the cgroup file system: creating, joining, and removing cgroups.
+"""Operations on the files of the cgroup file system: creating, joining, and removing cgroups.
 
 Standard library only, since the shim imports this module. A process can leave a cgroup only by writing to the cgroup
 file system, however often it forks. Root may create cgroups, and so may a user to whom systemd has delegated a part of
-the hierarchy. Without that right an attempt has no cgroup: `attempt_processes` finds its processes by other means, and
-`resource_limits` measures them. `cgroup_root` finds the folders in which cgroups can be created.
+the hierarchy. For other users an attempt has no cgroup. Then `attempt_processes` finds its processes by other means,
+and `resource_limits` measures them. `cgroup_root` finds the folders in which cgroups can be created.
 """
 
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Sequence
 
-#: Prefix of the name of each cgroup that forkjoin creates.
+#: The beginning of the name of each cgroup that forkjoin creates.
 PREFIX = "forkjoin-"
-#: Files with a cgroup's share of the CPUs, for cgroup v1 and v2, with default and largest value.
+#: For cgroup v1 and v2: the file with a cgroup's share of the CPUs, its default value, and the largest value.
 _CPU_WEIGHTS = (("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000))
 
 
@@ -36,12 +36,17 @@ def write(file: str, value: str) -> bool:
 
 
 def create(folders: Sequence[str], settings: Iterable[Sequence[str]]) -> set[str]:
-    """Create cgroups and write settings, which are pairs of file and value.
+    """Create the cgroups with these folders, then write the settings.
+
+    Args:
+        settings: Pairs of a file and the value to write to it.
 
     Returns:
-        The files of the settings that the kernel accepted.
+        The files whose values the kernel accepted.
     """
-    for folder in folders:  # all are created first: a parent with children can't be removed as unused
+    # All are created before the first setting is written, so that no other shim removes the cgroup around all attempts
+    # as empty.
+    for folder in folders:
         with contextlib.suppress(OSError):
             os.makedirs(folder, exist_ok=True)
     applied = {file for file, value in settings if write(file, value)}
@@ -51,9 +56,10 @@ def create(folders: Sequence[str], settings: Iterable[Sequence[str]]) -> set[str
 
 
 def _set_cpu_weight(home: str) -> None:
-    """Set the CPU weight of the cgroup around all attempts.
+    """Set the CPU weight of the cgroup around all attempts, whose folder is `home`.
 
-    The weight is the sum that its child cgroups would have outside it.
+    The weight is the default weight times the number of attempts. So each attempt gets as much CPU time as a process
+    outside of this cgroup.
     """
     for file, default, largest in _CPU_WEIGHTS:
         if os.path.exists(f"{home}/{file}"):
@@ -64,13 +70,13 @@ def _set_cpu_weight(home: str) -> None:
 def join_or_remove(folders: Iterable[str]) -> None:
     """Move this process to these cgroups, and remove each cgroup that it can't join.
 
-    A removed cgroup shows the shim that the cgroup enforces no limit.
+    From a missing cgroup the shim concludes that it must measure the program itself.
     """
     for folder in folders:
         try:
             join(folder)
         except OSError:
-            remove([folder])
+            remove_empty([folder])
 
 
 def join(folder: str) -> None:
@@ -84,7 +90,10 @@ def join(folder: str) -> None:
 
 
 def members(folder: str | None) -> set[int]:
-    """Return the pids of the processes in a cgroup and its descendant cgroups."""
+    """Return the pids of the processes in a cgroup and in the cgroups below it.
+
+    The set is empty if `folder` is `None` or doesn't exist.
+    """
     if not folder:
         return set()
     files = [f"{each}/cgroup.procs" for each, _, _ in os.walk(folder)]
@@ -93,10 +102,10 @@ def members(folder: str | None) -> set[int]:
 
 @contextlib.contextmanager
 def without_forks(folder: str | None) -> Generator[None]:
-    """Keep processes in a cgroup from forking.
+    """Keep the processes of a cgroup from forking while the context is open.
 
-    A cgroup of version 2 is frozen. In version 1, pids.max is set to 0. Nothing is done if the cgroup is empty or
-    contains the calling process.
+    A cgroup of version 2 is frozen. In version 1, pids.max is set to 0. A cgroup that contains no process, or the
+    calling process, is left alone.
     """
     if os.getpid() in (inside := members(folder)) or not inside:
         yield
@@ -112,14 +121,14 @@ def without_forks(folder: str | None) -> Generator[None]:
             write(f"{folder}/{name}", files[name][1])
 
 
-def remove(folders: Iterable[str]) -> None:
-    """Remove cgroups that contain no process.
+def remove_empty(folders: Iterable[str]) -> None:
+    """Remove the cgroups with these folders, except for those that contain processes.
 
-    The cgroup around all attempts is removed together with the last of them.
+    The cgroup around all attempts is removed too if none of their cgroups remains.
     """
     for folder in folders:
         for each, _, _ in os.walk(folder, topdown=False):
-            with contextlib.suppress(OSError):  # a daemon that was started in the cgroup is still leaving it
+            with contextlib.suppress(OSError):  # EBUSY: the cgroup contains processes, e.g. a daemon that is leaving it
                 os.rmdir(each)
         home = os.path.dirname(folder)
         if os.path.basename(home).startswith(PREFIX):

@@ -201,7 +201,7 @@ class LocalExecutor:
         return await self._run(_measure_memory, [self._folder_of(handle) for handle in handles])
 
     async def capacity(self) -> Capacity:
-        return await self._run(capacity.measure)
+        return await self._run(capacity.measure_capacity)
 
 
 def _measure_memory(folders: Iterable[Path]) -> dict[str, int]:
@@ -212,7 +212,7 @@ def _measure_memory(folders: Iterable[Path]) -> dict[str, int]:
 
 
 def _remove_folder(folder: Path) -> None:
-    attempt_cgroups.remove(folder)
+    attempt_cgroups.remove_cgroups_of(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

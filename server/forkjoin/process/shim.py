@@ -105,7 +105,7 @@ class Shim:
             end = describe_failed_start("it was stopped before it started")
         else:
             end = self.run_program(environment)
-            cgroup_files.remove(self.cgroups)
+            cgroup_files.remove_empty(self.cgroups)
         self.write_end(end)
         self.start_daemon_if_missing()
         if self.survivors:
@@ -306,7 +306,7 @@ class Shim:
             time.sleep(_KILL_RETRY_S)
             signal.signal(signal.SIGCHLD, self.on_signal)  # from here on no child's pid can be reused
             self.survivors = self.kill_children()
-        cgroup_files.remove(self.cgroups)
+        cgroup_files.remove_empty(self.cgroups)
 
     def describe_end(self, status: int) -> dict[str, Any]:
         """Return the content of end.json for a program that ended with this wait status."""

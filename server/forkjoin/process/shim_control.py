@@ -214,7 +214,7 @@ def terminate_tree(folder: Path, grace: float) -> list[str]:
     survivors = termination.terminate(_finder(folder), grace, lambda: _kill_children(folder, identity), cgroup)
     if not survivors and identity:
         survivors = termination.terminate(lambda: _find_exactly(identity), 0)
-    attempt_cgroups.remove(folder)
+    attempt_cgroups.remove_cgroups_of(folder)
     return [str(process) for process in survivors]
 
 
