@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -11,15 +11,15 @@ from forkjoin.core.error import GitError
 from forkjoin.git import git
 from forkjoin.git.refs import short_name
 
-#: Refs that hold no work of a user: moved by a fetch, private to a worktree, or kept by forkjoin.
+#: Folders of refs that are not compared: a fetch moves them, they belong to one worktree, or forkjoin makes them.
 _IGNORED_FOLDERS = ("remotes", "prefetch", "forkjoin", "bisect", "worktree", "rewritten")
 _IGNORED_PREFIXES = tuple(f"refs/{folder}/" for folder in _IGNORED_FOLDERS)
 _LIST = ("for-each-ref", "--format=%(objectname) %(refname) %(symref)")
-#: Bytes that a listing may have.
+#: The number of bytes from which a listing counts as too large.
 _LISTING_LIMIT = 32 * 1024 * 1024
 #: Seconds that git may take to list the refs.
 _TIMEOUT_S = 20.0
-#: Digits of a commit id that are shown.
+#: The number of an object id's digits in a message.
 _SHOWN_DIGITS = 10
 
 
@@ -27,12 +27,12 @@ _SHOWN_DIGITS = 10
 class ChangedRef:
     """A ref that was created, deleted or moved.
 
-    A value is an object id, followed by a space and the target if the ref is symbolic.
+    `old` and `new` are object ids, each followed by a space and the target if the ref is symbolic.
     """
 
     ref: str
-    old: str  #: the old value; empty for a new ref
-    new: str  #: the new value; empty for a deleted ref
+    old: str  #: empty if the ref was created
+    new: str  #: empty if the ref was deleted
 
     def __str__(self) -> str:
         if not self.new:
@@ -43,45 +43,52 @@ class ChangedRef:
 
 
 def _ref_label(ref: str) -> str:
-    """Return a ref's name for messages."""
+    """Return a ref's name for a message, e.g. `main`, `tag v1` or `the stash`."""
     if ref == "refs/stash":
         return "the stash"
     return f"tag {ref.removeprefix('refs/tags/')}" if ref.startswith("refs/tags/") else short_name(ref)
 
 
 def _shorten(value: str) -> str:
-    """Return a symbolic target's short name, or the first digits of an object id."""
+    """Return the short name of a symbolic ref's target, or the first digits of an object id."""
     commit, _, target = value.partition(" ")
     return short_name(target) or commit[:_SHOWN_DIGITS]
 
 
 async def read_ref_listing(common_dir: str) -> str | None:
-    """Return a line for each ref, or `None` if git fails to list them in time.
+    """Return the refs that may hold a user's work, one on each line, with their values.
 
     A line is `<object> <ref> <target>`. The target is empty unless the ref is symbolic.
+
+    Return `None` if git fails, takes longer than 20 seconds or prints more than 32 MB.
     """
-    listing = None
+    data = None
     with anyio.move_on_after(_TIMEOUT_S), contextlib.suppress(GitError):
-        listing = os.fsdecode(await git.read_output(common_dir, *_LIST, limit=_LISTING_LIMIT))
-    if listing is None or len(listing) == _LISTING_LIMIT:
+        data = await git.read_output(common_dir, *_LIST, limit=_LISTING_LIMIT)
+    if data is None or len(data) == _LISTING_LIMIT:
         return None
-    return "".join(f"{line}\n" for line in listing.splitlines() if not line.split(" ")[1].startswith(_IGNORED_PREFIXES))
+    lines = _split_lines(os.fsdecode(data))
+    return "".join(f"{line}\n" for line in lines if not line.split(" ")[1].startswith(_IGNORED_PREFIXES))
 
 
 def find_changed_refs(before: str, after: str, expected: Mapping[str, str]) -> list[ChangedRef]:
     """Return the refs in which two listings differ, sorted by name.
 
     Args:
-        before: The first result of `read_ref_listing`.
-        after: The second result.
-        expected: Values that replace those in `before`, for refs that are known to have moved since.
+        before: An earlier result of `read_ref_listing`.
+        after: A later result.
+        expected: Values by ref, which replace the values in `before`: forkjoin knows that these refs got them since.
     """
-    old, new = {**dict(_parse_refs(before.splitlines())), **expected}, dict(_parse_refs(after.splitlines()))
+    old, new = {**_parse(before), **expected}, _parse(after)
     refs = sorted(old.keys() | new.keys())
     return [ChangedRef(ref, old.get(ref, ""), new.get(ref, "")) for ref in refs if old.get(ref) != new.get(ref)]
 
 
-def _parse_refs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for line in lines:
-        commit, ref, target = line.split(" ")
-        yield ref, f"{commit} {target}".rstrip()
+def _parse(listing: str) -> dict[str, str]:
+    rows = (line.split(" ") for line in _split_lines(listing))
+    return {ref: f"{commit} {target}".rstrip() for commit, ref, target in rows}
+
+
+def _split_lines(listing: str) -> list[str]:
+    """Split a listing at line feeds only, because a ref's name may contain other line ends such as U+2028."""
+    return listing.split("\n")[:-1]
