@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 #: Errors that mean that there is no regular file at a path. ENXIO: the path leads to a socket.
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)
@@ -26,7 +26,7 @@ def is_gone(path: Path) -> bool:
     return False
 
 
-def open_regular(file: Path) -> BinaryIO | None:
+def open_regular(file: Path) -> BufferedReader | None:
     """Open a regular file for reading.
 
     Return `None` if there is no file at this path, or a file of another type.

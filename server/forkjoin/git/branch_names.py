@@ -17,7 +17,9 @@ async def find_naming_scheme(common_dir: str, worktrees: Path) -> Callable[[int,
         common_dir: The common git folder of the agents' repository.
         worktrees: The folder for the worktrees of all repositories.
     """
-    prefix, folder = await _find_branch_prefix(common_dir), worktrees / _folder_name(common_dir)
+    # git allows no branch below another branch.
+    prefix = "forkjoin-" if await find_tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"
+    folder = worktrees / _folder_name(common_dir)
 
     def name_agent(number: int, name: str) -> tuple[str, str]:
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
@@ -26,15 +28,10 @@ async def find_naming_scheme(common_dir: str, worktrees: Path) -> Callable[[int,
 
 
 def _folder_name(common_dir: str) -> str:
-    """Return the name of the folder that holds the worktrees of one repository."""
+    """Return the name of the folder for one repository's worktrees.
+
+    The name contains a hash, so that no two repositories share the folder.
+    """
     top = Path(common_dir)
     name = slug(top.parent.name if top.name == ".git" else top.name) or "repository"
     return f"{name}-{hashlib.sha256(common_dir.encode(errors='replace')).hexdigest()[:8]}"
-
-
-async def _find_branch_prefix(common_dir: str) -> str:
-    """Return `forkjoin/`, or `forkjoin-` if a branch `forkjoin` exists.
-
-    git allows no branch below another branch.
-    """
-    return "forkjoin-" if await find_tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"

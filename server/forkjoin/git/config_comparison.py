@@ -14,7 +14,7 @@ from forkjoin.git import git
 from forkjoin.git.config_snapshot import FileState, Snapshot
 from forkjoin.git.file_names import printable
 
-#: Characters of a value that are shown.
+#: The number of characters of a value that a message shows.
 _VALUE_LIMIT = 80
 
 #: Entries that are set for a branch when it is created, checked out or pushed.
@@ -28,7 +28,7 @@ _ROUTINE_ENTRY = re.compile(
 )
 #: Entries that `git sparse-checkout` sets for one worktree.
 _SPARSE_ENTRY = re.compile(r"core\.sparsecheckout(?:cone)?|index\.sparse")
-#: Keys whose values are secret.
+#: Keys whose values may be secret.
 _SECRET_KEY = re.compile(r"extraheader|cookie|token|secret|password|passwd", re.IGNORECASE)
 #: User name and password in a URL.
 _LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
@@ -36,15 +36,15 @@ _LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
 
 @dataclass(frozen=True, slots=True)
 class ConfigChange:
-    """A change of a file, or of one entry in it."""
+    """A change of a file, or of one entry of a configuration file."""
 
-    file: str
+    file: str  #: the file's name in the snapshots
     description: str
-    key: str = ""  #: of the entry; empty for a change of the whole file
+    key: str = ""  #: the key of the changed entry; empty for a change of the whole file
 
     @property
     def is_users(self) -> bool:
-        """Whether the file is the user's own configuration, shared by all repositories."""
+        """Whether the file is the user's own configuration, for all repositories."""
         return self.file.startswith("/")
 
     def __str__(self) -> str:
@@ -59,9 +59,10 @@ async def compare_snapshots(before: Snapshot, after: Snapshot) -> list[ConfigCha
         if _is_same_state(old, new):
             continue
         if name.startswith("worktrees/") and not (name in before and name in after):
-            continue  # the worktree was added or removed
+            continue  # configuration that came or went with its worktree does not affect the other worktrees
         entries = await _compare_entries(name, old, new) if _is_configuration(name) else None
-        changes += [ConfigChange(name, _describe_file(old, new))] if entries is None else entries
+        whole = "added" if old is None else "removed" if new is None else "changed"
+        changes += [ConfigChange(name, whole)] if entries is None else entries
     return changes
 
 
@@ -80,14 +81,12 @@ def _is_configuration(name: str) -> bool:
     return name.rpartition("/")[2] in ("config", "config.worktree", ".gitconfig") and "hooks/" not in name
 
 
-def _describe_file(old: FileState | None, new: FileState | None) -> str:
-    if old is None:
-        return "added"
-    return "removed" if new is None else "changed"
-
-
 async def _compare_entries(file: str, old: FileState | None, new: FileState | None) -> list[ConfigChange] | None:
-    """Return the changed entries, or `None` if the entries can't be compared."""
+    """Return the entries that changed, or `None` if they can't be compared.
+
+    Entries can't be compared if a side is no complete and valid configuration file, or if the file became a symlink to
+    another one.
+    """
     before, after = await _parse_entries(old), await _parse_entries(new)
     if before is None or after is None or (old and new and old.link != new.link):
         return None
@@ -100,9 +99,9 @@ async def _compare_entries(file: str, old: FileState | None, new: FileState | No
 
 
 async def _parse_entries(file: FileState | None) -> "Counter[tuple[str, str]] | None":
-    """Count the pairs of key and value of a configuration file.
+    """Return the number of each (key, value) in a configuration file.
 
-    Return `None` if git can't read it.
+    Return `None` if the snapshot doesn't have the whole content, or git can't parse the content.
     """
     if file is None:
         return Counter()
@@ -123,7 +122,14 @@ def _values_by_key(entries: "Counter[tuple[str, str]]") -> dict[str, list[str]]:
 
 
 def _is_routine(file: str, key: str, old: Sequence[str], new: Sequence[str]) -> bool:
-    """Return whether well-behaved programs make such a change routinely."""
+    """Return whether git or a well-behaved program makes such a change routinely.
+
+    Args:
+        file: The configuration file.
+        key: The key of the changed entry.
+        old: The values that were removed.
+        new: The values that were added.
+    """
     if file.startswith("worktrees/") and _SPARSE_ENTRY.fullmatch(key):
         return True
     if branch := _BRANCH_ENTRY.fullmatch(key):
@@ -142,7 +148,7 @@ def _describe_entry(key: str, old: Sequence[str], new: Sequence[str]) -> str:
 
 
 def _show_values(key: str, values: Sequence[str]) -> str:
-    """Return the values of an entry for a message, without secrets."""
+    """Return the values of an entry for a message, with secrets hidden."""
     if _SECRET_KEY.search(key):
         return "(hidden)"
     shown = ", ".join(printable(_LOGIN.sub("…@", value)) for value in values)

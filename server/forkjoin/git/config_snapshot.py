@@ -1,8 +1,8 @@
 """Snapshots of the git configuration and hooks that all worktrees of a repository share.
 
 Agents can write these files, and they affect the user's own git. For example, `git config user.name Claude` in an
-agent's worktree changes the author of the user's next commit. A snapshot holds the content of these files, so that
-config_comparison.py can tell what changed, and changed files can be restored.
+agent's worktree changes the author of the user's next commit. A snapshot has the content of these files, so that
+config_comparison.py can find what changed, and changed files can be restored.
 """
 
 import base64
@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.paths import Home
@@ -22,40 +22,42 @@ from forkjoin.core.regular_file import open_regular, read_regular
 from forkjoin.core.trust_records import digest
 from forkjoin.git.unsafe_config import users_config_files
 
-#: Bytes that a snapshot holds of one file, and of all files together.
+#: The number of bytes that a snapshot holds of one file, and of all files together, at most.
 _FILE_LIMIT, _TOTAL_LIMIT = 256 * 1024, 4 * 1024 * 1024
-#: The number of files in a snapshot, and of submodules' folders that are searched.
+#: The number of files in a snapshot, and of folders that are searched for submodules' git folders, at most.
 _MAX_FILES, _MAX_FOLDERS = 1000, 2000
-#: Bytes of all files together that are hashed. Files beyond that are compared by their size and beginning.
+#: The number of bytes of all files together that are hashed, at most. The remaining files get no digest.
 _HASH_LIMIT = 256 * 1024 * 1024
-_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
     """A file in a snapshot. For a symlink, `size`, `content` and `digest` are those of its target."""
 
-    mode: int
-    link: str | None  #: the target of a symlink
+    mode: int  #: the permission bits
+    link: str | None  #: the target of a symlink; `None` for any other file
     size: int
-    content: bytes | None  #: its beginning; `None` if it is no regular file or can't be read
-    digest: str | None = None  #: of its whole content; `None` if that was not hashed
+    content: bytes | None  #: the file's beginning; `None` if the file is irregular (a pipe, for example) or unreadable
+    digest: str | None = None  #: the SHA-256 of the whole content; `None` if that was too large to hash
 
 
-#: Exceptions raised by reading a damaged snapshot.
+#: The exceptions that reading a damaged snapshot may raise.
 DAMAGED_SNAPSHOT_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError)
 
-#: Files by path, relative to the common git folder, or absolute. `None` stands for a file that doesn't exist.
+#: Files by path. The path is relative to the common git folder, or absolute for a file elsewhere. `None` stands for a
+#: file that doesn't exist.
 Snapshot = Mapping[str, FileState | None]
 
 
 # -- taking a snapshot
 
 
-def take_snapshot(common_dir: str, *, user: bool = False) -> Snapshot:
-    """Return a snapshot of a repository's shared files. Blocks.
+def take_config_snapshot(common_dir: str, *, user: bool = False) -> Snapshot:
+    """Return a snapshot of the files that a repository's worktrees share. Blocks.
 
-    With `user`, it includes the user's own configuration.
+    Args:
+        common_dir: The repository's common git folder.
+        user: Whether to include the user's own configuration, which applies to all repositories.
     """
     root = Path(common_dir)
     files = [*islice(_shared_files(root), _MAX_FILES), *(users_config_files() if user else ())]
@@ -85,21 +87,24 @@ def _files_of(git_dir: Path) -> Iterator[Path]:
     yield from (git_dir / name for name in ("config", "config.worktree", "hooks", "objects/info/alternates"))
     for name in ("info", "hooks"):
         for folder, _, files in os.walk(git_dir / name):
-            yield from (Path(folder, file) for file in sorted(files) if _counts(name, file))
+            yield from (Path(folder, file) for file in sorted(files) if _is_relevant(name, file))
 
 
-def _counts(folder: str, file: str) -> bool:
-    """Return whether a file in `info` or `hooks` belongs in a snapshot.
+def _is_relevant(folder: str, file: str) -> bool:
+    """Return whether a file in the folder `info` or `hooks` belongs in a snapshot.
 
-    Samples don't, nor does `info/refs`, which `git update-server-info` writes.
+    Sample hooks don't, nor does `info/refs`, which `git update-server-info` writes.
     """
     return not file.endswith(".sample") if folder == "hooks" else file != "refs"
 
 
 def _read_state(file: Path, limit: int, hash_limit: int) -> FileState | None:
-    """Read the first `limit` bytes of a file.
+    """Return the state of a file. Return `None` if it doesn't exist or is a folder.
 
-    Return `None` if there is no file, or a folder.
+    Args:
+        file: The file.
+        limit: The number of bytes of its content that the state has at most.
+        hash_limit: The size above which the file is not hashed.
     """
     try:
         found = file.lstat()
@@ -114,36 +119,23 @@ def _read_state(file: Path, limit: int, hash_limit: int) -> FileState | None:
             with opened:
                 size = os.fstat(opened.fileno()).st_size
                 content = opened.read(limit)
-                content_digest = _hash_rest(opened, content, hash_limit)
+                opened.seek(0)
+                content_digest = hashlib.file_digest(opened, "sha256").hexdigest() if size <= hash_limit else None
     return FileState(found.st_mode & 0o777, link, size, content, content_digest)
 
 
-def _hash_rest(file: BinaryIO, beginning: bytes, limit: int) -> str | None:
-    """Return the digest of a file whose beginning was read already.
-
-    Return `None` if the file is longer than `limit` bytes.
-    """
-    sha256, size = hashlib.sha256(beginning), len(beginning)
-    while size <= limit:
-        if not (chunk := file.read(_CHUNK)):
-            return sha256.hexdigest()
-        sha256.update(chunk)
-        size += len(chunk)
-    return None
-
-
-# -- the snapshot that a person accepts
+# -- the snapshot that a person has accepted
 
 
 def accepted_file(home: Home, common_dir: str) -> Path:
-    """Return the path of the snapshot that a person accepts for a repository."""
+    """Return the path of the file for a repository's accepted snapshot."""
     return home.shared_config / digest(common_dir) / "accepted.json"
 
 
 def read_accepted(file: Path) -> Snapshot | None:
-    """Return the accepted snapshot, or `None` if the file is missing or damaged.
+    """Return the accepted snapshot. Blocks.
 
-    Blocks.
+    Return `None` if its file is missing or damaged.
     """
     try:
         return from_json(json.loads(read_regular(file) or b""))
@@ -151,10 +143,10 @@ def read_accepted(file: Path) -> Snapshot | None:
         return None
 
 
-def find_damage(file: Path) -> str | None:
-    """Return a warning if the file of the accepted snapshot exists and can't be read.
+def find_snapshot_damage(file: Path) -> str | None:
+    """Return a warning if the file of an accepted snapshot is damaged. Blocks.
 
-    Blocks.
+    Return `None` if the file is intact or missing.
     """
     if not os.path.lexists(file) or read_accepted(file) is not None:
         return None
@@ -171,12 +163,16 @@ def accept(file: Path, snapshot: Snapshot) -> None:
 
 
 def accept_as_found(file: Path, common_dir: str) -> None:
-    """Accept the present files of a repository that has no accepted snapshot. Blocks.
+    """Accept a repository's present files unless a snapshot exists. Blocks.
 
     Call this when forkjoin first sees a repository, before an agent runs there.
+
+    Args:
+        file: The file of the accepted snapshot.
+        common_dir: The repository's common git folder.
     """
     if not file.exists():
-        accept(file, take_snapshot(common_dir))
+        accept(file, take_config_snapshot(common_dir))
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
@@ -201,11 +197,11 @@ def _encode(content: bytes | None) -> str | None:
 
 
 def write_json(file: Path, value: object) -> None:
-    """Replace a JSON file durably.
+    """Replace a JSON file durably. Blocks.
 
-    Its folder and the folder above are created for this user alone. Blocks.
+    Create the file's folder and the folder above it, readable for this user alone.
     """
-    for folder in (file.parent.parent, file.parent):  # with `parents=True`, the mode would apply to the last one only
+    for folder in (file.parent.parent, file.parent):  # mkdir with `parents=True` gives the mode only to the last folder
         folder.mkdir(mode=0o700, exist_ok=True)
     write_atomically(file, json.dumps(value).encode(), durable=True)
 
@@ -214,7 +210,12 @@ def write_json(file: Path, value: object) -> None:
 
 
 def write_copies(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
-    """Write files of a snapshot below `folder`, not executable. Blocks."""
+    """Write copies of these files of a snapshot below `folder`. Blocks.
+
+    The copies are not executable.
+
+    A file that is large or irregular in the snapshot is written in part or not at all.
+    """
     for name in names:
         found = snapshot.get(name)
         if found and found.content is not None:
@@ -228,9 +229,16 @@ def restore_files(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> 
 
     Return the names of the files that could not be restored: the snapshot doesn't have their whole content, a folder
     is in their place, or the change is in the target of a symlink.
+
+    Args:
+        common_dir: The repository's common git folder.
+        snapshot: The snapshot.
+        names: The names in the snapshot of the files to restore.
     """
     failed: list[str] = []
-    for name in sorted(names):  # a symlink in place of a folder is removed before files in that folder are written
+    for name in sorted(
+        names
+    ):  # sorted, so that a symlink in a folder's place is removed before the folder's files are written
         file, old = Path(common_dir, name), snapshot.get(name)
         if old and old.link is None and (old.content is None or len(old.content) < old.size):
             failed.append(name)

@@ -1,10 +1,10 @@
 """Checks of the objects that branches add to a target, as strict as `git fsck --strict`.
 
-git's plumbing can make a tree with an entry `.git`, a merge would accept it, and nobody could check the commit out.
-Objects that the target has already are not checked, because an old history may have faults that nobody repairs.
+git's plumbing can make a tree with an entry `.git`, for example. A merge would accept that tree, and nobody could check
+the commit out. Objects that the target has already are not checked: nobody repairs the faults of an old history.
 """
 
-import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,24 +12,26 @@ from typing import IO
 
 from forkjoin.core.error import GitRefusedError
 from forkjoin.git import git
+from forkjoin.git.git_config import read_config
 from forkjoin.git.objects import temporary_objects
 from forkjoin.git.safe_options import NO_FSYNC
 
-#: Packs commits and trees. index-pack reads `.gitmodules` itself. A forged commit graph could name other trees.
+#: The command that packs commits and trees. It leaves files out: index-pack reads `.gitmodules` from the repository. It
+#: ignores the commit graph, because a forged one could name other trees than the commits do.
 _PACK = (
     *("-c", "core.commitGraph=false", "-c", "pack.compression=0", "pack-objects", "-q", "--stdout", "--revs"),
     *("--window=0", "--filter=blob:none", "--no-sparse", "--no-use-bitmap-index"),
 )
-
-_SETTINGS = r"^(fsck\..*|extensions\.partialclone|remote\..*\.promisor)$"
+_PARTIAL_CLONE = re.compile(r"extensions\.partialclone|remote\..*\.promisor", re.DOTALL)
 
 
 async def find_malformed(common_dir: str, target: str, tips: Sequence[str], scratch: Path) -> dict[str, str]:
-    """Return the tips with malformed objects, each with git's error message.
+    """Return the tips that add malformed objects, each with git's error message.
 
     Args:
-        target: A commit. Its objects are not checked.
-        tips: The commits whose objects are checked.
+        common_dir: The repository's common git folder.
+        target: The target's commit.
+        tips: The commits to check, with everything that is reachable from them and not from the target.
         scratch: A folder for temporary files.
     """
     error = await _find_error(common_dir, target, tips, scratch) if tips else ""
@@ -43,21 +45,24 @@ async def find_malformed(common_dir: str, target: str, tips: Sequence[str], scra
 
 
 async def _find_error(common_dir: str, target: str, tips: Sequence[str], scratch: Path) -> str:
-    """Return git's error about new objects of these tips, or an empty string."""
+    """Return git's error about objects that these tips add, or an empty string."""
     revisions = "".join(f"{tip}\n" for tip in (*tips, f"^{target}")).encode()
     with temporary_objects(common_dir, scratch) as variables, tempfile.TemporaryFile(dir=scratch) as pack:
         try:
             await git.run(common_dir, *_PACK, stdin=revisions, stdout=pack, ok_codes=(0,))
-        except GitRefusedError as error:  # an object is missing
+        except GitRefusedError as error:  # git can't pack the objects because one is missing
             return error.last_line
-        message = await _index(common_dir, pack, variables, "--strict")
+        message = await _check_pack(common_dir, pack, variables, "--strict")
         if message and (option := await _find_milder_option(common_dir)):
-            message = await _index(common_dir, pack, variables, option)
+            message = await _check_pack(common_dir, pack, variables, option)
         return message
 
 
-async def _index(common_dir: str, pack: IO[bytes], variables: Mapping[str, str], option: str) -> str:
-    """Check a pack with index-pack. Return git's first error, or an empty string."""
+async def _check_pack(common_dir: str, pack: IO[bytes], variables: Mapping[str, str], option: str) -> str:
+    """Check the objects in a pack with git-index-pack(1).
+
+    Return git's first error, or an empty string.
+    """
     check = (*NO_FSYNC, "index-pack", "--stdin", option)
     try:
         await git.run(common_dir, *check, stdin=pack, extra=variables, ok_codes=(0,))
@@ -74,16 +79,14 @@ def _first_error(error: GitRefusedError) -> str:
 async def _find_milder_option(common_dir: str) -> str:
     """Return an option for index-pack that is milder than `--strict`.
 
-    Return an empty string if none applies.
+    Return an empty string if no setting asks for a milder check.
 
-    The option allows what the user's own `fsck.<msg-id>` settings allow; the repository's settings don't count. In a
-    partial clone, missing objects are allowed too.
+    It allows what the `fsck.<msg-id>` settings in the user's own configuration allow. An agent can write to the
+    repository's configuration, so that does not count. In a partial clone, objects may be missing.
     """
-    _, out, _ = await git.run(common_dir, "config", "-z", "--show-scope", "--get-regexp", _SETTINGS)
-    fields = os.fsdecode(out).split("\0")
-    entries = [(scope, *entry.partition("\n")[::2]) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
-    own = [(key, value) for scope, key, value in entries if scope in ("global", "system")]
-    severities = [f"{key.removeprefix('fsck.')}={value}" for key, value in own if key.startswith("fsck.")]
-    is_partial = any(not key.startswith("fsck.") for _, key, _ in entries)
+    entries = (await read_config(common_dir)).entries
+    own = [entry for entry in entries if entry.key.startswith("fsck.") and not entry.is_from_repository]
+    severities = [f"{entry.key.removeprefix('fsck.')}={entry.value}" for entry in own]
+    is_partial = any(_PARTIAL_CLONE.fullmatch(entry.key) for entry in entries)
     option = "--fsck-objects" if is_partial else "--strict"
     return f"{option}={','.join(severities)}" if severities else option if is_partial else ""

@@ -1,9 +1,9 @@
 """Calls of git: functions that run it and return its output.
 
 Every call uses the options and variables of safe_options.py, and git_config.py overrides any command in the
-repository's configuration that the user has not trusted. So git strips `GIT_*` from the environment, never prompts,
-takes no optional lock in the user's checkout, and runs no hook. Objects and refs that it writes are on disk when it
-exits. Text from outside stands behind `--`, or is a full ref or an object id that git itself resolved.
+repository's configuration that the user has not trusted. So git does not see `GIT_*` variables of this process, never
+prompts, takes no optional lock in the user's checkout, and runs no hook. Objects and refs that it writes are on disk
+when it exits. Text from outside stands behind `--`, or is a full ref or an object id that git itself resolved.
 
 A call is made at a worktree's root or in a git folder. git_folder.py names both to git explicitly, and git looks no
 further up: if an agent has deleted its worktree's `.git`, git doesn't use a repository around forkjoin's home instead.
@@ -19,10 +19,10 @@ from anyio import to_thread
 
 from forkjoin.core.error import GitRefusedError, git_error
 from forkjoin.git.git_config import GIT_CONFIG
-from forkjoin.git.git_folder import check_usable, locate
+from forkjoin.git.git_folder import locate
 from forkjoin.git.git_process import Completed, read_limited, run_reader, run_writer
 
-#: Subcommands that change nothing as we call them, so that git may be killed at any time.
+#: Subcommands that change nothing as forkjoin calls them. Such a git may be killed at any time.
 _READERS = frozenset(
     (
         *("cat-file", "check-ignore", "check-ref-format", "config", "diff", "diff-files", "diff-index", "diff-tree"),
@@ -53,7 +53,7 @@ async def run(
         stdout: A file that git writes to. The returned stdout is then empty.
         extra: Environment variables for git, in addition to the usual ones.
         pass_fds: File descriptors that git inherits, so that a lock on one of them lasts until git has exited.
-        ok_codes: The exit codes that are no error. By default no exit code is an error.
+        ok_codes: The exit codes that raise no error. By default, no exit code raises one.
 
     Raises:
         GitError: git hung and was ended, or its exit code is not one of `ok_codes`.
@@ -104,11 +104,14 @@ async def find_git_dir(folder: Path) -> Path:
     arguments = ("rev-parse", "--absolute-git-dir")
     for level in (folder, *folder.parents):
         if location := await to_thread.run_sync(locate, level, dict[str, str]()):
-            await check_usable(location, arguments)
-            with contextlib.suppress(GitRefusedError):  # git reports the problem itself, or looks further up
+            await to_thread.run_sync(location.check_usable, arguments)
+            # If git hangs on the configuration, this raises at once when it did so a moment ago. If git refuses the
+            # configuration, the call below reports that or finds a repository further up.
+            with contextlib.suppress(GitRefusedError):
                 await GIT_CONFIG.read(location)
             break
-    extra = {"GIT_CEILING_DIRECTORIES": "", "GIT_WORK_TREE": str(folder)}  # overrides core.worktree
+    # Without GIT_WORK_TREE, git would use core.worktree, which an agent may have set.
+    extra = {"GIT_CEILING_DIRECTORIES": "", "GIT_WORK_TREE": str(folder)}
     code, stdout, stderr = await run_reader(folder, arguments, extra)
     if code != 0:
         raise git_error(arguments, code, stderr)
@@ -116,7 +119,7 @@ async def find_git_dir(folder: Path) -> Path:
 
 
 def _is_reader(arguments: Sequence[str]) -> bool:
-    """Return whether a call of git changes nothing, judged by its subcommand."""
+    """Return whether the subcommand of a call of git changes nothing."""
     n = 0
     while n < len(arguments) and arguments[n] == "-c":
         n += 2
@@ -126,9 +129,11 @@ def _is_reader(arguments: Sequence[str]) -> bool:
 async def _find_variables(
     where: str | Path, arguments: Sequence[str], extra: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Return the variables of a call of git.
+    """Return the environment variables of a call of git.
 
-    They are the repository's location, the overrides of its configuration, and `extra`.
+    They are the location, `extra`, and the overrides of the configuration.
+
+    If `where` is neither a worktree's root nor a git folder, return `extra` alone.
 
     Raises:
         GitRefusedError: git would block on a file of the git folder, or read it without end.
@@ -136,6 +141,6 @@ async def _find_variables(
     location = await to_thread.run_sync(locate, Path(where), extra or {})
     if location is None:
         return {**(extra or {})}
-    await check_usable(location, arguments)
+    await to_thread.run_sync(location.check_usable, arguments)
     config = await GIT_CONFIG.read(location)
     return {**location.environment, **(extra or {}), **config.overrides}

@@ -1,20 +1,20 @@
-"""The git configuration that applies to a call of git: values, and overrides of what nobody trusts.
+"""The git configuration that applies to a call of git, and what overrides its untrusted entries.
 
 `GIT_CONFIG` reads a configuration through git once, and again as soon as one of its files has changed.
 """
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.core.error import CallerError, GitHungError
+from forkjoin.core.error import CallerError, GitHungError, GitRefusedError
 from forkjoin.core.trust_records import Trust, Trusted
 from forkjoin.git.file_names import printable_list
-from forkjoin.git.git_folder import Location, check_usable
+from forkjoin.git.git_folder import Location
 from forkjoin.git.git_process import read_limited
 from forkjoin.git.unsafe_config import (
     ConfigEntry,
@@ -25,10 +25,8 @@ from forkjoin.git.unsafe_config import (
 )
 
 _LIST = ("config", "--list", "-z", "--show-scope")
-#: Bytes of a listing that are read. A longer one is an attack or a mistake.
+#: The number of bytes from which a configuration counts as too large. Such a configuration is an attack or a mistake.
 _LISTING_LIMIT = 1024 * 1024
-#: Keys of the repository's own configuration that forkjoin reads itself.
-_VALUES = frozenset({"core.bare", "core.sharedrepository"})
 #: Seconds for which an unchanged configuration isn't read again after git hung on it.
 _HANG_REST_S = 30.0
 
@@ -37,11 +35,16 @@ _HANG_REST_S = 30.0
 class GitConfig:
     """The configuration that applies to calls of git in one git folder."""
 
-    stamp: tuple[object, ...]  #: of the files that it was read from
-    overrides: dict[str, str]  #: variables that keep git from using untrusted entries
+    stamp: tuple[object, ...]  #: what changes when one of the files changes that the configuration was read from
+    entries: Sequence[ConfigEntry]  #: in git's order: the last entry of a key counts
+    overrides: dict[str, str]  #: environment variables that keep git from using untrusted entries
     untrusted_keys: list[str]
-    values: Mapping[str, str]  #: by key, from the repository's own configuration
     ignore_file: Path  #: the user's ignore file for all repositories
+
+    def find_own_value(self, key: str) -> str | None:
+        """Return the value of a key in the repository's own configuration, or `None`."""
+        values = [entry.value for entry in self.entries if entry.key == key and entry.scope in ("local", "worktree")]
+        return values[-1] if values else None
 
 
 class GitConfigReader:
@@ -53,9 +56,9 @@ class GitConfigReader:
         self._hangs: dict[Path, tuple[float, object, GitHungError]] = {}
 
     def use_trust(self, trust: Trust | None) -> None:
-        """Judge configurations by these records from now on.
+        """Use these trust records from now on.
 
-        With `None`, no repository's entry is trusted.
+        With `None`, no entry of a repository's own configuration is trusted.
         """
         self.trust, self._configs = trust, {}
 
@@ -76,22 +79,20 @@ class GitConfigReader:
             return cached
         entries = await self._list(folder, stamp)
         has_includes = any(entry.is_include and entry.is_from_repository for entry in entries)
-        if has_includes and folder != location.git_dir:  # included files may depend on the git folder and on HEAD
+        # Which files `includeIf` includes depends on the call's own git folder and its HEAD.
+        if has_includes and folder != location.git_dir:
             entries = await self._list(location.git_dir, stamp)
         recorded = await to_thread.run_sync(self.trust.read, location.common_dir) if self.trust else None
         trusted = recorded or Trusted()
-        overrides, keys = find_overrides(entries, trusted)
-        values = {e.key: e.value for e in entries if e.scope in ("local", "worktree") and e.key in _VALUES}
-        # Included files have no stamp. The longer stamp never matches, so this configuration is read again each time.
-        kept_stamp = (*stamp, "has includes") if has_includes else stamp
-        config = GitConfig(kept_stamp, overrides, keys, values, find_ignore_file(entries, trusted))
-        self._configs[folder] = config
+        config = GitConfig(stamp, entries, *find_overrides(entries, trusted), find_ignore_file(entries, trusted))
+        if not has_includes:  # changes of included files would not change the stamp
+            self._configs[folder] = config
         return config
 
     async def _list(self, folder: Path, stamp: object) -> list[ConfigEntry]:
-        """List the entries.
+        """Return the entries of the configuration that applies in a git folder.
 
-        Raise the last error again if git hung on the same files a moment ago.
+        If git hung on the same files less than half a minute ago, raise that error again.
         """
         since, hung_stamp, error = self._hangs.pop(folder, (0.0, None, None))
         if error and hung_stamp == stamp and time.monotonic() - since < _HANG_REST_S:
@@ -99,12 +100,15 @@ class GitConfigReader:
             raise error.with_traceback(None)
         try:
             return await _list_entries(folder)
-        except GitHungError as error:  # an included file may be a named pipe
+        except GitHungError as error:  # for instance because an included file is a named pipe
             self._hangs[folder] = time.monotonic(), stamp, error
             raise
 
     def _stamp(self, location: Location) -> tuple[Path, tuple[object, ...]]:
-        """Return the git folder whose configuration applies, and a stamp of its files."""
+        """Return the git folder whose configuration applies, and its stamp.
+
+        The stamp changes as soon as one of the configuration's files changes.
+        """
         common_dir = Path(location.common_dir)
         folder = location.git_dir if (location.git_dir / "config.worktree").exists() else common_dir
         files = [common_dir / "config", folder / "config.worktree", *users_config_files()]
@@ -118,14 +122,14 @@ GIT_CONFIG = GitConfigReader()
 
 
 async def list_entries_that_need_trust(common_dir: str) -> list[ConfigEntry]:
-    """Return the entries of a repository's configuration that need trust."""
+    """Return the entries that need trust, whether they are trusted or not."""
     return [entry for entry in await _list_entries(Path(common_dir)) if entry.needs_trust]
 
 
 async def trust_existing_entries(common_dir: str) -> None:
-    """Record the repository's entries as trusted if it has no record yet.
+    """Record a repository's present entries as trusted if it has no trust record.
 
-    Call this when a project is new, before an agent runs there: its entries are then the user's own.
+    Call this when a project is new, before an agent runs there: all entries are then the user's own.
     """
     trust = GIT_CONFIG.trust
     if trust and await to_thread.run_sync(trust.read, common_dir) is None:
@@ -137,12 +141,14 @@ async def trust_existing_entries(common_dir: str) -> None:
 async def find_warnings(common_dir: str) -> list[str]:
     """Return a warning if entries of a repository's configuration are ignored.
 
-    Without such entries, return an empty list.
+    Return an empty list otherwise.
+
+    The list is empty, too, if git refuses to read the configuration, because any call of git reports that.
     """
-    location = _location_of(common_dir)
-    if await to_thread.run_sync(location.find_blocking_file):  # calls of git report that themselves
+    try:
+        keys = (await read_config(common_dir)).untrusted_keys
+    except GitRefusedError:
         return []
-    keys = (await GIT_CONFIG.read(location)).untrusted_keys
     if not keys:
         return []
     ignored = f"forkjoin ignores these entries of the git configuration of {common_dir}: {printable_list(keys)}"
@@ -152,31 +158,38 @@ async def find_warnings(common_dir: str) -> list[str]:
 
 async def is_marked_bare(common_dir: str) -> bool:
     """Return whether core.bare is true in the repository's own configuration."""
-    value = (await _read_config(common_dir)).values.get("core.bare")
+    value = (await read_config(common_dir)).find_own_value("core.bare")
     return value is not None and value.lower() in ("true", "yes", "on", "1", "")
 
 
 async def read_shared_repository(common_dir: str) -> str:
-    """Return the value of core.sharedRepository, "umask" by default (git-config(1))."""
-    return (await _read_config(common_dir)).values.get("core.sharedrepository", "umask")
+    """Return the value of core.sharedRepository (git-config(1)).
+
+    Without a value, return git's default "umask".
+    """
+    value = (await read_config(common_dir)).find_own_value("core.sharedrepository")
+    return "umask" if value is None else value
 
 
 async def find_users_ignore_file(common_dir: str, worktree: Path) -> Path:
-    """Return the user's ignore file for all repositories.
+    """Return the path of the user's ignore file for all repositories.
 
-    A relative core.excludesFile starts at the worktree.
+    A relative core.excludesFile is relative to the worktree.
     """
-    return worktree / (await _read_config(common_dir)).ignore_file
+    return worktree / (await read_config(common_dir)).ignore_file
 
 
-async def _read_config(common_dir: str) -> GitConfig:
-    location = _location_of(common_dir)
-    await check_usable(location, _LIST)
+async def read_config(common_dir: str) -> GitConfig:
+    """Return the configuration that applies to calls of git in `common_dir`.
+
+    Raises:
+        GitRefusedError: git would block on a file of the git folder.
+        GitError: git can't read the configuration.
+        CallerError: The configuration is too large.
+    """
+    location = Location(Path(common_dir), common_dir, Path(common_dir))
+    await to_thread.run_sync(location.check_usable, _LIST)
     return await GIT_CONFIG.read(location)
-
-
-def _location_of(common_dir: str) -> Location:
-    return Location(Path(common_dir), common_dir, Path(common_dir))
 
 
 async def _list_entries(folder: Path) -> list[ConfigEntry]:

@@ -1,4 +1,4 @@
-"""Git folders and worktrees, found by the file system alone.
+"""Git folders and worktrees, found by looking at files, without git.
 
 Agents can write to the configuration and to their worktree's `.git`. So every call names the git folder and the work
 tree to git explicitly: neither `core.worktree` nor `core.bare` nor a changed `.git` can lead git elsewhere.
@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyio import to_thread
-
 from forkjoin.core.error import GitRefusedError
 from forkjoin.core.regular_file import read_line
 
@@ -20,7 +18,7 @@ _WORKTREE_FILES = (
     *("HEAD", "commondir", "gitdir", "config.worktree", "index", "logs/HEAD", "info/sparse-checkout", "ORIG_HEAD"),
     *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "AUTO_MERGE", "CHERRY_PICK_HEAD", "REVERT_HEAD", "FETCH_HEAD"),
 )
-#: The same for the common git folder.
+#: Files that git opens in the common git folder.
 _COMMON_FILES = (
     "config",
     "packed-refs",
@@ -33,12 +31,12 @@ _COMMON_FILES = (
     "objects/info/commit-graphs/commit-graph-chain",
     "objects/pack/multi-pack-index",
 )
-#: Files of these that don't grow with the repository.
+#: Those of the files above that don't grow with the repository.
 _SMALL_FILES = frozenset(
     {*_WORKTREE_FILES, *(name for name in _COMMON_FILES if not name.startswith("objects/"))}
     - {"index", "packed-refs", "logs/HEAD", "info/sparse-checkout"}
 )
-#: Bytes that a small file may have. git reads it whole, so a larger one could fill the memory.
+#: The number of bytes that each of these small files may have. git reads the whole file, which could fill the memory.
 _SMALL_FILE_LIMIT = 16 * 1024 * 1024
 #: The beginning of a gitfile (gitrepository-layout(5)).
 _GITFILE_PREFIX = "gitdir: "
@@ -58,34 +56,25 @@ class Location:
         common = {} if os.path.realpath(self.git_dir) == self.common_dir else {"GIT_COMMON_DIR": self.common_dir}
         return {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree), **common}
 
-    def find_blocking_file(self) -> str | None:
-        """Return an error message if git would block on a file, else `None`. Blocks.
+    def check_usable(self, arguments: Sequence[str]) -> None:
+        """Raise GitRefusedError if git would block on a file of a git folder. Blocks.
 
-        This also applies to a file that is too large to read.
+        The same applies to a file that is too large for git to read.
+
+        Args:
+            arguments: The arguments of the call of git, which the error names.
         """
         files = [(self.git_dir, name) for name in _WORKTREE_FILES]
         files += [(Path(self.common_dir), name) for name in _COMMON_FILES]
         for folder, name in files:
             if is_irregular(folder / name):
-                problem = "not a regular file, and git would block on it"
-                return f"{folder / name} is {problem}. Remove it, then call again"
-            if is_oversized(folder, name):
+                problem = "is not a regular file, and git would block on it. Remove it, then call again"
+            elif is_oversized(folder, name):
                 size = _SMALL_FILE_LIMIT // 1024 // 1024
-                return f"{folder / name} is larger than {size} MB. Look at it and remove it, then call again"
-        return None
-
-
-async def check_usable(location: Location, arguments: Sequence[str]) -> None:
-    """Raise a GitRefusedError if git would block on a file of a git folder.
-
-    This also applies to a file that is too large to read.
-
-    Args:
-        location: The location of the call.
-        arguments: The arguments of the call, for the error.
-    """
-    if problem := await to_thread.run_sync(location.find_blocking_file):
-        raise GitRefusedError(arguments, -1, problem)
+                problem = f"is larger than {size} MB. Look at it and remove it, then call again"
+            else:
+                continue
+            raise GitRefusedError(arguments, -1, f"{folder / name} {problem}")
 
 
 def locate(where: Path, variables: Mapping[str, str]) -> Location | None:
@@ -98,7 +87,7 @@ def locate(where: Path, variables: Mapping[str, str]) -> Location | None:
         variables: The call's own variables. Those that name a part of the location override the location on disk.
     """
     where = Path(os.path.abspath(where))  # noqa: PTH100 - symlinks are not resolved
-    git_dir = Path(variables["GIT_DIR"]) if "GIT_DIR" in variables else _git_dir_at(where)
+    git_dir = Path(variables["GIT_DIR"]) if "GIT_DIR" in variables else git_dir_at(where)
     if git_dir is None:
         return None
     common_dir = variables.get("GIT_COMMON_DIR") or resolve_common_dir(git_dir)
@@ -112,16 +101,18 @@ def find_common_dir(folder: Path) -> str | None:
     """
     folder = folder.resolve()
     for level in (folder, *folder.parents):
-        git_dir = _git_dir_at(level)
+        git_dir = git_dir_at(level)
         if git_dir and Path(common_dir := resolve_common_dir(git_dir), "objects").is_dir():
             return common_dir
     return None
 
 
-def _git_dir_at(folder: Path) -> Path | None:
-    """Return the git folder of a worktree, or `folder` if it is a git folder.
+def git_dir_at(folder: Path) -> Path | None:
+    """Return the git folder of the worktree with the root `folder`. Blocks.
 
-    Return `None` if `folder` is neither a worktree's root nor a git folder.
+    If `folder` is a git folder itself, return `folder`.
+
+    Return `None` if `folder` is neither. The git folder of a worktree may not exist.
     """
     link = folder / ".git"
     if link.is_dir():
@@ -132,8 +123,10 @@ def _git_dir_at(folder: Path) -> Path | None:
 def read_gitfile(file: Path, *, strict: bool = False) -> Path | None:
     """Return the path in a gitfile, or `None` if git would not follow the file.
 
+    A gitfile is the `.git` of a linked worktree or submodule (gitrepository-layout(5)).
+
     Args:
-        file: A worktree's `.git`.
+        file: The gitfile.
         strict: Whether to raise PermissionError if this user may not read the file.
     """
     line = read_line(file, strict=strict) or ""
@@ -143,10 +136,10 @@ def read_gitfile(file: Path, *, strict: bool = False) -> Path | None:
 def follow_git_link(link: Path) -> Path | None:
     """Return the git folder that a worktree's `.git` is or leads to.
 
-    Return `None` if there is no such folder.
+    Return `None` if that folder doesn't exist.
 
     Raises:
-        PermissionError: This user may not read it.
+        PermissionError: This user may not read `.git`.
     """
     if link.is_dir():
         return Path(os.path.realpath(link)) if link.is_symlink() else link
@@ -156,26 +149,23 @@ def follow_git_link(link: Path) -> Path | None:
 
 
 def resolve_common_dir(git_dir: Path) -> str:
-    """Return the real path of the common git folder.
+    """Return the real path of the common git folder of `git_dir`.
 
-    That folder has the objects and refs of `git_dir`.
+    The common git folder has the objects and refs.
     """
     return os.path.realpath(common_dir_path(git_dir))
 
 
 def common_dir_path(git_dir: Path) -> Path:
-    """Return the path of the common git folder, not resolved.
+    """Return the path of the common git folder, with its symlinks.
 
-    It is in the file `commondir`. Without that file, it is `git_dir`.
+    It is the path in the file `commondir`, or `git_dir` without that file.
     """
     return git_dir / (read_line(git_dir / "commondir") or "")
 
 
 def is_irregular(file: Path) -> bool:
-    """Return whether a path is something else than a regular file or a folder.
-
-    An example is a named pipe. Symlinks are followed.
-    """
+    """Return whether a path leads to a pipe, a device or a socket."""
     try:
         mode = file.stat().st_mode
     except OSError:
@@ -184,7 +174,14 @@ def is_irregular(file: Path) -> bool:
 
 
 def is_oversized(git_dir: Path, name: str) -> bool:
-    """Return whether a file that should stay small is larger than 16 MB."""
+    """Return whether a file that should stay small is larger than 16 MB.
+
+    Return False for a file that grows with the repository, and for a missing file.
+
+    Args:
+        git_dir: The git folder.
+        name: The file's path in the git folder.
+    """
     try:
         return name in _SMALL_FILES and (git_dir / name).stat().st_size > _SMALL_FILE_LIMIT
     except OSError:

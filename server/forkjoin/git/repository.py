@@ -11,11 +11,11 @@ from forkjoin.core.error import CallerError, GitError, NoRepositoryError
 from forkjoin.git import git
 from forkjoin.git.file_names import split_names
 from forkjoin.git.git_config import is_marked_bare
-from forkjoin.git.git_folder import read_gitfile, resolve_common_dir
+from forkjoin.git.git_folder import git_dir_at, resolve_common_dir
 from forkjoin.git.refs import resolve_commit
 from forkjoin.git.symbolic_head import follow_head
 
-#: Bytes of the index's listing that are read to find a file that exists.
+#: The number of bytes of the index's listing that are searched for a file that exists on disk.
 _LISTING_LIMIT = 64 * 1024
 
 
@@ -24,9 +24,9 @@ class Checkout:
     """The state of the repository around a folder."""
 
     common_dir: str
-    top: str | None  #: the work tree's root; `None` in a bare repository
-    branch: str | None  #: its full ref name; `None` if HEAD is detached
-    head: str | None  #: the commit; `None` in a repository without commits
+    top: str | None  #: the worktree's root; `None` in a git folder or a bare repository
+    branch: str | None  #: the full ref name of the checked-out branch; `None` if HEAD is detached
+    head: str | None  #: the checked-out commit; `None` if the branch has no commit yet
     dirty: bool  #: whether tracked files have uncommitted changes
 
 
@@ -61,34 +61,38 @@ async def _find_git_dir(folder: Path) -> Path:
     except GitError as error:
         if "not a git repository" in error.stderr or "cannot change to" in error.stderr:
             raise NoRepositoryError(str(folder)) from error
-        raise _unusable(folder, error) from error  # e.g. its configuration is broken, or it is another user's
+        raise _unusable(folder, error) from error
 
 
 def _unusable(folder: Path, error: GitError) -> CallerError:
+    # For example, its configuration is broken, or it belongs to another user.
     return CallerError(f"git will not use the repository of {folder}: {error.stderr[:500]}")
 
 
 def _find_top(folder: Path, git_dir: Path) -> Path | None:
-    """Return the worktree's root, or `None` if `folder` is in the git folder."""
+    """Return the root of the worktree around `folder`.
+
+    Return `None` if `folder` is in the git folder.
+    """
     folder = folder.resolve()
     for level in (folder, *folder.parents):
         if level == git_dir:
             return None
-        if _is_root(level, git_dir):
+        if _is_worktree_of(level, git_dir):
             return level
     return None
 
 
-def _is_root(folder: Path, git_dir: Path) -> bool:
-    """Return whether the `.git` of a folder is `git_dir` or leads to it."""
-    link = read_gitfile(folder / ".git") or folder / ".git"
-    return os.path.realpath(link) == str(git_dir)
+def _is_worktree_of(folder: Path, git_dir: Path) -> bool:
+    """Return whether a folder's `.git` is the git folder `git_dir` or leads to it."""
+    return os.path.realpath(git_dir_at(folder) or "") == str(git_dir)
 
 
 async def find_main_worktree(common_dir: str) -> Path | None:
     """Return the root of the main worktree, or `None` if the repository is bare.
 
-    For a submodule it is core.worktree if the `.git` there leads back. If the root is unknown, return the git folder.
+    If the git folder is not called `.git`, as in a submodule, core.worktree names the root. It counts only if that
+    folder's `.git` leads back to the git folder. Otherwise the root is unknown, and the git folder is returned instead.
     """
     git_dir = Path(common_dir)
     if git_dir.name == ".git":
@@ -96,12 +100,19 @@ async def find_main_worktree(common_dir: str) -> Path | None:
     else:
         _, out, _ = await git.run(common_dir, "config", "--type=path", "core.worktree")
         configured = git_dir / os.fsdecode(out).removesuffix("\n")
-        main = await to_thread.run_sync(lambda: configured.resolve() if _is_root(configured, git_dir) else git_dir)
+        main = await to_thread.run_sync(
+            lambda: configured.resolve() if _is_worktree_of(configured, git_dir) else git_dir
+        )
     return None if await _is_bare(common_dir, main) else main
 
 
 async def _is_bare(common_dir: str, main: Path) -> bool:
-    """Return whether core.bare is true and no file of the index exists."""
+    """Return whether a repository is bare.
+
+    It is bare if core.bare is true, and no file of the index exists in the main worktree.
+
+    core.bare alone proves nothing, because an agent can set it.
+    """
     if not await is_marked_bare(common_dir):
         return False
     location = {"GIT_DIR": common_dir, "GIT_WORK_TREE": str(main)}
@@ -116,9 +127,9 @@ async def _is_dirty(top: Path, location: Mapping[str, str]) -> bool:
 
 
 async def list_commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:
-    """Return the commits that `tip` has and `base` has not, newest first.
+    """Return the commits that are reachable from `tip` and not from `base`.
 
-    At most `limit` commits are returned, each as "<short id> <subject>".
+    At most `limit` commits are returned, newest first, each as "<short id> <subject>".
     """
     if base == tip:
         return []
