@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from forkjoin.git import config_snapshot
 from forkjoin.git.config_comparison import compare_snapshots
-from forkjoin.git.config_snapshot import Snapshot, from_json, restore_files, take_snapshot
+from forkjoin.git.config_snapshot import Snapshot, from_json, restore_files, take_config_snapshot
 from support.branches import Fork
 from support.harness import git
 
@@ -21,14 +21,16 @@ async def changed_since(before: Snapshot, common_dir: str) -> list[str]:
     """Return the changes since a snapshot, after storing the snapshot as JSON."""
     return [
         str(change)
-        for change in await compare_snapshots(from_json(config_snapshot.to_json(before)), take_snapshot(common_dir))
+        for change in await compare_snapshots(
+            from_json(config_snapshot.to_json(before)), take_config_snapshot(common_dir)
+        )
     ]
 
 
 async def test_added_changed_and_removed_entries_are_named_with_their_values(repository: Path, common_dir: str) -> None:
     git(repository, "config", "alias.old", "log")
     git(repository, "config", "user.email", "jane@example.com")
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     git(repository, "config", "user.name", "Claude")
     git(repository, "config", "user.email", "noreply@example.com")
     git(repository, "config", "--unset", "alias.old")
@@ -41,7 +43,7 @@ async def test_added_changed_and_removed_entries_are_named_with_their_values(rep
 
 async def test_settings_that_git_writes_itself_are_no_change(repository: Path, common_dir: str) -> None:
     git(repository, "config", "branch.old.remote", "origin")
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     git(repository, "config", "branch.feature.remote", "origin")
     git(repository, "config", "branch.feature.merge", "refs/heads/feature")
     git(repository, "config", "--remove-section", "branch.old")
@@ -60,7 +62,7 @@ def test_a_snapshot_stays_small_with_many_files_in_the_hooks_folder(common_dir: 
     hooks = Path(common_dir, "hooks")
     hooks.rename(tmp_path / "hooks")
     hooks.symlink_to(elsewhere)
-    snapshot = take_snapshot(common_dir)
+    snapshot = take_config_snapshot(common_dir)
     assert {f"hooks/{n}" for n in range(50)} <= snapshot.keys()
     assert sum(len(file.content or b"") for file in snapshot.values() if file) <= 4 * 1024 * 1024
 
@@ -69,7 +71,7 @@ async def test_an_upstream_that_is_an_address_or_replaces_another_is_a_change(
     repository: Path, common_dir: str
 ) -> None:
     git(repository, "config", "branch.main.merge", "refs/heads/main")
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     git(repository, "config", "branch.other.remote", "ext::sh -c evil")
     git(repository, "config", "branch.main.merge", "refs/heads/evil")
     git(repository, "config", "submodule.lib.update", "!evil")
@@ -78,7 +80,7 @@ async def test_an_upstream_that_is_an_address_or_replaces_another_is_a_change(
 
 
 async def test_no_password_is_shown(repository: Path, common_dir: str) -> None:
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     git(repository, "config", "remote.origin.url", "https://jane:hunter2@example.com/x.git")
     git(repository, "config", "http.https://jane:hunter2@example.com/.extraheader", "AUTHORIZATION: hunter2")
     found = await changed_since(before, common_dir)
@@ -92,7 +94,7 @@ async def test_changes_to_hooks_rules_attributes_alternates_and_submodules_are_f
     folder = Path(common_dir)
     git(repository, "init", "-q", "--bare", str(folder / "modules" / "libs" / "a"))
     (folder / "hooks" / "commit-msg").write_text("#!/bin/sh\n")
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     (folder / "hooks" / "post-checkout").write_text("#!/bin/sh\n")
     (folder / "hooks" / "commit-msg").chmod(0o755)
     (folder / "info" / "exclude").write_text("*\n")
@@ -115,7 +117,7 @@ async def test_changes_to_hooks_rules_attributes_alternates_and_submodules_are_f
 async def test_changes_to_an_existing_worktrees_own_configuration_are_found(
     repository: Path, common_dir: str, fork: Fork
 ) -> None:
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     (fork.folder / "config.worktree").write_text("[core]\n\tfsmonitor = evil\n")
     assert await changed_since(before, common_dir) == [
         f"worktrees/{fork.folder.name}/config.worktree: core.fsmonitor = evil"
@@ -125,12 +127,12 @@ async def test_changes_to_an_existing_worktrees_own_configuration_are_found(
 
 
 async def test_a_sparse_checkout_of_one_worktree_is_one_shared_change(common_dir: str, fork: Fork) -> None:
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     git(fork.path, "sparse-checkout", "set", "--sparse-index", "here")
     assert await changed_since(before, common_dir) == [
         "config: extensions.worktreeconfig = true (as git sparse-checkout sets it)"
     ]
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     git(fork.path, "sparse-checkout", "disable")
     assert await changed_since(before, common_dir) == []
 
@@ -139,7 +141,7 @@ async def test_irregular_files_and_invalid_configuration_are_reported_without_bl
     repository: Path, common_dir: str
 ) -> None:
     folder = Path(common_dir)
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     os.mkfifo(folder / "hooks" / "pre-commit")
     (folder / "config").write_text("[broken\n")
     (folder / "hooks" / "large").write_bytes(b"x" * 1_000_000)
@@ -152,14 +154,14 @@ async def test_changed_files_are_restored(repository: Path, common_dir: str) -> 
     (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\ntrue\n")
     (folder / "hooks" / "pre-commit").chmod(0o755)
     (folder / "hooks" / "linked").symlink_to("/elsewhere")
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     config = (folder / "config").read_bytes()
     git(repository, "config", "core.hooksPath", "/evil")
     (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\nevil\n")
     (folder / "hooks" / "pre-commit").chmod(0o644)
     (folder / "hooks" / "linked").unlink()
     os.mkfifo(folder / "hooks" / "post-merge")
-    names = [change.file for change in await compare_snapshots(before, take_snapshot(common_dir))]
+    names = [change.file for change in await compare_snapshots(before, take_config_snapshot(common_dir))]
     assert restore_files(common_dir, before, names) == []
     assert (folder / "config").read_bytes() == config
     assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
@@ -172,12 +174,12 @@ async def test_a_hooks_folder_replaced_by_a_symlink_is_restored_without_followin
 ) -> None:
     folder, elsewhere = Path(common_dir), tmp_path / "elsewhere"
     (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\ntrue\n")
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     elsewhere.mkdir()
     (elsewhere / "pre-commit").write_text("theirs\n")
     (folder / "hooks").rename(folder / "hooks.away")
     (folder / "hooks").symlink_to(elsewhere)
-    names = [change.file for change in await compare_snapshots(before, take_snapshot(common_dir))]
+    names = [change.file for change in await compare_snapshots(before, take_config_snapshot(common_dir))]
     restore_files(common_dir, before, names)
     assert (elsewhere / "pre-commit").read_text() == "theirs\n"
     assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
@@ -191,7 +193,7 @@ async def test_a_change_in_the_target_of_a_symlinked_configuration_is_found(
     kept.write_text(f"{config.read_text()}# {'x' * 300_000}\n[alias]\n\tmine = log\n")
     config.unlink()
     config.symlink_to(kept)
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     kept.write_text(kept.read_text().replace("mine = log", "evil = log"))
     assert await changed_since(before, common_dir) == ["config: changed"]
     assert restore_files(common_dir, before, ["config"]) == ["config"]
@@ -200,7 +202,7 @@ async def test_a_change_in_the_target_of_a_symlinked_configuration_is_found(
 async def test_a_change_in_a_symlinked_file_is_not_reported_as_restored(common_dir: str, tmp_path: Path) -> None:
     (tmp_path / "hook").write_text("#!/bin/sh\n")
     Path(common_dir, "hooks", "pre-commit").symlink_to(tmp_path / "hook")
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     (tmp_path / "hook").write_text("#!/bin/sh\nevil\n")
     assert await changed_since(before, common_dir) == ["hooks/pre-commit: changed"]
     assert restore_files(common_dir, before, ["hooks/pre-commit"]) == ["hooks/pre-commit"]
@@ -209,7 +211,7 @@ async def test_a_change_in_a_symlinked_file_is_not_reported_as_restored(common_d
 async def test_a_large_file_whose_end_changes_at_the_same_size_is_a_change(common_dir: str) -> None:
     hook = Path(common_dir, "hooks", "pre-push")
     hook.write_bytes(b"x" * 5_000_000)
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     hook.write_bytes(b"x" * 4_999_999 + b"y")
     assert await changed_since(before, common_dir) == ["hooks/pre-push: changed"]
 
@@ -217,7 +219,7 @@ async def test_a_large_file_whose_end_changes_at_the_same_size_is_a_change(commo
 async def test_an_added_file_does_not_make_others_count_as_changed(common_dir: str) -> None:
     for n in range(20):
         Path(common_dir, "hooks", f"b{n}").write_bytes(b"x" * 300_000)
-    before = take_snapshot(common_dir)
+    before = take_config_snapshot(common_dir)
     Path(common_dir, "hooks", "a").write_bytes(b"x" * 200_000)
     assert await changed_since(before, common_dir) == ["hooks/a: added"]
 
@@ -226,5 +228,5 @@ def test_files_too_large_to_hash_are_skipped_quickly(common_dir: str) -> None:
     hook = Path(common_dir, "hooks", "pre-push")
     hook.touch()
     os.truncate(hook, 1 << 40)
-    assert (found := take_snapshot(common_dir)["hooks/pre-push"]) is not None
+    assert (found := take_config_snapshot(common_dir)["hooks/pre-push"]) is not None
     assert (found.size, found.digest) == (1 << 40, None)

@@ -70,7 +70,7 @@ async def _read_all(fork: Fork, tip: str) -> object:
     common_dir, base = fork.common_dir, fork.base
     tree = (await find_tips(common_dir, [f"refs/heads/{fork.branch}"]))[f"refs/heads/{fork.branch}"].tree
     commits = [one.partition(" ")[2] for one in await repository.list_commits(common_dir, base, tip, 9)]
-    changes, stat = await changes_between(common_dir, base, tip), await diff.measure(common_dir, base, tip)
+    changes, stat = await changes_between(common_dir, base, tip), await diff.measure_diff(common_dir, base, tip)
     assert await find_checkout(common_dir, f"refs/heads/{fork.branch}") == str(fork.path)
     assert f"{tip} refs/heads/{fork.branch} " in str(await read_ref_listing(common_dir))
     return tree, commits, changes, stat

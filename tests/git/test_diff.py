@@ -18,24 +18,24 @@ def base(repository: Path) -> str:
 
 async def test_files_and_lines_are_counted(repository: Path, base: str) -> None:
     tip = commit(repository, {"shared.txt": "one\n2\nthree\nfour\n", "new": "x\n", "README.md": None})
-    assert await diff.measure(str(repository / ".git"), base, tip) == DiffStat(3, 3, 2)
+    assert await diff.measure_diff(str(repository / ".git"), base, tip) == DiffStat(3, 3, 2)
 
 
 async def test_a_commit_has_no_diff_to_itself(repository: Path, base: str) -> None:
-    assert await diff.measure(str(repository / ".git"), base, base) == DiffStat(0, 0, 0)
+    assert await diff.measure_diff(str(repository / ".git"), base, base) == DiffStat(0, 0, 0)
 
 
 async def test_a_moved_file_counts_as_one_deleted_and_one_added(repository: Path, base: str) -> None:
     git(repository, "mv", "shared.txt", "moved.txt")
     git(repository, "commit", "-qm", "moved")
-    assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(2, 3, 3)
+    assert await diff.measure_diff(str(repository / ".git"), base, "HEAD") == DiffStat(2, 3, 3)
 
 
 async def test_a_binary_file_counts_without_lines(repository: Path, base: str) -> None:
     (repository / "binary").write_bytes(bytes(range(256)))
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "binary")
-    assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(1, 0, 0)
+    assert await diff.measure_diff(str(repository / ".git"), base, "HEAD") == DiffStat(1, 0, 0)
 
 
 @pytest.mark.parametrize("name", [b"a\nb", b"a\tb", b"\xff", b'"', b"-x"])
@@ -43,7 +43,7 @@ async def test_a_file_of_any_name_counts_as_one(repository: Path, base: str, nam
     (repository / os.fsdecode(name)).write_text("x\ny\n")
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "odd")
-    assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(1, 2, 0)
+    assert await diff.measure_diff(str(repository / ".git"), base, "HEAD") == DiffStat(1, 2, 0)
 
 
 async def test_the_users_settings_do_not_change_the_diff_text(repository: Path, base: str, tmp_path: Path) -> None:

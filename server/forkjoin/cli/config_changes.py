@@ -53,9 +53,9 @@ class SharedConfigChanges:
 async def find_changed(home: Home, common_dir: str) -> SharedConfigChanges:
     """Compare a repository's shared configuration and hooks with the accepted ones."""
     file = config_snapshot.accepted_file(home, common_dir)
-    accepted, now = config_snapshot.read_accepted(file), config_snapshot.take_snapshot(common_dir)
+    accepted, now = config_snapshot.read_accepted(file), config_snapshot.take_config_snapshot(common_dir)
     changes = [] if accepted is None else await compare_snapshots(accepted, now)
-    return SharedConfigChanges(common_dir, file, accepted, now, changes, config_snapshot.find_damage(file))
+    return SharedConfigChanges(common_dir, file, accepted, now, changes, config_snapshot.find_snapshot_damage(file))
 
 
 async def find_changed_here(home: Home) -> SharedConfigChanges | None:

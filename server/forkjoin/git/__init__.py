@@ -2,5 +2,5 @@
 
 Modules at the root run git and answer questions about one repository: refs, commits, changed paths, configuration.
 The packages below may import them: `worktrees` (checkouts and agents' worktrees), `unsaved` (work that only a worktree
-has) and `merging` (moving a target). All of them import `core` only, besides each other.
+has) and `merging` (merging branches and moving a target). Outside of this package, they import only `core`.
 """

@@ -1,4 +1,4 @@
-"""Paths that differ between two commits, and files that exist at such paths in a checkout."""
+"""Paths that differ between two commits or trees, and the files at such paths in a checkout."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,15 @@ _RAW = ("-r", "-z", "--raw", "--no-renames")
 
 @dataclass(frozen=True, slots=True)
 class PathChange:
-    """A path that differs between two commits, with its mode and object id in each.
-
-    The mode is 000000 in a commit that doesn't have the path.
-    """
+    """A path that differs between two commits or trees."""
 
     path: str
-    old: tuple[str, str]
-    new: tuple[str, str]
+    old: tuple[str, str]  #: mode and object id in the first commit; the mode is 000000 if it doesn't have the path
+    new: tuple[str, str]  #: the same in the second commit
 
     @property
     def kind(self) -> str:
-        """A for added, D for deleted, M for modified."""
+        """The kind of the change: A for added, D for deleted, M for modified."""
         return "A" if not self.old[0].strip("0") else "D" if not self.new[0].strip("0") else "M"
 
     @property
@@ -42,12 +39,12 @@ async def changes_between(repository: str, old: str, new: str) -> list[PathChang
 
 
 async def changes_between_pairs(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[PathChange]]:
-    """Return the differences between each pair of trees, with one call of git."""
+    """Return the changes within each pair (old tree, new tree), with one call of git."""
     stdin = "".join(f"{old} {new}\n" for old, new in pairs)
     listing = await git.output(repository, "diff-tree", *_RAW, "--stdin", stdin=stdin.encode())
     found: list[list[PathChange]] = []
     position = 0
-    for old, new in pairs:  # git repeats each pair on a line, followed by its differences
+    for old, new in pairs:  # git prints each pair on a line, and then the changes within the pair
         changes, position = _parse_from(listing, position + len(f"{old} {new}\n"))
         found.append(changes)
     return found
@@ -59,7 +56,7 @@ def parse_raw_diff(listing: str) -> list[PathChange]:
 
 
 def _parse_from(listing: str, position: int) -> tuple[list[PathChange], int]:
-    """Parse raw diff entries from a position on.
+    """Parse the entries of a raw diff that begin at a position of git's output.
 
     An entry is `:<mode> <mode> <object> <object> <kind>NUL<path>NUL`.
 
@@ -79,13 +76,12 @@ def _parse_from(listing: str, position: int) -> tuple[list[PathChange], int]:
 def find_path_in_the_way(top: str, path: str) -> str | None:
     """Return the existing path that keeps git from creating `path`. Blocks.
 
-    Return `None` if nothing is in the way.
+    It is `path` itself, or the outermost of its parent folders in whose place there is a file or symlink. Return `None`
+    if git can create `path`.
 
     Args:
         top: The root of the worktree.
         path: A path relative to `top`.
-
-    Returns: `path` itself, or the first part of it that is no folder.
     """
     for level in reversed([path, *parent_folders(path)]):
         where = Path(top, level)
@@ -95,7 +91,7 @@ def find_path_in_the_way(top: str, path: str) -> str | None:
 
 
 def is_file_on_disk(top: str, path: str) -> bool:
-    """Return whether `path` is a file or symlink and below no symlink. Blocks."""
+    """Return whether `path` is a file or symlink with no symlink above. Blocks."""
     where = Path(top, path)
     return find_path_in_the_way(top, path) == path and (where.is_symlink() or where.is_file())
 

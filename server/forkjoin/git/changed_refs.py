@@ -50,13 +50,16 @@ def _ref_label(ref: str) -> str:
 
 
 def _shorten(value: str) -> str:
-    """Return the short name of a symbolic ref's target, or the first digits of an object id."""
+    """Return the short form of a ref's value for a message.
+
+    It is the short name of a symbolic ref's target, or the first digits of an object id.
+    """
     commit, _, target = value.partition(" ")
     return short_name(target) or commit[:_SHOWN_DIGITS]
 
 
 async def read_ref_listing(common_dir: str) -> str | None:
-    """Return the refs that may hold a user's work, one on each line, with their values.
+    """Return the refs that may have a user's work, one a line, with their values.
 
     A line is `<object> <ref> <target>`. The target is empty unless the ref is symbolic.
 
@@ -90,5 +93,8 @@ def _parse(listing: str) -> dict[str, str]:
 
 
 def _split_lines(listing: str) -> list[str]:
-    """Split a listing at line feeds only, because a ref's name may contain other line ends such as U+2028."""
+    """Split a listing at line feeds only.
+
+    The name of a ref may contain other line ends, such as U+2028.
+    """
     return listing.split("\n")[:-1]

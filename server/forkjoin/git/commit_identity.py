@@ -8,7 +8,8 @@ from forkjoin.git import git
 _ROLES = ("AUTHOR", "COMMITTER")
 _FORKJOIN = {"NAME": "forkjoin", "EMAIL": "forkjoin@localhost"}
 
-#: Variables with which the same content always makes the same commit: forkjoin as its author, in 1970.
+#: Environment variables that make forkjoin author and committer, in 1970. With these, the same content always makes the
+#: same commit.
 FIXED_SIGNATURE = {
     f"GIT_{role}_{field}": value for role in _ROLES for field, value in {**_FORKJOIN, "DATE": "@0 +0000"}.items()
 }
@@ -16,16 +17,16 @@ FIXED_SIGNATURE = {
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The author and committer of a commit, each as `name <address> seconds zone`."""
+    """The author and committer of a commit, each as `name <address> <seconds since 1970> zone`."""
 
     author: str
     committer: str
 
 
 async def find_fallback_identity(where: str | Path) -> dict[str, str]:
-    """Return variables that make forkjoin author and committer.
+    """Return environment variables that make forkjoin author and committer.
 
-    Return none if git knows the user's identity.
+    Return an empty dict if git knows the user's identity in the repository at `where`.
     """
     code, _, _ = await git.run(where, "var", "GIT_COMMITTER_IDENT")
     if code == 0:
@@ -34,11 +35,13 @@ async def find_fallback_identity(where: str | Path) -> dict[str, str]:
 
 
 async def make_signature(where: str | Path, at: float) -> Signature:
-    """Return the signature of commits made in a repository at a time.
+    """Return the author and committer of commits that are made in a repository.
+
+    Both are the user, or forkjoin if git doesn't know the user's identity.
 
     Args:
         where: A worktree's root, or a git folder.
-        at: Seconds since 1970. The zone is UTC.
+        at: The time of the commits, in seconds since 1970. Their time zone is UTC.
     """
     dates = {f"GIT_{role}_DATE": f"@{int(at)} +0000" for role in _ROLES}
     extra = await find_fallback_identity(where) | dates

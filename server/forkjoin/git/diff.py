@@ -10,12 +10,12 @@ from forkjoin.git import git
 from forkjoin.git.file_names import printable, split_names
 from forkjoin.git.worktrees.worktree_folder import find_registered_worktree, is_folder
 
-#: Bytes of a diff that are read. An agent may have added files of any size.
+#: The number of bytes after which a diff is cut. An agent may have added files of any size.
 LIMIT = 32 * 1024 * 1024
 
-#: The number of untracked files that are named.
+#: The number of untracked files that are named after a diff, at most.
 _UNTRACKED_LIMIT = 100
-#: The numbers of files in conflict, and of commits that touched them, that are read.
+#: The number of files in conflict that are compared, and of commits that are named, at most.
 _FILE_LIMIT, _COMMIT_LIMIT = 100, 50
 
 _OPTIONS = ("--no-color", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty")
@@ -30,7 +30,7 @@ class DiffStat:
     deletions: int
 
 
-async def measure(common_dir: str, base: str, tip: str) -> DiffStat:
+async def measure_diff(common_dir: str, base: str, tip: str) -> DiffStat:
     """Return the size of the diff between two commits."""
     if base == tip:
         return DiffStat(0, 0, 0)
@@ -41,7 +41,7 @@ async def measure(common_dir: str, base: str, tip: str) -> DiffStat:
 
 
 async def read_diff(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
-    """Return the diff between two commits as git prints it.
+    """Return the diff between two commits as git prints it, cut after 32 MB.
 
     Args:
         base: The old commit.
@@ -53,13 +53,13 @@ async def read_diff(common_dir: str, base: str, tip: str, path: str | None, *, s
 
 
 async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
-    """Return the diff from `base` to a worktree's present files.
+    """Return the diff from `base` to a worktree's present files, cut after 32 MB.
 
-    The names of untracked files follow the diff.
-
-    Return no bytes if the worktree is gone.
+    The names of untracked files follow the diff. Return no bytes if the worktree is not registered or has no folder.
 
     Args:
+        common_dir: The repository's common git folder.
+        worktree: The root of the worktree.
         base: The old commit.
         path: A path to restrict the diff to, or `None`.
         stat: Whether to return a summary per file instead of a patch.
@@ -81,24 +81,25 @@ async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: s
 
 @dataclass(frozen=True, slots=True)
 class ConflictSides:
-    """What both sides of a conflict changed in the files in conflict."""
+    """What both sides of a conflict, `ours` and `theirs`, changed in the files in conflict."""
 
     base: str  #: the merge base
-    ours: bytes  #: the diff from the merge base, cut
-    theirs: bytes  #: the diff from the merge base, cut
-    commits: tuple[str, ...]  #: of `ours` that touched the files, the newest first
+    ours: bytes  #: the diff from the merge base to our commit, cut at the caller's limit
+    theirs: bytes  #: the diff from the merge base to their commit, cut at the caller's limit
+    commits: tuple[str, ...]  #: the commits on our side since the merge base that changed the files, newest first
 
 
 async def find_conflict_sides(
     common_dir: str, ours: str, theirs: str, files: Sequence[str], limit: int
 ) -> ConflictSides:
-    """Return what two commits changed in some files since their merge base.
+    """Return what two commits changed in these files since their merge base.
 
     Args:
+        common_dir: The repository's common git folder.
         ours: The first commit.
         theirs: The second commit.
-        files: Paths in the repository.
-        limit: The number of bytes of each diff.
+        files: The paths in conflict. Only the first hundred are compared.
+        limit: The number of bytes after which each diff is cut.
     """
     base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
     paths = [argument for file in files[:_FILE_LIMIT] for argument in _restrict(file)]

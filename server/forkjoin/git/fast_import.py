@@ -9,7 +9,7 @@ from forkjoin.git.changed_paths import PathChange, changes_between
 from forkjoin.git.commit_identity import make_signature
 from forkjoin.git.refs import Tip
 
-#: The branch in the stream. The stream resets it at its end, so that git writes no such ref.
+#: The branch that the stream commits to. The last command resets it to no commit, so that git doesn't create the ref.
 _STREAM_REF = "refs/forkjoin/stream"
 
 
@@ -17,43 +17,44 @@ _STREAM_REF = "refs/forkjoin/stream"
 class NewCommit:
     """A commit to make. Its first parent is the commit made before it."""
 
-    changes: Sequence[PathChange]  #: against its first parent
-    second_parent: str | None
+    changes: Sequence[PathChange]  #: the changes since the first parent
+    second_parent: str | None  #: the commit that is merged; `None` for an ordinary commit
     message: str
-    author: str  #: `name <address> seconds zone`
-    committer: str
+    author: str  #: `name <address> <seconds since 1970> zone`
+    committer: str  #: in the same form
 
 
 async def make_commits(
     repository: str, head: str, commits: Sequence[NewCommit], options: Sequence[str] = ()
 ) -> list[Tip]:
-    """Make commits, the first on `head` and each other one on the commit before it.
-
-    Return their ids and trees.
+    """Make a chain of commits on top of `head`. Return their ids and trees, in order.
 
     Args:
-        head: The first parent of the first commit.
+        repository: A worktree's root, or a git folder.
+        head: The first parent of the first commit. Each other commit has the one before it as its first parent.
         commits: The commits, in order.
         options: Options of git, before the subcommand.
     """
     stream = b"".join(_write(head, commits))
     arguments = (*options, "fast-import", "--quiet", "--done", "--date-format=raw")
-    lines = (await git.output(repository, *arguments, stdin=stream)).splitlines()  # a commit, then its tree
-    trees = (line.split()[2] for line in lines[1::2])  # "040000 tree <id>" and a tab
+    # For each commit, git prints a line with its id, and a line "040000 tree <id>" with a tab at its end.
+    lines = (await git.output(repository, *arguments, stdin=stream)).splitlines()
+    trees = (line.split()[2] for line in lines[1::2])
     return [Tip(commit, tree) for commit, tree in zip(lines[::2], trees, strict=True)]
 
 
 async def make_commit(repository: str, head: str, tree: str, second_parent: str | None, message: str, at: float) -> str:
-    """Make a commit on `head` with a tree, by the user's identity in this repository.
+    """Make a commit with a given tree on top of `head`. Return its id.
 
-    Return its id.
+    The author is the user, or forkjoin if git doesn't know the user's identity in this repository.
 
     Args:
+        repository: A worktree's root, or a git folder.
         head: The first parent.
         tree: The tree of the commit.
-        second_parent: A merged commit, or `None`.
+        second_parent: The commit that is merged, or `None` for an ordinary commit.
         message: The commit message.
-        at: Seconds since 1970.
+        at: The time of the commit, in seconds since 1970.
     """
     signature = await make_signature(repository, at)
     changes = await changes_between(repository, head, tree)

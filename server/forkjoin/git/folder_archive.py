@@ -20,7 +20,7 @@ from forkjoin.git.commit_identity import FIXED_SIGNATURE
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.git_folder import walk_strictly
 
-#: Bytes that the files of one archive may have.
+#: The number of bytes that the files of one archive may have together.
 _SIZE_LIMIT = 1024**3
 #: The tar file's name in the commit.
 _TAR_NAME = "files.tar"
@@ -29,14 +29,14 @@ _TAR_NAME = "files.tar"
 async def archive_folders(
     common_dir: str, folders: Mapping[str, Path], commits: Iterable[str], name: str, message: str
 ) -> str:
-    """Archive folders in a commit. Return the ref that keeps it.
+    """Archive folders in a new commit. Return the ref that keeps the commit reachable.
 
     Archiving unchanged folders again returns the same ref.
 
     Args:
         common_dir: The common git folder of the repository that gets the commit.
-        folders: The folders by their paths in the tar file.
-        commits: Commits that become the parents, so that they stay reachable too.
+        folders: The folders to archive, by the paths that they get in the tar file.
+        commits: Commits that should stay reachable, too. They become the new commit's parents.
         name: The name of the ref below refs/forkjoin/kept/.
         message: The commit message.
 
@@ -46,13 +46,15 @@ async def archive_folders(
     try:
         with tempfile.TemporaryFile(dir=common_dir) as file:
             await to_thread.run_sync(_pack, file, folders)
-            # git streams a regular file, but reads a pipe into memory as a whole.
+            # The archive is in a file, because git reads the whole of a pipe into memory, but streams a regular file.
             hash_file = ("hash-object", "-w", "--no-filters", "--", f"/dev/fd/{file.fileno()}")
             blob = await git.output(common_dir, *hash_file, pass_fds=(file.fileno(),))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CallerError(f"the disk of {common_dir} is full; free some space there, then call again") from error
-        raise CallerError(f"{error.filename or next(iter(folders))} can't be archived: {error.strerror}") from error
+        raise CallerError(
+            f"{error.filename or next(iter(folders))} can't be archived: {error.strerror}. Mend that, then call again"
+        ) from error
     tree = await git.output(common_dir, "mktree", stdin=f"100644 blob {blob}\t{_TAR_NAME}\n".encode())
     parents = [f"-p{parent}" for parent in sorted(commits)]
     commit = await git.output(common_dir, "commit-tree", *parents, "-m", message, tree, extra=FIXED_SIGNATURE)
@@ -66,7 +68,13 @@ def restore_command(common_dir: str, ref: str, folder: Path) -> str:
 
 
 def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
-    """Write folders to a tar file. Sockets are left out, and devices have no content."""
+    """Write folders to a tar file, without sockets.
+
+    Of pipes and devices, only the name and the mode are written.
+
+    Raises:
+        CallerError: The folders are too large.
+    """
     size = 0
     tops = sorted(map(str, folders.values()))
     with tarfile.open(fileobj=file, mode="w") as tar:

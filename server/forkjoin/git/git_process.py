@@ -1,6 +1,7 @@
 """Running git as a child process, and ending a git that hangs.
 
-These functions don't look at the repository's configuration. Other modules call git through git.py, which does.
+These functions don't override commands in the repository's configuration. Other modules call git through git.py, which
+does that.
 """
 
 import contextlib
@@ -19,17 +20,18 @@ from forkjoin.git import safe_options
 
 #: Seconds after which a git that may write is ended. A git that takes longer hangs on a lock or a network file system.
 _WRITER_TIMEOUT_S = 600
-#: Seconds without activity after which a git that only reads is ended. It waits for a lock half as long.
+#: Seconds without activity after which a git that only reads is ended. They are twice the longest time for which git
+#: waits for a lock (safe_options.py).
 _IDLE_TIMEOUT_S = 20.0
-#: Seconds that a git that may write waits for a named pipe before it is ended.
+#: Seconds for which a git that may write can wait for a named pipe before it is ended.
 _PIPE_TIMEOUT_S = 5.0
 
-#: git's error when a concurrent gc removes the empty folder into which git writes an object. The call is repeated.
+#: git's error if a concurrent gc removes the empty folder into which git writes an object. Such a call is repeated.
 #: Seen with git 2.47: twice in 1,200 objects, while gc ran in a loop.
 _FOLDER_REMOVED_BY_GC = "unable to create temporary file: No such file or directory"
 _RETRIES = 4
 
-#: Bytes of stderr that are kept.
+#: The number of bytes of stderr that are read.
 _STDERR_LIMIT = 10_000
 
 
@@ -51,6 +53,8 @@ async def run_writer(
     pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a git that may write. Let it finish even if the caller is cancelled.
+
+    Run git again if it failed because of a concurrent gc.
 
     Raises:
         GitHungError: git waited for a named pipe, or took too long. It got SIGTERM, so that it removes its locks.
@@ -85,10 +89,10 @@ async def run_reader(
 ) -> Completed:
     """Run a git that only reads.
 
-    Kill it on cancellation, or after `limit` bytes of output.
+    Kill git if the caller is cancelled, or after `limit` bytes of output.
 
     Raises:
-        GitHungError: git was idle for too long, for instance because a ref or a file had become a named pipe.
+        GitHungError: git was idle for too long, for instance because a ref or a file is a named pipe.
     """
     argv, env = _command(where, arguments, variables)
     with _as_stdin(stdin) as source:
@@ -115,7 +119,7 @@ def _command(
 ) -> tuple[list[str], dict[str, str]]:
     """Return the argv and the environment of a call of git.
 
-    git looks for a repository in `where` only, not above.
+    With these, git looks for a repository in `where` only, not in the folders above, unless `variables` say otherwise.
     """
     above = str(Path(where).absolute().parent)
     argv = ["git", "-C", str(where), *safe_options.OPTIONS, *arguments]
@@ -124,7 +128,9 @@ def _command(
 
 @contextlib.contextmanager
 def _as_stdin(data: bytes | IO[bytes] | None) -> Generator[IO[bytes] | int]:
-    """Yield a value that subprocess takes as stdin.
+    """Yield what `subprocess` takes as stdin.
+
+    It is a file that is read from its beginning, or DEVNULL if `data` is `None`.
 
     Bytes are put into a file, because writing to a pipe fails if git exits before it has read everything.
     """
@@ -155,8 +161,14 @@ async def _run(
     """Run a program to its end. Return `None` if it hung and was sent `end_signal`.
 
     Args:
-        wait_for_hang: Takes the pid and returns as soon as that process counts as hung.
-        limit: Kill the program once it has printed this many bytes.
+        argv: The program and its arguments.
+        env: The program's environment.
+        stdin: The program's stdin.
+        wait_for_hang: A function that takes the pid, and returns as soon as that process counts as hung.
+        end_signal: The signal for a process that hangs.
+        stdout: A file for the program's output, which is not returned then.
+        pass_fds: File descriptors that the program inherits.
+        limit: The number of bytes of output after which the program is killed.
     """
     data, code, hung = bytearray(), -1, False
     out = subprocess.PIPE if stdout is None else stdout
@@ -189,7 +201,10 @@ async def _run(
 
 
 async def _wait_for_pipe(pid: int) -> None:
-    """Return once a process has waited for a named pipe for `_PIPE_TIMEOUT_S`."""
+    """Return once a process has waited for a named pipe for too long.
+
+    The limit is `_PIPE_TIMEOUT_S`, without a break.
+    """
     since = anyio.current_time()
     while anyio.current_time() - since < _PIPE_TIMEOUT_S:
         await anyio.sleep(_PIPE_TIMEOUT_S / 10)
@@ -206,7 +221,10 @@ def _is_opening_pipe(pid: int) -> bool:
 
 
 async def _wait_for_idleness(pid: int) -> None:
-    """Return once a process has done nothing for `_IDLE_TIMEOUT_S`."""
+    """Return once a process has been idle for `_IDLE_TIMEOUT_S`.
+
+    An idle process neither computes nor reads nor writes.
+    """
     last, since = _activity(pid), anyio.current_time()
     while anyio.current_time() - since < _IDLE_TIMEOUT_S:
         await anyio.sleep(_IDLE_TIMEOUT_S / 20)
@@ -215,7 +233,10 @@ async def _wait_for_idleness(pid: int) -> None:
 
 
 def _activity(pid: int) -> object:
-    """Return counters of a process that grow while it is active (proc(5))."""
+    """Return counters that grow while a process is active (proc(5)).
+
+    Return `None` if they can't be read, for instance because the process has ended.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return fields[9], fields[11:15], Path(f"/proc/{pid}/io").read_bytes()

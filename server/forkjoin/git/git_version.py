@@ -10,7 +10,7 @@ OLDEST_GIT = (2, 38)
 
 
 async def read_version() -> tuple[int, ...]:
-    """Return git's version as numbers, e.g. (2, 47, 1)."""
+    """Return the version of the installed git as numbers, e.g. (2, 47, 1)."""
     found = re.search(r"\d+(\.\d+)*", await git.output("/", "version"))
     return tuple(map(int, found[0].split("."))) if found else ()
 

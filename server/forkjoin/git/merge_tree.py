@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from forkjoin.core.error import GitError, GitRefusedError
 from forkjoin.git import git
 
-#: The suffix that git gives a file whose place is taken by a folder: the commit or tree that has the file.
+#: The suffix that git gives a file whose place a folder takes. It names the commit or tree that has the file.
 _SIDE_SUFFIX = re.compile(r"~[0-9a-f]{40,64}(_\d+)?$")
 
 
 @dataclass(frozen=True, slots=True)
 class TriedMerge:
-    """The outcome of a merge: its tree, and the files in conflict, if any."""
+    """The outcome of a merge."""
 
-    tree: str
-    conflicts: tuple[str, ...]
+    tree: str  #: the merged tree; files in conflict contain conflict markers
+    conflicts: tuple[str, ...]  #: the paths of the files in conflict; empty if the merge is clean
 
 
 async def try_merge(
@@ -34,7 +34,7 @@ async def try_merge(
     Args:
         ours: The first commit, or its tree if `base` is given.
         theirs: The second commit, or its tree if `base` is given.
-        base: The merge base, a commit or a tree. Since git 2.45.
+        base: The commit or tree to use as the merge base instead of git's. Needs git 2.45.
         options: Options of git, before the subcommand.
         extra: Environment variables for git, e.g. `temporary_objects`.
 
@@ -52,7 +52,7 @@ async def try_merge(
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """The input of a merge: two commits; or two trees and their merge base."""
+    """The input of a merge: two commits, or two commits or trees and the merge base to use."""
 
     ours: str
     theirs: str
@@ -68,10 +68,11 @@ async def try_merges(
     options: Sequence[str] = (),
     extra: Mapping[str, str] | None = None,
 ) -> list[TriedMerge | GitError]:
-    """Merge each pair independently, with one call of git if possible.
+    """Merge each pair independently of the others, with one call of git if possible.
 
-    Return for each pair its outcome, or git's error if it can't be merged. All merges of one call use the attributes
-    of the first pair's `ours`.
+    Return for each pair its outcome, or git's error if the pair can't be merged.
+
+    With one call, all merges use the attributes of the first pair's `ours`.
     """
     merges = await _try_together(common_dir, pairs, options, extra) if len(pairs) > 1 else ()
     return [*merges] or [await _try_alone(common_dir, pair, options, extra) for pair in pairs]
@@ -89,9 +90,9 @@ async def _try_alone(
 async def _try_together(
     common_dir: str, pairs: Sequence[MergePair], options: Sequence[str], extra: Mapping[str, str] | None
 ) -> Sequence[TriedMerge]:
-    """Merge all pairs with one call of git. Return no outcomes if that fails.
+    """Merge all pairs with one call of git. Return an empty sequence if that fails.
 
-    It fails if a pair can't be merged, or if this git doesn't know `--stdin`.
+    It fails if one of the pairs can't be merged, or if the installed git doesn't know `--stdin`.
     """
     stdin = "".join(f"{pair}\n" for pair in pairs).encode()
     arguments = (*options, "merge-tree", "--stdin", "--name-only", "--messages")
@@ -101,15 +102,24 @@ async def _try_together(
 
 
 def _read_merges(fields: Iterator[str]) -> Iterator[TriedMerge]:
-    """Read merges, each with its cleanness, tree and conflict fields."""
+    """Yield the merges that `git merge-tree --stdin` printed.
+
+    `fields` is git's output, split at NUL.
+    """
     while is_clean := next(fields, ""):
         yield TriedMerge(next(fields), _read_conflicts(fields, is_clean=is_clean == "1"))
 
 
 def _read_conflicts(fields: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
-    """Return the unmerged files, or else the files in git's conflict messages.
+    """Return the files in conflict.
 
-    There is no unmerged file if, for example, one side splits a folder in two and the other adds a file to it.
+    They are the unmerged files, or without any, the files that git's messages about conflicts name.
+
+    No file is unmerged if, for example, one side splits a folder in two and the other adds a file to that folder.
+
+    Args:
+        fields: The rest of the output for one merge, split at NUL.
+        is_clean: Whether the merge has no conflict.
     """
     files = list(itertools.takewhile(bool, fields))
     in_messages = list(_read_messages(fields))
@@ -118,9 +128,9 @@ def _read_conflicts(fields: Iterator[str], *, is_clean: bool) -> tuple[str, ...]
 
 
 def _read_messages(fields: Iterator[str]) -> Iterator[str]:
-    """Yield the paths in conflict messages.
+    """Yield the paths in git's messages about conflicts.
 
-    A message has the number of paths, the paths, its kind and its text.
+    The fields of a message are the number of its paths, the paths, its kind and its text.
     """
     while count := next(fields, ""):
         paths = list(itertools.islice(fields, int(count)))

@@ -12,7 +12,7 @@ from forkjoin.git import git
 
 
 async def read_blob(where: str | Path, name: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
-    """Return the first `limit` bytes of a blob, or no bytes if there is no such blob.
+    """Return the first `limit` bytes of a blob, or no bytes if the blob doesn't exist.
 
     Args:
         where: A worktree's root, or a git folder.
@@ -29,17 +29,19 @@ async def read_blob(where: str | Path, name: str, limit: int, extra: Mapping[str
 async def read_sizes(repository: str | Path, objects: Iterable[str]) -> list[int]:
     """Return the size of each object in bytes, with one call of git."""
     stdin = "".join(f"{object_id}\n" for object_id in objects).encode()
-    return [
-        int(size)
-        for size in (await git.output(repository, "cat-file", "--batch-check=%(objectsize)", stdin=stdin)).split()
-    ]
+    sizes = await git.output(repository, "cat-file", "--batch-check=%(objectsize)", stdin=stdin)
+    return [int(size) for size in sizes.split()]
 
 
 @contextlib.contextmanager
 def temporary_objects(common_dir: str, parent: Path) -> Generator[dict[str, str]]:
     """Yield variables that make git write new objects to a temporary folder.
 
-    git still reads the repository's own objects.
+    git still reads the repository's own objects. The folder is deleted at the end of the context.
+
+    Args:
+        common_dir: The repository's common git folder.
+        parent: The folder in which the temporary folder is made.
     """
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         yield {
@@ -55,8 +57,8 @@ def quote_alternate(objects: str) -> str:
 
 
 async def sync_objects(common_dir: str) -> None:
-    """Flush all objects to disk.
+    """Flush the file system with the repository's objects to disk.
 
-    For many objects this is much faster than an fsync of each.
+    For many new objects this is much faster than an fsync of each.
     """
     await anyio.run_process(["sync", "--file-system", "--", f"{common_dir}/objects"], check=False)

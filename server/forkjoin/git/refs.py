@@ -1,4 +1,4 @@
-"""Refs and revisions: which commits they mean, and changing refs."""
+"""Refs and revisions: the commits that they mean, and changes of refs."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from forkjoin.core.error import GitRefusedError, git_error
 from forkjoin.git import git
 from forkjoin.git.file_names import printable
 
-#: Bytes that the name of a revision or branch may have. The kernel refuses an argument of 128 KB.
+#: The number of bytes that the name of a revision or branch may have. The kernel refuses an argument of 128 KB.
 _NAME_LIMIT = 4_000
-#: git's error for a symbolic ref that leads in circles, and for a file that is no ref.
+#: git's error for a symbolic ref that leads in circles, and for a file that contains no ref.
 _NO_SUCH_REF = "No such ref"
 
 
@@ -30,9 +30,9 @@ def short_name(ref: str) -> str:
 
 
 async def resolve_commit(where: str | Path, revision: str) -> str | None:
-    """Return the id of the commit that a revision means, or `None`.
+    """Return the id of the commit that a revision means, or `None` without one.
 
-    A revision is e.g. a branch, a tag or an abbreviated id.
+    A revision is for example the name of a branch or tag, or an abbreviated id (gitrevisions(7)).
     """
     if not _is_argument(revision):
         return None
@@ -53,9 +53,9 @@ async def is_branch_name(name: str) -> bool:
 
 
 def _is_argument(text: str) -> bool:
-    """Return whether a process can take this text as an argument.
+    """Return whether a text can be an argument of a process.
 
-    It may have no NUL and no lone surrogate, and must not be too long.
+    It can't if it contains NUL or a character that the file system's encoding lacks, or is too long.
     """
     try:
         data = os.fsencode(text)
@@ -73,15 +73,20 @@ async def find_branch(repository: str | Path, name: str) -> str | None:
     if not await is_branch_name(name):
         return None
     lines = await list_refs(repository, "--format=%(refname) %(symref)", "--", ref)
-    targets = dict(line.split(" ") for line in lines)  # git also lists refs below `ref`
+    targets = dict(line.split(" ") for line in lines)  # for `main`, git also lists `main/x`
     return targets[ref] or ref if ref in targets else None
 
 
 async def find_tip(repository: str | Path, ref: str) -> str | None:
-    """Return a branch's commit, or `None` if it is gone, symbolic or damaged."""
+    """Return a branch's commit, or `None` if it is missing, symbolic or damaged.
+
+    Args:
+        repository: A worktree's root, or a git folder.
+        ref: The branch's full ref name.
+    """
     try:
         found = (await find_tips(repository, [ref])).get(ref)
-    except GitRefusedError:  # the repository is gone, or the commit
+    except GitRefusedError:  # the repository or the commit is missing
         return None
     return found.commit if found else None
 
@@ -89,13 +94,11 @@ async def find_tip(repository: str | Path, ref: str) -> str | None:
 async def find_tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Tip]:
     """Return the tips of branches, by full ref name.
 
-    Leave out missing, symbolic and damaged branches.
-
-    A symbolic ref points to the work of another branch.
+    Leave out branches that are missing or damaged, or symbolic, because a symbolic ref has another branch's commits.
     """
     try:
         return await _read_tips(repository, refs)
-    except GitRefusedError:  # one branch points to a missing object
+    except GitRefusedError:  # git lists no ref at all if one of them points to a missing object
         if len(refs) == 1:
             raise
     found: dict[str, Tip] = {}
@@ -131,9 +134,11 @@ async def is_symbolic(repository: str | Path, ref: str) -> bool:
 
 
 async def find_symbolic_target(repository: str | Path, ref: str) -> str | None:
-    """Return the target of a symbolic ref, or `None` if the ref is not symbolic.
+    """Return the target of a symbolic ref.
 
-    Return an empty string if the ref is damaged.
+    Return `None` if the ref is missing or not symbolic.
+
+    Return an empty string if the ref leads in circles or its file contains no ref.
     """
     arguments = ("symbolic-ref", "--quiet", ref)
     code, out, stderr = await git.run(repository, *arguments)
@@ -143,9 +148,12 @@ async def find_symbolic_target(repository: str | Path, ref: str) -> str | None:
 
 
 def describe_symbolic_target(target: str) -> str:
-    """Describe a branch, given what `find_symbolic_target` returned.
+    """Return the end of a sentence "The branch is …".
 
-    The text completes the sentence "The branch is …".
+    Use it for a branch that is symbolic or damaged.
+
+    Args:
+        target: What `find_symbolic_target` returned for the branch.
     """
     return f"a symbolic ref to {printable(target)[:200]}, which counts as gone" if target else "damaged"
 
@@ -160,17 +168,17 @@ async def update_refs(
 ) -> None:
     """Change refs in one transaction.
 
-    Symbolic refs are changed themselves, not their targets.
+    A symbolic ref is changed itself, not its target.
 
     Args:
         repository: A worktree's root, or a git folder.
         lines: Commands of `git update-ref --stdin`, e.g. `create <ref> <commit>`.
-        reason: The message in the refs' logs.
+        reason: The message in the refs' reflogs.
         extra: Environment variables for git.
         pass_fds: File descriptors that git inherits.
 
     Raises:
-        GitError: A ref did not have the old value in its command. No ref has changed.
+        GitError: git refused a command, for example because a ref doesn't have the old value in it. No ref has changed.
     """
     changes = (f"option no-deref\n{line}" for line in lines)
     script = "".join(f"{line}\n" for line in ("start", *changes, "prepare", "commit"))

@@ -1,9 +1,9 @@
 """Entries of a git configuration that can run commands or hide files, and what overrides them.
 
 Agents share the repository's configuration and can write to it. Keys with a fixed name are overridden in every call
-(safe_options.py). Others remain: filters, merge drivers, hooks, and the commands by which a partial clone fetches
-missing objects. An entry of these counts only if it is in the user's or the system's own configuration, or trusted.
-An entry is trusted if it was there when the project was first recorded, before any agent ran, or if the user said so
+(safe_options.py). The others remain: filters, merge drivers, hooks, and the commands by which a partial clone fetches
+missing objects. Such an entry counts only if it is in the user's or the system's own configuration, or is trusted.
+An entry is trusted if it existed when the project was first recorded, before any agent ran, or if the user trusted it
 with `forkjoin trust`.
 
 Any other entry is overridden by the trusted one with the same key, or by a harmless default: no filter, git's own text
@@ -21,20 +21,20 @@ from forkjoin.core.trust_records import Trusted, digest
 
 _FILTER = re.compile(r"filter\.(.*)\.(?:clean|smudge|process)", re.DOTALL)
 _MERGE_DRIVER = re.compile(r"merge\..*\.driver", re.DOTALL)
-_HOOK = re.compile(r"(hook\..*)\.command", re.DOTALL)  # since git 2.54; core.hooksPath doesn't disable these
+_HOOK = re.compile(r"(hook\..*)\.command", re.DOTALL)  # since git 2.54; core.hooksPath doesn't disable such hooks
 _FETCH = re.compile(
     r"core\.(?:sshcommand|gitproxy|askpass)|credential\.(?:.*\.)?helper|extensions\.partialclone"
     r"|remote\..*\.(?:promisor|uploadpack|vcs)|protocol\.(?:.*\.)?allow|url\..*\.insteadof",
     re.DOTALL,
 )
-#: Settings with which git overlooks changes, each with the value that replaces an untrusted one.
+#: Settings that can make git overlook changes, each with the value that replaces an untrusted value.
 _SAFE_VALUES = {"core.filemode": "true", "core.ignorecase": "false", "core.symlinks": "true"}
 _IGNORE_FILE = "core.excludesfile"
 _INCLUDE = re.compile(r"include(?:if\..*)?\.path", re.DOTALL)
 
-#: git's text merge as a merge driver. With an empty command every merge would count as clean.
+#: git's text merge, as the command of a merge driver. With an empty command, every merge would count as clean.
 _TEXT_MERGE = "git merge-file -q --marker-size=%L %A %O %B || exit 1"
-#: Bytes of overrides that fit into an environment.
+#: The number of bytes of overrides that a call of git may have in its environment.
 _OVERRIDES_LIMIT = 100_000
 
 
@@ -42,7 +42,7 @@ _OVERRIDES_LIMIT = 100_000
 class ConfigEntry:
     """An entry of a git configuration."""
 
-    scope: str  #: as `git config --show-scope` prints it
+    scope: str  #: the origin of the entry as `git config --show-scope` prints it, for example "local"
     key: str
     value: str
 
@@ -65,7 +65,7 @@ class ConfigEntry:
 
     @property
     def needs_trust(self) -> bool:
-        """Whether the entry is unsafe, from the repository, and not harmless by value."""
+        """Whether the entry is unsafe and the repository's, with a harmful value."""
         is_harmless = self.value.lower() == _SAFE_VALUES.get(self.key)
         return self.is_unsafe and self.is_from_repository and not is_harmless
 
@@ -78,7 +78,7 @@ class ConfigEntry:
 def parse_listing(listing: str) -> list[ConfigEntry]:
     """Parse the output of `git config --list -z --show-scope`.
 
-    Keep git's order: the last entry of a key counts.
+    Return the entries in git's order. For git, the last entry of a key counts.
     """
     fields = listing.split("\0")
     rows = [(scope, *entry.partition("\n")) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
@@ -86,10 +86,10 @@ def parse_listing(listing: str) -> list[ConfigEntry]:
 
 
 def find_overrides(entries: Sequence[ConfigEntry], trusted: Trusted) -> tuple[dict[str, str], list[str]]:
-    """Return variables that override untrusted entries, and the keys of these entries.
+    """Return variables that override untrusted entries, and these entries' keys.
 
     Raises:
-        CallerError: An environment has no room for the overrides.
+        CallerError: The overrides are too large for an environment.
     """
     unsafe = [entry for entry in entries if entry.is_unsafe]
     allowed = {entry.key: entry.value for entry in unsafe if _is_allowed(entry, trusted)}
@@ -97,7 +97,7 @@ def find_overrides(entries: Sequence[ConfigEntry], trusted: Trusted) -> tuple[di
     filters = {match[1] for match in map(_FILTER.fullmatch, allowed) if match}
     replacements: dict[str, str] = {}
     for key in keys:
-        replacements |= _replace(key, allowed, filters)
+        replacements |= _find_replacements(key, allowed, filters)
     if sum(len(key) + len(value) for key, value in replacements.items()) > _OVERRIDES_LIMIT:
         raise CallerError(
             "The repository's git configuration names more commands than forkjoin can override. Remove the filters, "
@@ -123,13 +123,13 @@ def _is_allowed(entry: ConfigEntry, trusted: Trusted) -> bool:
     return not entry.needs_trust or entry.digest in trusted.commands
 
 
-def _replace(key: str, allowed: Mapping[str, str], filters: Set[str]) -> dict[str, str]:
-    """Return the entries that override an untrusted entry.
+def _find_replacements(key: str, allowed: Mapping[str, str], filters: Set[str]) -> dict[str, str]:
+    """Return the entries, by key, that override an untrusted entry.
 
     Args:
         key: The key of the untrusted entry.
-        allowed: The unsafe entries that count, by key.
-        filters: The names of the filters that have an allowed command.
+        allowed: The values of the trusted and of the user's own unsafe entries, by key.
+        filters: The names of the filters that have a command among `allowed`.
     """
     if match := _FILTER.fullmatch(key):
         not_required = {} if match[1] in filters else {f"filter.{match[1]}.required": "false"}

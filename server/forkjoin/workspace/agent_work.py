@@ -66,7 +66,11 @@ async def measure_work(common_dir: str, agent: Agent, tip: str | None) -> dict[s
     """Return a result's fields about commits and changed lines of a branch."""
     at = tip or agent.worktree.base
     commits = await repository.list_commits(common_dir, agent.worktree.base, at, _COMMITS_NAMED)
-    return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.worktree.base, at))}
+    return {
+        "commit": tip,
+        "commits": tuple(commits),
+        **asdict(await diff.measure_diff(common_dir, agent.worktree.base, at)),
+    }
 
 
 async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:

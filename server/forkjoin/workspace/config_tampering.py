@@ -40,7 +40,7 @@ async def take_snapshot(services: Services, whose: Agent | MergeJob) -> None:
     file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read_snapshot_file, file, whose)
     if noted.get("attempt") != _attempt(whose):
-        now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
+        now = await to_thread.run_sync(lambda: config_snapshot.take_config_snapshot(common_dir, user=True))
         await _note(file, whose, now, noted.get("found", []))
     if isinstance(whose, Agent):
         await _note_rules(file, common_dir, Path(whose.worktree.path))
@@ -57,14 +57,14 @@ async def find_tampering_warnings(services: Services, whose: Agent | MergeJob) -
     noted = await to_thread.run_sync(_read_snapshot_file, file, whose)
     found: list[str] = noted.get("found", [])
     if noted.get("attempt") == _attempt(whose):
-        now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
+        now = await to_thread.run_sync(lambda: config_snapshot.take_config_snapshot(common_dir, user=True))
         changes = await compare_snapshots(noted["snapshot"], now)
         found += [_say(whose, change) for change in changes]
         if changes:
             await _note(file, whose, now, found)
     more = f"… and {len(found) - _NAMED} more such changes; forkjoin trust shows those of the repository"
     warnings = [*found[:_NAMED], *([more] if len(found) > _NAMED else [])]
-    damage = await to_thread.run_sync(config_snapshot.find_damage, accepted_file(services.home, common_dir))
+    damage = await to_thread.run_sync(config_snapshot.find_snapshot_damage, accepted_file(services.home, common_dir))
     return [*warnings, damage] if damage else warnings
 
 

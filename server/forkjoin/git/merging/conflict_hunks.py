@@ -1,4 +1,4 @@
-"""The conflict hunks of a merge: where in the files both sides differ, and what each side has there."""
+"""The conflict hunks of a merge: the places where both sides differ, with the text of each side."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,19 +6,23 @@ from collections.abc import Iterator, Sequence
 from forkjoin.git.file_names import printable
 from forkjoin.git.objects import read_blob
 
-#: How many files are read, bytes of each, hunks of each, and characters of a hunk.
+#: The limits: files that are read, bytes of a file, hunks of a file, and characters of a hunk.
 _FILES, _BYTES, _HUNKS, _HUNK_CHARS = 5, 300_000, 3, 600
 
-#: The markers around both sides. Their length is set by an attribute, conflict-marker-size.
+#: The lines before and after both sides. The attribute conflict-marker-size sets how long the markers are.
 _BEGIN, _END = re.compile("<{7,} "), re.compile(">{7,} ")
 
 
 async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[str]:
     """Return the first conflict hunks of a merged tree's files, as text.
 
-    A hunk names the file and the line, and has both sides.
+    A hunk names the file and the line, and has both sides. After the first hunks of a file, a text says how many more
+    there are. A file that is deleted on one side, or binary, has no hunks.
 
-    A file that is deleted on one side, or binary, has no hunks.
+    Args:
+        common_dir: The repository's common git folder.
+        tree: The merged tree, whose files have conflict markers.
+        files: The files in conflict.
     """
     found: list[str] = []
     for file in files[:_FILES]:
@@ -28,7 +32,14 @@ async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[s
 
 
 def _format_hunks(file: str, text: str) -> Iterator[str]:
-    """Yield each hunk as text, without the names that git writes after the markers."""
+    """Yield a file's first hunks as text, and how many more there are.
+
+    The text doesn't have the names that git writes after the markers.
+
+    Args:
+        file: The file's path.
+        text: The file's content.
+    """
     hunk: list[str] = []
     count = first_line = 0
     for number, line in enumerate(text.split("\n"), 1):

@@ -1,7 +1,7 @@
 """The user's files that block a move of a checkout from one commit to another.
 
-git finds most of them in a dry run. It would silently overwrite ignored files and restore deleted files, so this module
-looks for those itself.
+git finds most of these files in a dry run. But it would silently overwrite ignored files and restore deleted files, so
+this module looks for those itself.
 """
 
 import os
@@ -20,17 +20,22 @@ from forkjoin.git.file_names import join_names, printable, split_names
 from forkjoin.git.worktrees.checkout import LockedCheckout
 from forkjoin.git.worktrees.falsely_changed_files import find_unmodified_files
 
-#: A path in git's refusal to update files. Some refusals name only the first path.
+#: A path in the message with which git refuses to update files. Some messages name only the first path.
 _PATH_IN_ERROR = re.compile(r"'(.+?)' (?:not uptodate|would|overlaps|since)", re.DOTALL)
-#: How many paths are passed in one command line.
+#: The number of paths in one command line, at most.
 _BATCH = 500
 
 
 async def find_files_in_the_way(checkout: LockedCheckout, old: str, new: str) -> tuple[LockedCheckout, list[str]]:
-    """Return the checkout to use for a move, and the files that block it.
+    """Return the checkout to use for a move, and the names of the files that block it.
 
-    A file that git reports as modified, although it is exactly as git wrote it, doesn't block the move. For such files
-    the returned checkout has an adjusted index and tree.
+    A file that git reports as modified, although it is exactly as git wrote it, doesn't block the move. For such files,
+    the returned checkout has an adjusted copy of the index and an adjusted tree.
+
+    Args:
+        checkout: The locked checkout.
+        old: The commit that is checked out.
+        new: The commit to move to.
     """
     obstacles = await _find_obstacles(checkout, old, new)
     if not obstacles or not (untouched := await _find_untouched(checkout, old, new)):
@@ -41,7 +46,12 @@ async def find_files_in_the_way(checkout: LockedCheckout, old: str, new: str) ->
 
 
 async def _find_untouched(checkout: LockedCheckout, old: str, new: str) -> list[str]:
-    """Return the changed files that are still exactly as git wrote them."""
+    """Return the files that git falsely reports as changed.
+
+    They are exactly as git wrote them.
+
+    Only files that the move changes or deletes are considered.
+    """
     wanted = {
         change.path: change.old for change in await changes_between(checkout.path, old, new) if change.kind != "A"
     }
@@ -52,11 +62,12 @@ async def _find_untouched(checkout: LockedCheckout, old: str, new: str) -> list[
 
 
 async def _normalize(checkout: LockedCheckout, old: str, untouched: list[str]) -> LockedCheckout:
-    """Record untouched files in the copied index and in the old tree as they are.
+    """Make git take untouched files for unchanged.
 
-    git then takes them for unchanged.
+    Record the files as they are on disk, in the copied index and in a tree that replaces the old commit's tree.
 
-    git still checks that they are unchanged before it replaces them.
+    Return the checkout with that tree. Before git replaces one of the files, it still checks that the file has not
+    changed since.
     """
     await checkout.git("update-index", "-z", "--stdin", stdin=join_names(untouched))
     lines = [f"{mode} {name}\t{path}" for path, (mode, name) in (await _entries(checkout, untouched)).items()]
@@ -68,9 +79,9 @@ async def _normalize(checkout: LockedCheckout, old: str, untouched: list[str]) -
 
 
 async def _entries(checkout: LockedCheckout, paths: list[str]) -> dict[str, tuple[str, str]]:
-    """Return the mode and object of each path in the copied index.
+    """Return the mode and object of these paths in the copied index.
 
-    Omit paths in conflict.
+    Paths in conflict are left out.
     """
     rows = [row.partition("\t")[::2] for row in await _list(checkout, "--stage", paths)]
     found = [(path, entry.split(" ")) for entry, path in rows]
@@ -78,7 +89,7 @@ async def _entries(checkout: LockedCheckout, paths: list[str]) -> dict[str, tupl
 
 
 async def _find_obstacles(checkout: LockedCheckout, old: str, new: str) -> list[str]:
-    """Return the files that block the move.
+    """Return the names of the files that block the move, for messages.
 
     If git refuses the move and names no file, return git's error message instead.
     """
@@ -94,9 +105,13 @@ async def _find_obstacles(checkout: LockedCheckout, old: str, new: str) -> list[
 
 
 async def _find_untracked(checkout: LockedCheckout, added: list[str]) -> list[str]:
-    """Return the untracked files where the move adds files.
+    """Return the untracked files in the place of files that the move adds.
 
-    git would overwrite the ignored ones among them.
+    git would overwrite those of them that are ignored.
+
+    Args:
+        checkout: The locked checkout.
+        added: The paths that the move adds.
     """
     existing = await to_thread.run_sync(
         lambda: {found for path in added if (found := find_path_in_the_way(checkout.path, path))}
@@ -105,9 +120,11 @@ async def _find_untracked(checkout: LockedCheckout, added: list[str]) -> list[st
 
 
 async def _find_deleted(checkout: LockedCheckout, changed: list[str]) -> list[str]:
-    """Return the files that the move changes and the user has deleted.
+    """Return the files that the user has deleted and git would restore.
 
-    git would restore them.
+    Args:
+        checkout: The locked checkout.
+        changed: The paths that the move changes.
     """
     gone = await to_thread.run_sync(
         lambda: [path for path in changed if not os.path.lexists(Path(checkout.path, path))]
@@ -124,7 +141,10 @@ async def _list(checkout: LockedCheckout, option: str, paths: list[str]) -> list
 
 
 async def _find_dirty(checkout: LockedCheckout, changes: Iterable[str]) -> list[str]:
-    """Return the user's changed files at, above or below one of these paths."""
+    """Return the user's changed files that are related to a path in `changes`.
+
+    A file is related to its own path, and to paths above or below it.
+    """
     changed = set(changes)
     folders = {folder for path in changed for folder in parent_folders(path)}
     listing = await checkout.git(

@@ -1,7 +1,8 @@
-"""Rolling back an interrupted move of a checkout: some of its files are old, some new, and one may be incomplete.
+"""Rolling back an interrupted move of a checkout.
 
-An interrupted move is never continued. It is rolled back and then begun again, so that a commit, switch or edit that
-the user made in between is handled like any other.
+After an interruption, some of the checkout's files are old, some are new, and one may be incomplete. The move is not
+continued, but rolled back and then begun again. So a commit, switch or edit that the user made in between is handled
+like any other.
 """
 
 import os
@@ -24,17 +25,22 @@ from forkjoin.git.worktrees.checkout import LockedCheckout
 
 
 async def roll_back_files(checkout: LockedCheckout, old: str, new: str) -> None:
-    """Restore the files and index entries of an interrupted move to `new`.
+    """Restore the files and index entries that an interrupted move has changed.
 
-    `old` is the commit that the move started from.
+    The move has changed a file if the file is missing, or has the new content or a beginning of it. All other files
+    belong to the user and stay. The changed files are deleted first, to make room for the old files on a full disk.
 
-    A file counts as moved if it is missing, or has the new content or the beginning of that. All other files belong to
-    the user and stay. Moved files are deleted first, which makes room for the old ones on a full disk.
+    After any of the errors, this function can safely be called again.
+
+    Args:
+        checkout: The locked checkout.
+        old: The commit that the move started from.
+        new: The commit that the move led to.
 
     Raises:
-        GitError: The rollback failed. Calling this again is safe, here and for the other errors.
+        GitError: The rollback failed.
         OSError: The rollback failed.
-        TargetMovedError: The index lock was removed by somebody else.
+        TargetMovedError: Somebody else has removed the lock on the index.
     """
     await checkout.copy_index()
     changes = await changes_between(checkout.path, old, new)
@@ -54,11 +60,10 @@ async def roll_back_files(checkout: LockedCheckout, old: str, new: str) -> None:
 
 
 async def _read_index(checkout: LockedCheckout) -> tuple[dict[str, tuple[str, str]], set[str]]:
-    """Return the copied index's entries, and the paths that a rollback must not touch.
+    """Return the copied index's entries, and the paths that must not be touched.
 
-    An entry is the mode and object of a path.
-
-    These are the paths in conflict, and the paths that the user excluded from the worktree (skip-worktree).
+    The entries are by path. An entry is a mode and an object id. Paths that a rollback must not touch are those in
+    conflict, and those that the user has excluded from the worktree (skip-worktree).
     """
     entries: dict[str, tuple[str, str]] = {}
     protected: set[str] = set()
@@ -76,9 +81,14 @@ async def _roll_back_index(
 ) -> bool:
     """Restore the old entries in the copied index, if the index was moved.
 
-    Return whether it was.
+    It was moved if it has all new entries of the move.
 
-    Entries that HEAD has too stay: somebody has committed them.
+    Return whether the index was moved. New entries that are also in HEAD stay, because somebody has committed them.
+
+    Args:
+        checkout: The locked checkout.
+        changes: The changes that the move makes.
+        entries: The entries of the copied index.
     """
     if not changes or any(entries.get(one.path) != (one.new if one.kind != "D" else None) for one in changes):
         return False
@@ -94,16 +104,22 @@ async def _roll_back_index(
 async def _find_moved(
     checkout: LockedCheckout, new: str, changes: Sequence[PathChange], entries: Container[str]
 ) -> list[str]:
-    """Return the paths without a file, or with a file that the move wrote.
+    """Return the paths whose files the move has deleted or written.
 
-    The file may be written only in part.
+    A file may be written only in part.
+
+    Args:
+        checkout: The locked checkout.
+        new: The commit that the move led to.
+        changes: The changes that the move makes.
+        entries: The paths in the copied index.
     """
     listing = await checkout.git("diff-files", "--no-renames", "--name-only", "--ignore-submodules=all", "-z")
     differ = set(split_names(listing))
     moved: list[str] = []
     for change in changes:
         if change.path in entries and change.path not in differ:
-            continue
+            continue  # the file is as the restored index has it, so there is nothing to roll back
         file = await to_thread.run_sync(_read_content, checkout.path, change.path)
         if file is None or (change.kind != "D" and await _was_written(checkout, f"{new}:{change.path}", *file)):
             moved.append(change.path)
@@ -113,7 +129,7 @@ async def _find_moved(
 def _read_content(top: str, path: str) -> tuple[bytes, bool] | None:
     """Return a file's bytes and False, or a symlink's target and True.
 
-    Return `None` if there is neither.
+    Return `None` if the path leads to neither.
     """
     if not is_file_on_disk(top, path):
         return None
@@ -122,9 +138,15 @@ def _read_content(top: str, path: str) -> tuple[bytes, bool] | None:
 
 
 async def _was_written(checkout: LockedCheckout, revision: str, data: bytes, is_symlink: bool) -> bool:
-    """Return whether git checks out a revision's file as `data`.
+    """Return whether `data` is what git writes when it checks a file out.
 
-    For a regular file, `data` may also be the beginning of the file.
+    For a regular file, `data` may also be the beginning of that.
+
+    Args:
+        checkout: The locked checkout.
+        revision: The file, as <commit>:<path>.
+        data: The bytes of the file on disk, or the target of the symlink.
+        is_symlink: Whether there is a symlink on disk. git never writes a part of a symlink.
     """
     variables = checkout.variables
     _, whole, _ = await git.run(checkout.path, "cat-file", "--filters", revision, extra=variables, ok_codes=(0,))
@@ -138,5 +160,5 @@ def _delete(top: str, paths: Iterable[str]) -> None:
         for folder in parent_folders(path):
             try:
                 Path(top, folder).rmdir()
-            except OSError:  # it is not empty
+            except OSError:  # the folder is not empty, so that the folders above it aren't either
                 break

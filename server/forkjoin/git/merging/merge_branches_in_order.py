@@ -1,9 +1,11 @@
-"""Merging many branches in order, each onto the result of those before, in the object store only and in few git calls.
+"""Merging many branches in order, in the object store only and in few calls of git.
+
+Each branch is merged onto the result of the branches before it.
 
 A branch whose changes don't overlap with those of the target or of another branch needs no merge: its changes are
-applied as they are. For overlapping branches git merges the trees (git-merge-tree(1)). The commits of all branches are
-then made in one stream. A branch that left the target at several commits, or shares commits with another branch, is
-merged by git with its whole history.
+applied as they are. For overlapping branches, git merges the trees (git-merge-tree(1)). Then one call makes the merge
+commits of all branches (git-fast-import(1)). A branch that starts at several commits of the target, or shares commits
+with another branch, is merged by git with its whole history.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -22,10 +24,10 @@ from forkjoin.git.objects import sync_objects
 from forkjoin.git.refs import Tip, is_ancestor
 from forkjoin.git.safe_options import NO_FSYNC
 
-#: The git version from which merge-tree takes trees. Older versions merge each branch with its whole history.
+#: The first version of git whose merge-tree can merge trees. With an older git, each branch is merged with its history.
 _TREES_SINCE = (2, 45)
 
-#: For more branches than this, all objects are synced to disk together. Syncing takes milliseconds for each.
+#: For more branches than this, all new objects are flushed to disk together, because an fsync takes milliseconds.
 _SYNC_TOGETHER = 8
 
 
@@ -33,24 +35,27 @@ _SYNC_TOGETHER = 8
 class Branch:
     """A branch to merge, and the message of its merge commit."""
 
-    number: int
+    number: int  #: a number that no other branch of the same call has
     tip: Tip
     message: str
-    needs: frozenset[int] = frozenset()  #: numbers of branches, earlier in the list, that must be merged too
-    base: str | None = None  #: replaces git's merge base, where the target has earlier work in squashed commits
+    needs: frozenset[int] = (
+        frozenset()
+    )  #: the numbers of branches, earlier in the list, without which this one is skipped
+    #: The commit to use as the merge base instead of git's, if the target has a part of the branch in squashed commits.
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MergeCommit:
-    """The branch was merged."""
+    """The outcome of a branch that was merged."""
 
-    head: Tip  #: the commit with this branch and all branches merged before
+    head: Tip  #: the merge commit, which also contains the branches merged before
     submodules: tuple[PathChange, ...] = ()  #: submodules that the branch adds or moves to another commit
 
 
 @dataclass(frozen=True, slots=True)
 class BranchConflict:
-    """The branch conflicts with the branches merged before, or with the target."""
+    """The outcome of a branch that conflicts with the target or with the branches merged before."""
 
     files: tuple[str, ...]
     tree: str  #: git's merged tree, with conflict markers in the files
@@ -58,39 +63,41 @@ class BranchConflict:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyContained:
-    """The target, or a branch merged before, contains the branch."""
+    """The outcome of a branch whose changes the target, or a branch merged before, already has."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedByGit:
-    """git can't merge the branch at all, e.g. because of unrelated histories."""
+    """The outcome of a branch that git refuses to merge, e.g. because of unrelated histories."""
 
-    why: str
+    why: str  #: git's error message
 
 
 @dataclass(frozen=True, slots=True)
 class MissingDependency:
-    """A branch that this branch needs was not merged."""
+    """The outcome of a branch that needs another one that was not merged."""
 
 
 _Failed = BranchConflict | RefusedByGit | MissingDependency
 MergeOutcome = MergeCommit | AlreadyContained | _Failed
 
-#: The outcome of merging trees: the changes to commit, or why there are none.
+#: The outcome of merging a branch's trees: the changes to commit, or why there is no commit.
 _TreeOutcome = list[PathChange] | AlreadyContained | BranchConflict | RefusedByGit
 
 
 async def merge_branches_in_order(
     common_dir: str, head: Tip, branches: Sequence[Branch], signature: Signature, *, squash: bool = False
 ) -> list[MergeOutcome]:
-    """Merge the branches onto `head`, each onto the branches before.
+    """Merge the branches onto `head`, each onto the result of the branches before it.
 
-    Leave out branches that can't be merged.
+    Skip branches that can't be merged. Return the outcome of each branch, in order. No ref changes.
 
     Args:
-        squash: Make one ordinary commit of each branch, by the branch's author, instead of a merge commit.
-
-    Returns: The outcome for each branch, in order.
+        common_dir: The repository's common git folder.
+        head: The target's commit.
+        branches: The branches, in order.
+        signature: The author and committer of the merge commits.
+        squash: Whether to make one ordinary commit of each branch, by the branch's author, instead of a merge commit.
     """
     if not branches:
         return []
@@ -117,9 +124,12 @@ class _BranchStep:
     added: CommitsSinceBase
 
     def is_simple(self, numbers: Set[int]) -> bool:
-        """Return whether the merge needs only trees, and no commits.
+        """Return whether trees suffice for the merge, without the branch's history.
 
-        It does with one base, and without a dependency among these branches.
+        They do if the branch has one base, which git finds itself, and needs no other branch of this call.
+
+        Args:
+            numbers: The numbers of all branches of this call.
         """
         return self.added.base is not None and self.branch.base is None and self.branch.needs.isdisjoint(numbers)
 
@@ -136,7 +146,8 @@ class _Merger:
     signature: Signature
     squash: bool
     git_options: Sequence[str]
-    outcomes: dict[int, MergeOutcome] = field(default_factory=dict[int, MergeOutcome])  #: by branches' numbers
+    #: the outcomes so far, by the branches' numbers
+    outcomes: dict[int, MergeOutcome] = field(default_factory=dict[int, MergeOutcome])
 
     async def merge(self, step: _BranchStep) -> None:
         """Merge one branch with its whole history."""
@@ -155,7 +166,7 @@ class _Merger:
             self.outcomes[number] = merged
 
     async def merge_trees(self, steps: Sequence[_BranchStep]) -> None:
-        """Merge the trees of branches that each have one base and share no commits."""
+        """Merge the trees of simple branches, and commit the results in order."""
         bases = list(dict.fromkeys(step.base.tree for step in steps))
         theirs = [(step.base.tree, step.branch.tip.tree) for step in steps]
         found = await changes_between_pairs(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
@@ -165,11 +176,10 @@ class _Merger:
         await self._commit([(step, merged.get(step, its)) for step, its in zip(steps, changes, strict=True)])
 
     async def _merge_groups(self, groups: Sequence[Sequence[_BranchStep]]) -> Mapping[_BranchStep, _TreeOutcome]:
-        """Merge each group's branches in order.
+        """Merge each group's branches in order. Return the outcome of each branch.
 
-        One git call merges the next branch of every group.
-
-        The groups don't affect each other, so the changes of a branch are the same with or without other groups.
+        One call of git merges the next branch of every group. Since the groups don't affect each other, a branch's
+        changes are the same without the other groups.
         """
         pairs: dict[_BranchStep, tuple[str, str]] = {}
         failed: dict[_BranchStep, BranchConflict | RefusedByGit] = {}
@@ -187,13 +197,16 @@ class _Merger:
         return failed | dict(zip(pairs, changes, strict=True))
 
     async def _try(self, wanted: Sequence[MergePair]) -> list[str | BranchConflict | RefusedByGit]:
-        """Try these merges. Return the merged tree of each, or why there is none."""
+        """Merge each pair. Return its merged tree, or why it could not be merged."""
         return [_tree_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.git_options)]
 
     async def _commit(self, merged: Sequence[tuple[_BranchStep, _TreeOutcome]]) -> None:
         """Commit the branches that could be merged, and record all outcomes.
 
-        With `squash`, a branch that changes nothing gets no commit.
+        With `squash`, a branch without changes gets no commit.
+
+        Args:
+            merged: The branches in order, each with the outcome of merging its trees.
         """
         final = [(step, AlreadyContained() if self.squash and outcome == [] else outcome) for step, outcome in merged]
         new = [self._describe_commit(step, outcome) for step, outcome in final if isinstance(outcome, list)]

@@ -1,8 +1,8 @@
 """Moving a target branch: its ref by compare-and-swap, and the files of the checkout that has it checked out.
 
-The user's staged, unstaged, untracked and ignored changes in the checkout stay as they are. Files move first, the
-index second, the ref last. If the daemon is killed in between, the move looks like staged changes of the user, never
-like an undone merge. The next daemon rolls the move back before it does anything else there.
+The user's staged, unstaged, untracked and ignored changes in the checkout stay as they are. The files are moved first,
+the index second, the ref last. If the daemon is killed in between, git shows the moved files as changes that the user
+made, never as a merge that the user reverted. The next daemon rolls the move back before it uses that checkout.
 """
 
 from contextlib import suppress
@@ -17,6 +17,7 @@ from forkjoin.git.merging import interrupted_move
 from forkjoin.git.refs import find_tip, is_ancestor, update_refs
 from forkjoin.git.worktrees.checkout import LockedCheckout, TargetMovedError
 
+#: The number of files that an error names, at most.
 _FILES_NAMED = 30
 
 
@@ -24,16 +25,19 @@ _FILES_NAMED = 30
 class TargetMove:
     """A move of a target branch from one commit to another. The merge queue records it as JSON."""
 
-    ref: str
-    old: str
-    new: str
-    checkout: str | None  #: the worktree that has the target checked out
-    why: str  #: the entry in the target's reflog
-    folder: str | None = None  #: the checkout's git folder, which identifies a checkout that was moved elsewhere
+    ref: str  #: the full ref name of the target
+    old: str  #: the target's commit before the move
+    new: str  #: the target's commit after the move
+    checkout: str | None  #: the root of the worktree that has the target checked out; `None` without one
+    why: str  #: the message in the target's reflog
+    folder: str | None = None  #: the git folder of `checkout`; it identifies a worktree that the user has moved
 
 
 async def is_applied(common_dir: str, move: TargetMove) -> bool:
-    """Return whether the target contains the move, even if it has moved on since.
+    """Return whether the target was moved as recorded, even if it moved on since.
+
+    If `move.old` doesn't contain `move.new`, the target must contain `move.new`. If it does, as in an undo, the target
+    must also no longer contain `move.old`.
 
     Raises:
         GitError: git could not tell.
@@ -48,11 +52,16 @@ async def is_applied(common_dir: str, move: TargetMove) -> bool:
 async def apply_move(common_dir: str, move: TargetMove, checkout: LockedCheckout | None) -> None:
     """Move the target and the files of its checkout, completely or not at all.
 
+    Args:
+        common_dir: The repository's common git folder.
+        move: The move.
+        checkout: The locked checkout of the target, or `None` if the target isn't checked out.
+
     Raises:
         TargetMovedError: The target is no longer at `move.old`.
-        CallerError: One of the user's files is in the way.
-        GitError: git refused.
-        BrokenPromiseError: Some files of the checkout were moved and can't be rolled back now.
+        CallerError: git refused to update the files, for example because one of the user's files is in the way.
+        GitError: git could not move the ref, or failed in a way that may pass, such as a full disk.
+        BrokenPromiseError: Some files of the checkout were moved, and can't be rolled back now.
     """
     with CancelScope(shield=True):
         if (checkout.tip if checkout else await find_tip(common_dir, move.ref)) != move.old:
@@ -72,7 +81,7 @@ async def _move_files(checkout: LockedCheckout, move: TargetMove) -> None:
         await checkout.git("read-tree", "-m", "-u", checkout.tree or move.old, move.new)
     except GitRefusedError as error:
         raise CallerError(
-            f"The files in {checkout.path} could not be updated: {error.last_line}. Nothing was changed; fix that, "
+            f"The files in {checkout.path} could not be updated: {error.last_line}. Nothing was changed. Fix that, "
             "then merge again."
         ) from error
     await checkout.put_index()
@@ -95,7 +104,7 @@ async def roll_back(checkout: LockedCheckout, move: TargetMove) -> None:
     """Restore the checkout's files and index as they were before the move.
 
     Raises:
-        BrokenPromiseError: They can't be restored now. The message names them.
+        BrokenPromiseError: The files can't be restored now. The message names the files that the move changes.
     """
     try:
         await interrupted_move.roll_back_files(checkout, move.old, move.new)

@@ -1,4 +1,7 @@
-"""Which branches change the same paths, so that git must merge them. All others can be merged in only one way."""
+"""Branches that git must merge, because they change the same paths or may be affected by renames.
+
+All other branches can be merged in only one way: by applying their changes.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -9,17 +12,17 @@ from forkjoin.git.changed_paths import PathChange, parent_folders
 def find_overlapping_branches(
     theirs: Sequence[Sequence[PathChange]], bases: Sequence[str], ours: Mapping[str, Sequence[PathChange]]
 ) -> list[list[int]]:
-    """Return groups of branches that git must merge, by index.
+    """Return the groups of branches that git must merge, as indexes of the branches.
 
-    Branches of different groups don't affect each other.
+    Branches of different groups don't affect each other. A branch in no group needs no merge.
 
-    If anything was deleted, git may take a new file for the other half of a rename, or for a file of a renamed folder.
-    All overlapping branches are one group then.
+    If any file was deleted, git may take a new file for the other half of a rename, or for a file of a renamed folder.
+    Then all overlapping branches are one group.
 
     Args:
-        theirs: What each branch has changed.
-        bases: Where each branch started.
-        ours: What the target has changed since each base.
+        theirs: For each branch, its changes since its base.
+        bases: For each branch, the tree of its base.
+        ours: The target's changes since each base, by the base's tree.
     """
     everything = [change for changes in (*theirs, *ours.values()) for change in changes]
     changed = {change.path for change in everything}
@@ -40,7 +43,7 @@ def find_overlapping_branches(
 
 
 def _touched_paths(changes: Iterable[PathChange], changed: Set[str]) -> set[str]:
-    """Return the paths and parent folders of the changes that are in `changed`."""
+    """Return those of the changes' paths and parent folders that are in `changed`."""
     return {path for change in changes for path in (change.path, *parent_folders(change.path)) if path in changed}
 
 
@@ -49,9 +52,10 @@ def _sets_attributes(change: PathChange) -> bool:
 
 
 def _group(touched: dict[int, set[str]]) -> list[list[int]]:
-    """Return the indexes in groups.
+    """Return the indexes in groups. Indexes with a path in common share a group.
 
-    Indexes with a path in common, directly or through others, share a group.
+    Args:
+        touched: The paths of each index.
     """
     groups: list[tuple[list[int], set[str]]] = []
     for index, paths in touched.items():
