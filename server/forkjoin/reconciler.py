@@ -15,14 +15,14 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
+from forkjoin.agents.apply_retention import apply_retention
 from forkjoin.agents.apply_schedule import ScheduleApplier
 from forkjoin.agents.attach import detach, find_interrupted_attachments
-from forkjoin.agents.lifecycle import run_agent
-from forkjoin.agents.messages import deliver_messages, find_message_adapter
+from forkjoin.agents.message_delivery import deliver_messages, find_message_adapter
+from forkjoin.agents.open_requests import RequestExpiry
 from forkjoin.agents.process_control import ProcessControl
 from forkjoin.agents.remove import finish_removals
-from forkjoin.agents.requests import RequestExpiry
-from forkjoin.agents.retention import apply_retention
+from forkjoin.agents.run_agent import run_agent
 from forkjoin.core import daemon_log
 from forkjoin.core.error import describe_error, is_transient
 from forkjoin.core.merge_job import MergeJob, MergeJobState

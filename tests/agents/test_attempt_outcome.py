@@ -2,7 +2,7 @@
 
 import pytest
 from forkjoin.agents.finish import final_state
-from forkjoin.agents.wait import divide_by_end
+from forkjoin.agents.wait_for_agents import divide_by_end
 from forkjoin.core.model import State
 from forkjoin.core.outcome import Outcome
 from forkjoin.core.result import Verify

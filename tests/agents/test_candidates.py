@@ -6,8 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
+from forkjoin.agents.apply_retention import apply_retention
 from forkjoin.agents.candidates import MAX_AGENTS_PER_CALL
-from forkjoin.agents.retention import apply_retention
 from forkjoin.core.paths import Home
 from support.dependent_agents import fork, outcomes
 from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_reconciler_in_memory

@@ -165,7 +165,7 @@ async def test_an_agent_with_an_internal_error_fails_once_none_of_its_processes_
     async def fail(*_: object) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("forkjoin.agents.lifecycle.store_output", fail)
+    monkeypatch.setattr("forkjoin.agents.run_agent.store_output", fail)
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.spawn("exec sleep 1000")
         await lead.until(agent, last_event=immortal.words)

@@ -38,10 +38,10 @@ async def _until_told(lead: Lead, what: str) -> None:
 async def test_an_agent_waits_until_the_disk_has_space_and_its_last_event_says_so(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    from forkjoin.agents import lifecycle
+    from forkjoin.agents import run_agent
 
-    fault = Fault(getattr(lifecycle, moment))
-    monkeypatch.setattr(lifecycle, moment, fault)
+    fault = Fault(getattr(run_agent, moment))
+    monkeypatch.setattr(run_agent, moment, fault)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.spawn("echo x > x.txt; echo told")
         await _until_told(lead, "a1 (")

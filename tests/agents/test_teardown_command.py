@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 from conftest import processes_of
-from forkjoin.agents.retention import apply_retention
+from forkjoin.agents.apply_retention import apply_retention
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
 from forkjoin.store.port_blocks import first_port

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 from conftest import processes_of
-from forkjoin.agents.retention import apply_retention
+from forkjoin.agents.apply_retention import apply_retention
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.core.settings import RepositorySettings

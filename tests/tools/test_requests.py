@@ -209,7 +209,7 @@ async def test_without_an_answer_in_time_the_default_counts(
 def expire(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let this many seconds pass for all requests."""
     later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
-    monkeypatch.setattr("forkjoin.agents.requests.time", later)
+    monkeypatch.setattr("forkjoin.agents.open_requests.time", later)
     reconciler.store.changes.announce()
 
 
@@ -231,7 +231,7 @@ async def test_a_request_does_not_expire_while_the_machine_sleeps(
         tasks.start_soon(Call(program, "approve", DANGEROUS).run)
         await news(near_lead)
         woken = SimpleNamespace(time=lambda: time.time() + 9_000, monotonic=time.monotonic)
-        monkeypatch.setattr("forkjoin.agents.requests.time", woken)
+        monkeypatch.setattr("forkjoin.agents.open_requests.time", woken)
         in_process_reconciler.store.changes.announce()
         expires_s = await first_answer(lambda: _postponed(near_lead))
         assert expires_s == pytest.approx(9_600, abs=30)

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any
 
-from forkjoin.agents.requests import FindClosed, ask
+from forkjoin.agents.open_requests import FindClosed, ask
 from forkjoin.core.agent_spec import Text
 from forkjoin.core.cut_text import cut_text
 from forkjoin.core.error import CallerError

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from forkjoin.agents.budgets import find_budgets, find_project_budgets
+from forkjoin.agents.budget_limits import find_budgets, find_project_budgets
 from forkjoin.core.agent_spec import Dollars
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import FINAL, Agent, Budget

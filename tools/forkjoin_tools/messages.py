@@ -1,6 +1,6 @@
 """message_agent."""
 
-from forkjoin.agents.messages import Delivery, send_message
+from forkjoin.agents.message_delivery import Delivery, send_message
 from forkjoin.core.agent_spec import Text
 
 from forkjoin_tools.tool_call import AgentRow, Id, ToolCall, row_fields

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from forkjoin.agents.budgets import find_budgets
+from forkjoin.agents.budget_limits import find_budgets
 from forkjoin.agents.candidates import MAX_AGENTS_PER_CALL
 from forkjoin.agents.spawn import spawn
 from forkjoin.core.agent_spec import Name, Spec, SpecParts, Text

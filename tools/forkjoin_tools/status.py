@@ -8,7 +8,7 @@ from itertools import dropwhile
 from typing import Annotated
 
 from anyio import to_thread
-from forkjoin.agents.budgets import find_budgets
+from forkjoin.agents.budget_limits import find_budgets
 from forkjoin.core.agent_spec import number_of
 from forkjoin.core.error import CallerError
 from forkjoin.core.merge_job import MergeJob

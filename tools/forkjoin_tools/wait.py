@@ -5,8 +5,8 @@ from collections.abc import Sequence, Set
 from functools import partial
 from typing import Annotated
 
-from forkjoin.agents.budgets import find_budgets
-from forkjoin.agents.wait import Until, WaitResult, divide_by_end, wait
+from forkjoin.agents.budget_limits import find_budgets
+from forkjoin.agents.wait_for_agents import Until, WaitResult, divide_by_end, wait
 from forkjoin.core.model import Agent, State
 from forkjoin.core.result import Verify
 from forkjoin.scheduling.budget import BudgetGate, has_used_up_budget

@@ -8,9 +8,9 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from forkjoin.agents.budgets import find_budgets
+from forkjoin.agents.budget_limits import find_budgets
 from forkjoin.agents.machine_usage import MachineMonitor
-from forkjoin.agents.messages import find_message_adapter
+from forkjoin.agents.message_delivery import find_message_adapter
 from forkjoin.agents.rate_limits import relax_rate_limits
 from forkjoin.agents.retry import continuation_message
 from forkjoin.core.error import BrokenPromiseError

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.adapters.registry import ADAPTERS
-from forkjoin.agents.messages import send_message
+from forkjoin.agents.message_delivery import send_message
 from forkjoin.agents.prepare import workspace_of
-from forkjoin.agents.program_launch import brief_of, variables_of
+from forkjoin.agents.program_launch import agent_context, program_environment
 from forkjoin.agents.retry import AFTER_PERSON
 from forkjoin.agents.stop import end_processes
 from forkjoin.core.agent_spec import number_of
@@ -48,7 +48,7 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
     Raises:
         CallerError: The agent has no conversation, or somebody else is attached. Nothing was changed.
     """
-    program, brief = services.settings.program(agent.spec.agent), await brief_of(services, agent)
+    program, brief = services.settings.program(agent.spec.agent), await agent_context(services, agent)
     run = ADAPTERS[program.kind].converse(brief, program)
     if run is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log shows what it does.")
@@ -68,7 +68,7 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
     attachment.work_before = await _snapshot(services, agent)
     environment = services.environments.find_for_agent(agent) or caller.session.hello.environment
     workspace = await workspace_of(services, agent, environment)
-    variables = await variables_of(workspace, agent, {**program.environment, **run.environment}, brief)
+    variables = await program_environment(workspace, agent, {**program.environment, **run.environment}, brief)
     mark = await services.executor.mark_variables(person_handle(agent))
     return agent, PersonProgram(run.argv, {**variables, **mark})
 

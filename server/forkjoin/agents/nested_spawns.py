@@ -5,7 +5,7 @@ The store counts their number (`store/new_agents.py`).
 
 from collections.abc import Sequence
 
-from forkjoin.agents.budgets import find_budgets
+from forkjoin.agents.budget_limits import find_budgets
 from forkjoin.agents.dependencies import ResolvedDependencies
 from forkjoin.core.agent_spec import Permissions, Spec
 from forkjoin.core.error import CallerError

@@ -83,7 +83,7 @@ async def workspace_of(services: Services, agent: Agent, environment: Mapping[st
     )
 
 
-async def give_token(services: Services, agent: Agent) -> str:
+async def issue_token(services: Services, agent: Agent) -> str:
     """Return the token of the agent's program, and record the token's digest."""
     token = _token(agent.handle)
     await services.store.agents.add_token(agent.number, digest_of(token))

@@ -6,7 +6,7 @@ from anyio import to_thread
 
 from forkjoin.adapters.contract import AgentContext
 from forkjoin.adapters.registry import ADAPTERS
-from forkjoin.agents.prepare import give_token, workspace_of
+from forkjoin.agents.prepare import issue_token, workspace_of
 from forkjoin.core.agent_spec import Permissions
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import CallerError
@@ -19,9 +19,9 @@ from forkjoin.store.rows import About, columns
 from forkjoin.workspace.workspace import Workspace
 
 
-async def attempt_spec(services: Services, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
+async def make_attempt_spec(services: Services, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """Return what the executor should run for a prepared agent's next attempt."""
-    program, brief = services.settings.program(agent.spec.agent), await brief_of(services, agent)
+    program, brief = services.settings.program(agent.spec.agent), await agent_context(services, agent)
     adapter, workspace = ADAPTERS[program.kind], await workspace_of(services, agent, environment)
     message = await services.store.messages.prompt(agent)
     run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
@@ -33,7 +33,7 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
         handle=agent.handle,
         argv=run.argv,
         cwd=agent.worktree.path,
-        environment=await variables_of(workspace, agent, added, brief),
+        environment=await program_environment(workspace, agent, added, brief),
         input=run.input,
         input_complete=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -45,7 +45,7 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
     )
 
 
-async def brief_of(services: Services, agent: Agent) -> AgentContext:
+async def agent_context(services: Services, agent: Agent) -> AgentContext:
     """Return everything that the adapter needs to know about a prepared agent."""
     task = "\n\n".join(
         [await services.store.agents.task(agent.number), *await services.store.messages.delivered(agent)]
@@ -65,7 +65,7 @@ async def brief_of(services: Services, agent: Agent) -> AgentContext:
     )
 
 
-async def variables_of(
+async def program_environment(
     workspace: Workspace, agent: Agent, added: Mapping[str, str], brief: AgentContext
 ) -> dict[str, str]:
     """Return the environment of the agent's program.
@@ -75,7 +75,7 @@ async def variables_of(
         added: Variables of the settings and of the adapter.
     """
     ours = {
-        "FORKJOIN_TOKEN": await give_token(workspace.services, agent),
+        "FORKJOIN_TOKEN": await issue_token(workspace.services, agent),
         "FORKJOIN_TASK_FILE": await _write_task(workspace, agent, brief.task),
         **await find_fallback_identity(agent.worktree.path),
     }

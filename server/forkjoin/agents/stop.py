@@ -7,7 +7,7 @@ import anyio
 from anyio import to_thread
 
 from forkjoin.agents.restore_records import save_requested_end
-from forkjoin.agents.wait import wait
+from forkjoin.agents.wait_for_agents import wait
 from forkjoin.core.error import CallerError, RecordsError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent

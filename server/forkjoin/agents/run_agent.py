@@ -14,10 +14,10 @@ from forkjoin.agents.finish import finish, finish_as_failed
 from forkjoin.agents.foreign_ref_changes import record_refs
 from forkjoin.agents.lead_environment import await_environment
 from forkjoin.agents.machine_usage import record_peak_memory
-from forkjoin.agents.messages import deliver_messages
+from forkjoin.agents.message_delivery import deliver_messages
 from forkjoin.agents.output_reader import store_output
 from forkjoin.agents.prepare import prepare
-from forkjoin.agents.program_launch import attempt_spec
+from forkjoin.agents.program_launch import make_attempt_spec
 from forkjoin.agents.rate_limits import record_rate_limit
 from forkjoin.agents.retry import pause_after
 from forkjoin.agents.setup_and_teardown import set_up
@@ -75,7 +75,7 @@ async def _prepare(services: Services, agent: Agent) -> Agent:
     if environment is None or not await set_up(services, agent, environment):
         return await services.store.lifecycle.move(agent, State.FINISHING, Noted("stopped before it started"))
     await record_refs(services, agent)
-    spec = await attempt_spec(services, await services.store.agents.get(agent.number), environment)
+    spec = await make_attempt_spec(services, await services.store.agents.get(agent.number), environment)
     await services.executor.submit(spec)
     return await services.store.lifecycle.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 

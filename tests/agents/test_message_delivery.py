@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from forkjoin.agents.messages import find_message_adapter
+from forkjoin.agents.message_delivery import find_message_adapter
 from forkjoin.app import open_reconciler
 from forkjoin.core.error import RecordsError
 from forkjoin.core.paths import Home

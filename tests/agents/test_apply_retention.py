@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from forkjoin.agents.retention import apply_retention
+from forkjoin.agents.apply_retention import apply_retention
 from forkjoin.app import open_reconciler
 from forkjoin.authentication import authenticate
 from forkjoin.core.lead_environments import LeadEnvironments
@@ -121,7 +121,7 @@ async def test_a_merged_agent_is_kept_while_a_nested_repository_has_work(
     (worktree / "inner" / "new").write_text("x")
     common = Path(git(worktree, "rev-parse", "--path-format=absolute", "--git-common-dir"))
     (common / "info" / "exclude").write_text("inner\n")
-    with caplog.at_level("INFO", "forkjoin.agents.retention"):
+    with caplog.at_level("INFO", "forkjoin.agents.apply_retention"):
         async with open_reconciler(home) as reconciler:
             await _see_days(reconciler, 35)
             assert await _known(reconciler) == {"a1", "a2", "a4"}
