@@ -133,7 +133,7 @@ async def _end_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> Non
 
     The next daemon sets them aside and starts new ones.
     """
-    from forkjoin.store.damaged_database import suspect
+    from forkjoin.store.damage_detection import suspect
 
     await reconciler.store.database.damaged.wait()
     log.error("leaving: the records are damaged")

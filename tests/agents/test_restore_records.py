@@ -18,7 +18,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Pause, PauseKind, PauseReason, State
 from forkjoin.core.paths import Home
 from forkjoin.core.settings import read_settings
-from forkjoin.store.damaged_database import set_aside_copies
+from forkjoin.store.damage_detection import set_aside_copies
 from forkjoin.store.rows import RESTORED
 from support.about_files import write_about
 from support.harness import (

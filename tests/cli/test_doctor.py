@@ -9,7 +9,7 @@ from forkjoin.cli import doctor
 from forkjoin.cli.mcp_client import call_tool
 from forkjoin.core.paths import Home
 from forkjoin.process import cgroup_root
-from forkjoin.store.damaged_database import set_aside_copies
+from forkjoin.store.damage_detection import set_aside_copies
 from support.harness import forkjoin, git
 from support.records import damage
 

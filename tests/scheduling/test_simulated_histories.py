@@ -18,7 +18,7 @@ from forkjoin.core.model import ACTIVE, CALLING, FINAL, Agent, PauseKind, State
 from forkjoin.core.settings import Limits
 from forkjoin.scheduling.budget import sum_reserved
 from forkjoin.scheduling.rate_limit_policy import MAX_DELAY_S
-from forkjoin.store.open_database import open_database
+from forkjoin.store.database_migration import open_database
 from forkjoin.store.rows import as_dict
 from forkjoin.store.store import Store
 from hypothesis import example, given, settings

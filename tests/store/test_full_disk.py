@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.store.damaged_database import find_damage
+from forkjoin.store.damage_detection import find_damage
 from support.harness import (
     GIVE_UP_S,
     Lead,

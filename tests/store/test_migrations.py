@@ -16,7 +16,7 @@ from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Pause, PauseKind, PauseReason
 from forkjoin.core.paths import Home
-from forkjoin.store.damaged_database import set_aside_copies, suspect
+from forkjoin.store.damage_detection import set_aside_copies, suspect
 from forkjoin.store.rows import Others
 from forkjoin.store.store import open_store
 from support.harness import forkjoin
@@ -122,22 +122,22 @@ async def test_a_pause_of_version_0_1_gets_the_code_of_its_reason(
 BEFORE_THE_COPY_IS_WHOLE = """
 import os, signal, sys
 from pathlib import Path
-from forkjoin.store import open_database
+from forkjoin.store import database_migration
 Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-open_database.open_database(Path(sys.argv[1]))
+database_migration.open_database(Path(sys.argv[1]))
 """
 WITHIN_A_MIGRATION = """
 import os, signal, sys
 from pathlib import Path
-from forkjoin.store import open_database
-steps, connect = open_database._migrations(), open_database._connect
+from forkjoin.store import database_migration
+steps, connect = database_migration._migrations(), database_migration._connect
 def connect_to_be_killed(file):
     connection = connect(file)
     connection.create_function("die", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
     return connection
-open_database._connect = connect_to_be_killed
-open_database._migrations = lambda: [steps[0], steps[1] + "; SELECT die();"]
-open_database.open_database(Path(sys.argv[1]))
+database_migration._connect = connect_to_be_killed
+database_migration._migrations = lambda: [steps[0], steps[1] + "; SELECT die();"]
+database_migration.open_database(Path(sys.argv[1]))
 """
 
 

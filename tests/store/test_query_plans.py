@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from forkjoin.store.open_database import open_database
+from forkjoin.store.database_migration import open_database
 
 QUERIES = resources.files("forkjoin.store").joinpath("queries.sql").read_text("utf-8")
 

@@ -14,7 +14,7 @@ from forkjoin.core.model import FINAL, TRANSITIONS, Agent, Merge, Pause, PauseKi
 from forkjoin.core.result import Result
 from forkjoin.core.session import Call
 from forkjoin.store.database import Database
-from forkjoin.store.open_database import open_database
+from forkjoin.store.database_migration import open_database
 from forkjoin.store.rows import Progress
 from forkjoin.store.store import Store, open_store
 from hypothesis import given, settings

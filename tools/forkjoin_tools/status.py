@@ -17,7 +17,7 @@ from forkjoin.git.refs import short_name
 from forkjoin.scheduling.budget import format_usd, sum_reserved
 from forkjoin.scheduling.gates import format_time
 from forkjoin.scheduling.rate_limit_policy import RateLimit
-from forkjoin.store.damaged_database import find_trouble
+from forkjoin.store.damage_detection import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 

@@ -17,7 +17,7 @@ from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
 from forkjoin.git.refs import find_tip
 from forkjoin.services import Services
-from forkjoin.store.damaged_database import set_aside_copies
+from forkjoin.store.damage_detection import set_aside_copies
 from forkjoin.workspace.agent_work import find_result_commit, is_worktree_at
 
 log = logging.getLogger(__name__)

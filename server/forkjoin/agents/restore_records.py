@@ -17,7 +17,7 @@ from forkjoin.core.error import GitError
 from forkjoin.core.model import Agent, PauseKind
 from forkjoin.core.paths import Home
 from forkjoin.git.refs import find_tip
-from forkjoin.store.damaged_database import note_damage, set_aside_copies
+from forkjoin.store.damage_detection import note_damage, set_aside_copies
 from forkjoin.store.rows import About, Asked, Restored
 from forkjoin.store.store import Store
 

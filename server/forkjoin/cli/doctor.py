@@ -24,7 +24,7 @@ from forkjoin.git.git_version import OLDEST_GIT
 from forkjoin.git.safe_options import safe_environment
 from forkjoin.process import capacity, cgroup_root
 from forkjoin.process.resource_limits import format_bytes
-from forkjoin.store.damaged_database import find_damage, find_trouble
+from forkjoin.store.damage_detection import find_damage, find_trouble
 from forkjoin.transport.daemon_connection import DaemonError, peer_of, try_connect
 
 #: Seconds that a program may take to print its version.

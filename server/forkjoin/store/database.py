@@ -16,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from forkjoin.core.error import RecordsError
 from forkjoin.core.model import Agent
 from forkjoin.store import rows
-from forkjoin.store.damaged_database import is_damage
+from forkjoin.store.damage_detection import is_damage
 from forkjoin.store.port_blocks import FIRST
 from forkjoin.store.queries import Queries
 

@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 from forkjoin.core.event import Event, RecordedEvent
 from forkjoin.core.model import Agent
-from forkjoin.store import rows, transitions
+from forkjoin.store import rows
 from forkjoin.store.budgets import count_spending
 from forkjoin.store.database import Records
+from forkjoin.store.lifecycle import log_event
 from forkjoin.store.queries import Queries
 
 
@@ -35,7 +36,7 @@ class Events(Records):
         def act(q: Queries) -> bool:
             cost_changed = bool(costs)
             for event, offset in events:
-                transitions.note(q, agent, event, offset)
+                log_event(q, agent, event, offset)
                 if event.kind == "turn_ended" and event.cost_usd is not None:
                     cost_changed = True
                     q.set_cost(**attempt, cost_usd=event.cost_usd)

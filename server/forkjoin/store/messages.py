@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import FINAL, Agent, Merge, State
 from forkjoin.core.session import Call
-from forkjoin.store import transitions
 from forkjoin.store.calls import remember
 from forkjoin.store.database import Records, transaction
+from forkjoin.store.lifecycle import add_messages_to_attempt, queue_ended_agent
 from forkjoin.store.queries import Queries
 
 
@@ -36,9 +36,9 @@ class Messages(Records):
             raise CallerError(f"{now.label} {why}")
         number: int = q.add_mail(agent=now.number, text=text)
         if now.state in FINAL:
-            transitions.wake(q, now, environment, account)
+            queue_ended_agent(q, now, environment, account)
         elif now.state is State.QUEUED:
-            transitions.add_to_turn(q, now)
+            add_messages_to_attempt(q, now)
         remember(q, call, {"mail": number})
         return number
 

@@ -8,9 +8,10 @@ from forkjoin.core.event import Noted
 from forkjoin.core.model import RUNS, Agent, State
 from forkjoin.core.request import Request
 from forkjoin.core.session import Call
-from forkjoin.store import rows, transitions
+from forkjoin.store import rows
 from forkjoin.store.calls import remember
 from forkjoin.store.database import Records, transaction
+from forkjoin.store.lifecycle import change_state, log_event
 from forkjoin.store.queries import Queries
 
 #: The most requests that an agent may have open, and may ever make. An agent that asks in a loop must decide itself.
@@ -42,9 +43,9 @@ class Requests(Records):
             raise CallerError(f"You can't ask: {why}")
         what = {"kind": new.kind, "text": new.text, "fallback": new.fallback}
         request = rows.request(q.request(number=q.add_request(**known, **what, asked=now, expires=now + new.seconds)))
-        transitions.note(q, agent, Noted(f"asks {request.id} ({request.kind}): {request.text[:_LOGGED]}"))
+        log_event(q, agent, Noted(f"asks {request.id} ({request.kind}): {request.text[:_LOGGED]}"))
         if agent.state is State.RUNNING:
-            transitions.move(q, agent, State.WAITING)
+            change_state(q, agent, State.WAITING)
         return request
 
     @transaction()
@@ -138,7 +139,7 @@ def _close_request(q: Queries, request: Request, said: str, reason: str, by: str
     q.close_request(number=request.number, now=time.time(), said=said, reason=reason, answered_by=by)
     closed = rows.request(q.request(number=request.number))
     agent = q.agent(request.agent)
-    transitions.note(q, agent, Noted(f"{closed.id} {closed.outcome}"[: 2 * _LOGGED]))
+    log_event(q, agent, Noted(f"{closed.id} {closed.outcome}"[: 2 * _LOGGED]))
     if agent.state is State.WAITING and not any(q.requests_of(agents=(agent.number,))):
-        transitions.move(q, agent, State.RUNNING)
+        change_state(q, agent, State.RUNNING)
     return closed

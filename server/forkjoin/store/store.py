@@ -9,13 +9,13 @@ from forkjoin.store.baselines import Baselines
 from forkjoin.store.budgets import Budgets
 from forkjoin.store.calls import Calls
 from forkjoin.store.database import Database
+from forkjoin.store.database_migration import open_database
 from forkjoin.store.events import Events
 from forkjoin.store.findings import Findings
 from forkjoin.store.lifecycle import Lifecycle
 from forkjoin.store.mcp_tasks import McpTasks
 from forkjoin.store.merges import Merges
 from forkjoin.store.messages import Messages
-from forkjoin.store.open_database import open_database
 from forkjoin.store.port_blocks import first_port
 from forkjoin.store.projects import Projects
 from forkjoin.store.requests import Requests

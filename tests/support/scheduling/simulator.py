@@ -35,7 +35,7 @@ from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.scheduling.machine_capacity import MachineState, program_key, update_need
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from forkjoin.services import Services
-from forkjoin.store import rows, transitions
+from forkjoin.store import lifecycle, rows
 from forkjoin.store.rows import NewAgent
 from forkjoin.store.store import Store
 from support.records import NOBODY, place
@@ -143,7 +143,7 @@ class World:
     def _patched(self) -> ExitStack:
         """Patch forkjoin's clock, random numbers and machine. No transition may fail."""
         with ExitStack() as stack:
-            for module in (apply_schedule, rate_limits, retry, transitions):
+            for module in (apply_schedule, lifecycle, rate_limits, retry):
                 stack.enter_context(patch.object(module, "time", self._clock))
             for module in (rate_limits, retry):
                 stack.enter_context(patch.object(module, "random", self._random))

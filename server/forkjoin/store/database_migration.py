@@ -9,8 +9,8 @@ from pathlib import Path
 
 from forkjoin.core.error import CallerError
 from forkjoin.store import rows
-from forkjoin.store.damaged_database import find_damage, is_damage, open_read_only, set_aside, set_aside_copies
-from forkjoin.store.salvage import salvage
+from forkjoin.store.damage_detection import find_damage, is_damage, open_read_only, set_aside, set_aside_copies
+from forkjoin.store.damage_salvage import salvage_rows
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _take_over_damaged(connection: sqlite3.Connection, file: Path, migrations: l
     if not 0 < version <= len(migrations):
         return 0
     connection.executescript("\n".join(["BEGIN IMMEDIATE;", *migrations[:version]]))
-    log.warning("copied %d agents from %s", salvage(connection, copies[-1]), copies[-1])
+    log.warning("copied %d agents from %s", salvage_rows(connection, copies[-1]), copies[-1])
     connection.execute(f"PRAGMA user_version = {version}")
     connection.execute("COMMIT")
     return version

@@ -10,7 +10,7 @@ from typing import get_args
 from forkjoin.core.merge_job import MergeJobState
 from forkjoin.core.model import Merge, PauseReason, State
 from forkjoin.core.request import RequestKind
-from forkjoin.store.damaged_database import open_read_only
+from forkjoin.store.damage_detection import open_read_only
 from forkjoin.store.rows import Row
 
 #: The tables to read, each after the tables that it refers to.
@@ -34,7 +34,7 @@ _MOST_AGENTS = 1_000_000
 _LATEST = 1e11
 
 
-def salvage(connection: sqlite3.Connection, copy: Path) -> int:
+def salvage_rows(connection: sqlite3.Connection, copy: Path) -> int:
     """Copy the readable rows of a damaged database, and return the number of agents.
 
     No agent number that appears in a readable row is used for a new agent.

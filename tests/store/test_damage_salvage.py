@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import RecordsError
-from forkjoin.store import salvage
-from forkjoin.store.damaged_database import find_trouble, set_aside, set_aside_copies
+from forkjoin.store import damage_salvage
+from forkjoin.store.damage_detection import find_trouble, set_aside, set_aside_copies
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store, open_store
 from support.records import DAMAGES, NOBODY, damage, fill, new_agent, place
@@ -178,7 +178,7 @@ async def test_a_log_that_was_not_set_aside_because_of_a_kill_joins_its_database
 async def test_a_kill_during_salvage_loses_no_agents(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_bytes(file.read_bytes()[:-4096])
     with monkeypatch.context() as patched:
-        patched.setattr("forkjoin.store.open_database.salvage", _be_killed)
+        patched.setattr("forkjoin.store.database_migration.salvage_rows", _be_killed)
         with pytest.raises(InterruptedError):
             await open_store(file)
     store = await open_store(file)
@@ -205,7 +205,7 @@ async def test_damage_that_is_found_in_use_is_reported_as_an_error(file: Path) -
 async def test_all_tables_except_day_are_salvaged(file: Path) -> None:
     connection = sqlite3.connect(file)
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-    assert {name for (name,) in names} - {"day"} == set(salvage._TABLES)
+    assert {name for (name,) in names} - {"day"} == set(damage_salvage._TABLES)
     connection.close()
 
 
