@@ -19,9 +19,9 @@ import anyio
 from forkjoin.core import file_lock
 from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_cgroups
+from forkjoin.process.attempt_spec import AttemptSpec
 from forkjoin.process.cgroup_root import CgroupRoot
-from forkjoin.process.executor import AttemptSpec
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 
 ROUNDS = 3
 CORES = os.cpu_count() or 1
@@ -78,7 +78,7 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         (folder / "attempts").mkdir(mode=0o700)
         self.folder = folder
-        self.executor = LocalExecutor(folder / "attempts", folder / "daemon.lock", [])
+        self.executor = Executor(folder / "attempts", folder / "daemon.lock", [])
         self.count = 0
 
     def spec(self, script: str, limits: TreeLimits, timeout_s: float | None = None) -> AttemptSpec:

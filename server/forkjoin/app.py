@@ -98,7 +98,7 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
     from forkjoin.core.settings import read_settings
     from forkjoin.core.trust_records import Trust
     from forkjoin.git.git_config import GIT_CONFIG
-    from forkjoin.process.local_executor import LocalExecutor
+    from forkjoin.process.executor import Executor
     from forkjoin.reconciler import Reconciler
     from forkjoin.services import Services
     from forkjoin.store.store import open_store
@@ -107,7 +107,7 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
     GIT_CONFIG.use_trust(Trust(home.trust))
     store = await open_store(home.records)
     try:
-        executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
+        executor = Executor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         name = await to_thread.run_sync(home.draw_name)
         added = (program.environment for program in settings.programs().values())
         environments = LeadEnvironments(added, EnvironmentFile(find_runtime_folder(), name))

@@ -16,7 +16,7 @@ from forkjoin.core.error import RecordsError
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
 from forkjoin.core.session import NO_RIGHTS
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.harness import (
     GIVE_UP_S,
     Lead,
@@ -80,12 +80,12 @@ class Immortal:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lives = True
-        really = LocalExecutor.cancel
+        really = Executor.cancel
 
-        async def cancel(executor: LocalExecutor, handle: str, grace: float) -> list[str]:
+        async def cancel(executor: Executor, handle: str, grace: float) -> list[str]:
             return await really(executor, handle, grace) or (["immortal (pid 7)"] if self.lives else [])
 
-        monkeypatch.setattr(LocalExecutor, "cancel", cancel)
+        monkeypatch.setattr(Executor, "cancel", cancel)
         monkeypatch.setattr(stop, "_AGAIN_S", 0.02)
         monkeypatch.setattr(stop, "_FINISH_S", 0)
 

@@ -7,8 +7,8 @@ import pytest
 from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.model import Agent, PauseKind
 from forkjoin.core.paths import Home
-from forkjoin.process.executor import Capacity
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.capacity import Capacity
+from forkjoin.process.executor import Executor
 from forkjoin.reconciler import Reconciler
 from support.harness import Lead, first_answer, lead_of, open_lead_in_memory, open_reconciler_in_memory
 
@@ -54,10 +54,10 @@ async def test_a_measurement_of_the_machine_is_reused_for_a_moment(
 async def test_agents_run_if_the_machine_cant_be_measured(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def capacity(_: LocalExecutor) -> Capacity:
+    async def capacity(_: Executor) -> Capacity:
         raise ValueError("a container's odd /proc")
 
-    monkeypatch.setattr(LocalExecutor, "capacity", capacity)
+    monkeypatch.setattr(Executor, "capacity", capacity)
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("echo x > x.txt")
 

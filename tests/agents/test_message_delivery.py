@@ -14,7 +14,7 @@ from forkjoin.app import open_reconciler
 from forkjoin.core.error import RecordsError
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from forkjoin.reconciler import Reconciler
 from support.harness import GIVE_UP_S, Lead, lead_of, open_reconciler_in_memory, program_of
 
@@ -159,14 +159,14 @@ async def test_an_agent_that_runs_out_of_budget_in_a_later_turn_has_not_succeede
 async def test_a_daemon_that_takes_over_sends_no_message_twice(
     talkers: None, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = LocalExecutor.send
+    send = Executor.send
 
-    async def die_after_it(local: LocalExecutor, handle: str, data: bytes, *, once: bool = False) -> bool:
+    async def die_after_it(local: Executor, handle: str, data: bytes, *, once: bool = False) -> bool:
         await send(local, handle, data, once=once)
         raise RecordsError("nothing is recorded any more")
 
     with monkeypatch.context() as patched:
-        patched.setattr(LocalExecutor, "send", die_after_it)
+        patched.setattr(Executor, "send", die_after_it)
         async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
             agent = await up(lead, "succeed(hear())")
             assert await send_message(lead, agent, "more") == "next_turn"

@@ -19,7 +19,7 @@ from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import remove_unused_scratches
-from forkjoin.process.executor import AttemptSpec
+from forkjoin.process.attempt_spec import AttemptSpec
 from forkjoin.reconciler import Reconciler
 from forkjoin.store.port_blocks import first_port
 from forkjoin.store.rows import NewMergeJob

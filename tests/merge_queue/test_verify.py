@@ -12,7 +12,7 @@ from forkjoin.core.paths import Home
 from forkjoin.core.settings import RepositorySettings
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
 from forkjoin.merge_queue.run_merge import MergeRunner
-from forkjoin.process.executor import AttemptSpec
+from forkjoin.process.attempt_spec import AttemptSpec
 from forkjoin.reconciler import Reconciler
 from support.branches import commit
 from support.harness import GIVE_UP_S, Lead, git, until

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from forkjoin.process.executor import Executor
-from forkjoin.process.local_executor import LocalExecutor
 from support.attempt_fixtures import folder, local, place
 from support.attempts import Place, change_shims
 
@@ -14,7 +13,7 @@ __all__ = ["folder", "local", "place"]  # pytest finds fixtures by name
 
 
 @pytest.fixture(params=["local"])
-def reopen(request: pytest.FixtureRequest, local: LocalExecutor, place: Place) -> Callable[[], Executor]:
+def reopen(request: pytest.FixtureRequest, local: Executor, place: Place) -> Callable[[], Executor]:
     """Return a function that opens the tested executor as the next daemon does.
 
     Another executor is another parameter of this fixture.

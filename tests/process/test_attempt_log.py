@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.atomic_write import write_atomically
-from forkjoin.process import attempt_log, local_executor
-from forkjoin.process.executor import AttemptSpec
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process import attempt_files, attempt_log
+from forkjoin.process.attempt_spec import AttemptSpec
+from forkjoin.process.executor import Executor
 from support.attempts import Place, change_shims, printed, program, run
 from support.harness import until
 
@@ -126,7 +126,7 @@ def test_bytes_dropped_during_a_read_are_not_returned_as_zeros(file: Path, monke
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_head_and_tail_of_a_flood_are_kept_while_the_program_runs(
-    local: LocalExecutor, place: Place, stream: str
+    local: Executor, place: Place, stream: str
 ) -> None:
     """Fault 9: the shim alone keeps the disk from filling, without a daemon."""
     file, errors = place.folder / "a1-1" / {"stdout": "output", "stderr": "errors"}[stream], stream == "stderr"
@@ -144,7 +144,7 @@ async def test_head_and_tail_of_a_flood_are_kept_while_the_program_runs(
     assert after.data == numbered(after.start, 100)
 
 
-async def test_a_flood_of_a_program_that_ends_at_once_is_shortened(local: LocalExecutor, place: Place) -> None:
+async def test_a_flood_of_a_program_that_ends_at_once_is_shortened(local: Executor, place: Place) -> None:
     spec = printer("a1-1")
     await local.submit(spec)
     await local.send("a1-1", b"20\n")
@@ -153,7 +153,7 @@ async def test_a_flood_of_a_program_that_ends_at_once_is_shortened(local: LocalE
     assert kept(place.folder / "a1-1" / "output") < 6 * MEGABYTE
 
 
-async def test_unread_output_is_kept_until_it_is_released(local: LocalExecutor, place: Place) -> None:
+async def test_unread_output_is_kept_until_it_is_released(local: Executor, place: Place) -> None:
     file = place.folder / "a1-1" / "output"
     await local.submit(printer("a1-1", keep_unread_output=True))
     await local.send("a1-1", b"20\n")
@@ -170,7 +170,7 @@ async def test_unread_output_is_kept_until_it_is_released(local: LocalExecutor, 
 
 
 async def test_a_log_that_can_not_be_shortened_is_reported_once_and_the_program_goes_on(
-    place: Place, local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_shims(
         monkeypatch,
@@ -190,13 +190,13 @@ async def test_a_log_that_can_not_be_shortened_is_reported_once_and_the_program_
     assert log.read_text().count("can't keep the logs") == 1
 
 
-async def test_zeros_that_a_program_prints_are_kept(local: LocalExecutor) -> None:
+async def test_zeros_that_a_program_prints_are_kept(local: Executor) -> None:
     spec = program("a1-1", "head", "-c", str(3 * MEGABYTE), "/dev/zero")
     assert await run(local, spec) == bytes(3 * MEGABYTE)
     assert await local.read_output("a1-1", MEGABYTE, 10) == (bytes(10), MEGABYTE, 3 * MEGABYTE)
 
 
-async def test_an_attempts_folder_describes_its_agent(local: LocalExecutor, place: Place) -> None:
+async def test_an_attempts_folder_describes_its_agent(local: Executor, place: Place) -> None:
     about = {"agent": 1, "name": "one", "spec": {"task": "t"}}
     await run(local, AttemptSpec("a1-1", ("true",), "/", {}, about=about))
     file = place.folder / "a1-1" / "about.json"
@@ -205,7 +205,7 @@ async def test_an_attempts_folder_describes_its_agent(local: LocalExecutor, plac
 
 
 async def test_a_shim_works_with_a_spec_of_an_older_daemon(
-    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+    local: Executor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write_without_new_keys(file: Path, data: bytes) -> None:
         if file.name == "spec.json":
@@ -213,6 +213,6 @@ async def test_a_shim_works_with_a_spec_of_an_older_daemon(
             data = json.dumps({k: v for k, v in json.loads(data).items() if k not in news}).encode()
         write_atomically(file, data)
 
-    monkeypatch.setattr(local_executor, "write_atomically", write_without_new_keys)
+    monkeypatch.setattr(attempt_files, "write_atomically", write_without_new_keys)
     assert await run(local, program("a1-1", "echo", "well")) == b"well\n"
     assert (await local.outcome("a1-1")).ok

@@ -60,7 +60,7 @@ def test_a_process_with_a_reused_pid_is_not_signalled(boot_id: str, later: int) 
         identity = entry_of(sleeper.pid).identity
         former = ProcessIdentity(boot_id or identity.boot_id, identity.pid, identity.start_ticks - later)
         assert not process_table.is_alive(former)
-        assert process_signals.open_pidfd(former) is None
+        assert process_signals.open_process(former) is None
         process_signals.send_signal(former, signal.SIGKILL)
         process_signals.send_signal(identity, signal.SIGTERM)
         assert sleeper.wait(GIVE_UP_S) == -signal.SIGTERM

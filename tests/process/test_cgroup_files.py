@@ -16,7 +16,7 @@ from forkjoin.process import (
     cgroup_root,
     process_signals,
 )
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from forkjoin.process.usage import Meter
 from support.attempts import Place, is_running, is_sleep, lines, pids, shell, shim_of, supervisor_command
 from support.harness import until
@@ -49,9 +49,7 @@ def group_of(place: Place, handle: str) -> Path:
 
 
 @pytest.mark.usefixtures("base")
-async def test_a_process_without_mark_shim_and_session_is_ended_by_its_cgroup(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_a_process_without_mark_shim_and_session_is_ended_by_its_cgroup(local: Executor, place: Place) -> None:
     """Fault 7: `env -i setsid` doesn't hide a process whose shim was killed."""
     await local.submit(shell("a1-1", ESCAPED))
     [pid] = await pids(local, "a1-1", 1)
@@ -65,7 +63,7 @@ async def test_a_process_without_mark_shim_and_session_is_ended_by_its_cgroup(
 
 
 @pytest.mark.usefixtures("base")
-async def test_a_cgroup_is_removed_at_the_end_of_its_attempt(local: LocalExecutor, place: Place) -> None:
+async def test_a_cgroup_is_removed_at_the_end_of_its_attempt(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo up; read go", stdin=None))
     await lines(local, "a1-1", 1)
     group = group_of(place, "a1-1")
@@ -77,7 +75,7 @@ async def test_a_cgroup_is_removed_at_the_end_of_its_attempt(local: LocalExecuto
 
 
 @pytest.mark.usefixtures("base")
-async def test_the_cpu_weight_of_all_attempts_grows_with_their_number(local: LocalExecutor, place: Place) -> None:
+async def test_the_cpu_weight_of_all_attempts_grows_with_their_number(local: Executor, place: Place) -> None:
     """One cgroup around all attempts must not reduce the share of each attempt."""
     at = [index for index, base in enumerate(cgroup_root.find_cgroup_roots()) if "cpu" in base.controllers]
     if not at:
@@ -96,9 +94,7 @@ async def test_the_cpu_weight_of_all_attempts_grows_with_their_number(local: Loc
 
 
 @pytest.mark.usefixtures("base")
-async def test_an_empty_cgroup_of_a_killed_shim_is_removed_by_the_next_daemon(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_an_empty_cgroup_of_a_killed_shim_is_removed_by_the_next_daemon(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     group = group_of(place, "a1-1")
@@ -112,7 +108,7 @@ async def test_an_empty_cgroup_of_a_killed_shim_is_removed_by_the_next_daemon(
 
 @pytest.mark.usefixtures("base")
 async def test_a_daemon_started_in_an_attempts_cgroup_is_not_ended_with_the_attempt(
-    local: LocalExecutor, place: Place
+    local: Executor, place: Place
 ) -> None:
     """Fault 7: a process that does not belong to the attempt is never ended."""
     daemon = f"{supervisor_command(place.folder)} sleep 1000 & echo $!;"
@@ -189,7 +185,7 @@ def test_a_reused_pid_in_a_cgroup_is_not_signalled(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("no_cgroups")
-async def test_an_attempt_runs_and_ends_without_cgroups(local: LocalExecutor) -> None:
+async def test_an_attempt_runs_and_ends_without_cgroups(local: Executor) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     assert await local.cancel("a1-1", 1) == []
@@ -197,7 +193,7 @@ async def test_an_attempt_runs_and_ends_without_cgroups(local: LocalExecutor) ->
 
 
 async def test_an_attempt_runs_though_its_cgroup_can_not_be_created(
-    local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    local: Executor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(

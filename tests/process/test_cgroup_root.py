@@ -11,7 +11,7 @@ import pytest
 from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
 from forkjoin.process import attempt_cgroups, cgroup_files, cgroup_root, daemon_cgroup
 from forkjoin.process.cgroup_root import CgroupRoot
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import Place, ended, limited, lines, shell
 
 ALL = ("pids", "memory", "cpu")
@@ -214,10 +214,10 @@ def test_removed_limits_are_reset() -> None:
     ],
 )
 async def test_an_attempt_ends_and_names_the_limit_that_its_cgroup_reports(
-    place: Place, local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], reason: str
+    place: Place, local: Executor, tree: Tree, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], reason: str
 ) -> None:
     monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", lambda: [CgroupRoot(tree.add("v2"), 2, ALL)])
-    executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=1_000_000_000))
+    executor = Executor(place.folder, place.daemon_lock, [], TreeLimits(memory=1_000_000_000))
     spec = shell("a1-1", "echo up; exec sleep 1000")
     await executor.submit(limited(spec, memory=200_000_000, processes=50, cpu_s=60))
     await lines(executor, "a1-1", 1)
@@ -230,7 +230,7 @@ async def test_an_attempt_ends_and_names_the_limit_that_its_cgroup_reports(
 
 
 async def test_the_watchdog_enforces_a_limit_that_a_cgroup_rejects(
-    local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch
+    local: Executor, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a cgroup is one of version 2 whose controllers are not delegated."""
     root = tree.add("v2")

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from forkjoin.core import file_lock
 from forkjoin.process import attempt_cgroups, cgroup_root, process_table, shim_control
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import Place, change_shims, is_running, pids, shell, shim_of
 from support.harness import until
 
@@ -59,7 +59,7 @@ def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", lambda: bases)
 
 
-async def start(local: LocalExecutor, alive: Path, count: int = 1, variable: str = "") -> None:
+async def start(local: Executor, alive: Path, count: int = 1, variable: str = "") -> None:
     """Start an attempt with forking processes, and wait until they fork."""
     await local.submit(shell("a1-1", START, str(alive), FORK_AND_EXIT, str(count), variable, stdin=None))
     await until(lambda: alive.exists() and alive.stat().st_size == count)
@@ -67,7 +67,7 @@ async def start(local: LocalExecutor, alive: Path, count: int = 1, variable: str
 
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("count", [1, 5])
-async def test_forking_processes_are_ended_with_their_program(local: LocalExecutor, tmp_path: Path, count: int) -> None:
+async def test_forking_processes_are_ended_with_their_program(local: Executor, tmp_path: Path, count: int) -> None:
     alive = tmp_path / "alive"
     await start(local, alive, count)
     await local.close_input("a1-1")
@@ -77,7 +77,7 @@ async def test_forking_processes_are_ended_with_their_program(local: LocalExecut
 
 
 @pytest.mark.usefixtures("tier")
-async def test_a_forking_process_that_pretends_to_be_a_daemon_is_ended(local: LocalExecutor, tmp_path: Path) -> None:
+async def test_a_forking_process_that_pretends_to_be_a_daemon_is_ended(local: Executor, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     await start(local, alive, variable="FORKJOIN_KEEPER=1")
     await local.close_input("a1-1")
@@ -86,7 +86,7 @@ async def test_a_forking_process_that_pretends_to_be_a_daemon_is_ended(local: Lo
 
 
 @pytest.mark.usefixtures("tier")
-async def test_a_cancel_ends_a_forking_process(local: LocalExecutor, tmp_path: Path) -> None:
+async def test_a_cancel_ends_a_forking_process(local: Executor, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)
     assert await local.cancel("a1-1", 0.1) == []
@@ -98,7 +98,7 @@ def zombies(parent: int) -> set[int]:
 
 
 async def test_zombies_of_a_forking_process_are_reaped_during_the_grace_period(
-    local: LocalExecutor, place: Place, tmp_path: Path
+    local: Executor, place: Place, tmp_path: Path
 ) -> None:
     alive, terminated, done = (tmp_path / name for name in ("alive", "terminated", "done"))
     script = f"trap 'touch {terminated}' TERM\n{START}\nwhile [ ! -e {done} ]; do sleep 0.01; done"
@@ -119,7 +119,7 @@ async def test_zombies_of_a_forking_process_are_reaped_during_the_grace_period(
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("tier", ["cgroup v1", "cgroup v2"], indirect=True)
 async def test_a_forking_process_whose_shim_was_killed_is_ended_by_its_cgroup(
-    local: LocalExecutor, place: Place, tmp_path: Path
+    local: Executor, place: Place, tmp_path: Path
 ) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)
@@ -137,7 +137,7 @@ def ask_without_effect(folder: Path, grace: float) -> bool:
 
 @pytest.mark.usefixtures("tier")
 async def test_a_forking_process_whose_shim_is_stopped_is_ended(
-    local: LocalExecutor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Executor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)
@@ -159,9 +159,7 @@ def spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("spared")
-async def test_a_process_that_could_not_be_ended_still_belongs_to_its_attempt(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_a_process_that_could_not_be_ended_still_belongs_to_its_attempt(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'"))
     [pid] = await pids(local, "a1-1", 1)
     outcome = await local.outcome("a1-1")
@@ -174,7 +172,7 @@ async def test_a_process_that_could_not_be_ended_still_belongs_to_its_attempt(
 
 
 async def test_a_shim_ends_a_surviving_process_as_soon_as_it_can(
-    local: LocalExecutor, place: Place, tmp_path: Path, spared: Path
+    local: Executor, place: Place, tmp_path: Path, spared: Path
 ) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)

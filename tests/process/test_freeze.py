@@ -9,7 +9,6 @@ import anyio
 import pytest
 from conftest import processes_of
 from forkjoin.process.executor import Executor
-from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, ended, lines, pids, printed, run, shell
 from support.harness import until
 
@@ -72,7 +71,7 @@ async def test_a_frozen_program_can_handle_sigterm(executor: Executor) -> None:
 
 @pytest.mark.parametrize("limit", ["timeout_s", "silence_s"])
 async def test_time_limits_stop_while_an_attempt_is_frozen(
-    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+    local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """Let two hours pass while the attempt is frozen.
 

@@ -8,7 +8,7 @@ import pytest
 from forkjoin.core.outcome import Outcome
 from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import shim_control, shim_watchdog
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import ended, is_running, lines, pids, printed, run, shell
 from support.small_disk import fill, small_disk
 
@@ -20,14 +20,14 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-async def test_a_program_whose_output_was_cut_is_lost(local: LocalExecutor) -> None:
+async def test_a_program_whose_output_was_cut_is_lost(local: Executor) -> None:
     await local.submit(shell("a1-1", "head -c 2000000 /dev/zero; exit 0"))
     outcome = await local.outcome("a1-1")
     assert outcome == Outcome("lost", error="the disk was full when it ended")
     assert len(await printed(local, "a1-1")) < 2_000_000
 
 
-async def test_a_disk_that_was_full_for_a_while_does_not_change_the_outcome(local: LocalExecutor, folder: Path) -> None:
+async def test_a_disk_that_was_full_for_a_while_does_not_change_the_outcome(local: Executor, folder: Path) -> None:
     await local.submit(shell("a1-1", "echo up; read -r line; exit 3", stdin=None))
     await lines(local, "a1-1", 1)
     fill(folder).unlink()
@@ -36,7 +36,7 @@ async def test_a_disk_that_was_full_for_a_while_does_not_change_the_outcome(loca
     assert (outcome.kind, outcome.code) == ("exited", 3)
 
 
-async def test_no_part_of_a_message_without_room_arrives(local: LocalExecutor, folder: Path) -> None:
+async def test_no_part_of_a_message_without_room_arrives(local: Executor, folder: Path) -> None:
     await local.submit(shell("a1-1", "cat", stdin=None))
     await local.send("a1-1", b"first\n")
     await lines(local, "a1-1", 1)
@@ -50,7 +50,7 @@ async def test_no_part_of_a_message_without_room_arrives(local: LocalExecutor, f
     assert await printed(local, "a1-1") == b"first\nthird\n"
 
 
-async def test_an_attempt_can_be_ended_on_a_full_disk(local: LocalExecutor, folder: Path) -> None:
+async def test_an_attempt_can_be_ended_on_a_full_disk(local: Executor, folder: Path) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
     tree = await pids(local, "a1-1", 2)
     fill(folder)
@@ -60,7 +60,7 @@ async def test_an_attempt_can_be_ended_on_a_full_disk(local: LocalExecutor, fold
 
 
 async def test_an_attempt_without_room_for_its_records_is_not_started(
-    local: LocalExecutor, folder: Path, tmp_path: Path
+    local: Executor, folder: Path, tmp_path: Path
 ) -> None:
     filler = fill(folder)
     spec = shell("a1-1", 'echo started >> "$1"', str(tmp_path / "log"))
@@ -73,7 +73,7 @@ async def test_an_attempt_without_room_for_its_records_is_not_started(
     assert (tmp_path / "log").read_text() == "started\n"
 
 
-async def test_the_file_over_is_never_half_written(local: LocalExecutor, folder: Path) -> None:
+async def test_the_file_over_is_never_half_written(local: Executor, folder: Path) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo up; wait"))
     await lines(local, "a1-1", 1)
     watchdog, filler = shim_watchdog.ShimWatchdog(TreeLimits(processes=1)), fill(folder)
@@ -85,9 +85,7 @@ async def test_the_file_over_is_never_half_written(local: LocalExecutor, folder:
     assert str(await ended(local, "a1-1")).startswith("ended by the limit of 1 processes and threads of all agents")
 
 
-async def test_an_attempt_ended_without_its_shim_has_an_outcome_on_a_full_disk(
-    local: LocalExecutor, folder: Path
-) -> None:
+async def test_an_attempt_ended_without_its_shim_has_an_outcome_on_a_full_disk(local: Executor, folder: Path) -> None:
     await local.submit(shell("a1-1", "echo $$; kill -STOP $PPID; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     (folder / "a1-1" / "over").write_text("by a limit")

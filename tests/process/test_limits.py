@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from forkjoin.process import attempt_log, resource_limits
-from forkjoin.process.executor import AttemptSpec
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.attempt_spec import AttemptSpec
+from forkjoin.process.executor import Executor
 from support.attempts import Place, change_shims, is_running, lines, pids, printed, program, run, shell
 from support.harness import until
 
@@ -54,7 +54,7 @@ PRINTING = "echo $$; while :; do echo on >&2; sleep 0.01; done"
     [("time", PRINTING), *((limit, hang) for limit in ("time", "silence") for hang in HANGS)],
 )
 async def test_a_program_that_hangs_is_ended_by_its_limit(
-    local: LocalExecutor, hang: str, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Executor, hang: str, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 23: all processes are ended, and the output is kept."""
     make_clock_jump(monkeypatch, tmp_path, "monotonic", 7200)
@@ -100,7 +100,7 @@ def test_seconds_are_formatted_in_readable_units(seconds: float, words: str) -> 
 
 
 async def test_setting_the_clock_forward_reaches_no_limit(
-    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 26: the clock is set forward by a day."""
     make_clock_jump(monkeypatch, tmp_path, "time", 24 * 3600)
@@ -121,7 +121,7 @@ async def test_setting_the_clock_forward_reaches_no_limit(
 
 @pytest.mark.parametrize("limit", ["time", "silence"])
 async def test_a_limit_is_reached_though_the_clock_was_set_back(
-    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+    local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """Fault 26: the clock is set back by an hour."""
     make_clock_jump(monkeypatch, tmp_path, "time", -3600)
@@ -152,7 +152,7 @@ def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
 
 
 async def test_a_daemon_raises_its_limit_of_open_files_but_not_that_of_programs(
-    local: LocalExecutor, raised: tuple[int, int]
+    local: Executor, raised: tuple[int, int]
 ) -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised[1], raised[1])
     output = await run(local, program("a1-1", "sh", "-c", "ulimit -Sn; ulimit -Hn"))
@@ -171,7 +171,7 @@ async def test_a_daemon_started_by_a_shim_has_the_limits_of_the_first_daemon(
 
 @pytest.mark.parametrize("where", ["mkfifo", "popen"])
 async def test_an_attempt_refused_for_lack_of_open_files_can_be_submitted_again(
-    local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+    local: Executor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_cgroups, cgroup_root
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import (
     Place,
     change_shims,
@@ -80,9 +80,7 @@ def has_cgroup(place: Place, handle: str) -> bool:
 
 
 @pytest.mark.usefixtures("tier")
-async def test_the_memory_limit_ends_an_attempt_and_the_outcome_has_the_peak(
-    local: LocalExecutor, place: Place
-) -> None:
+async def test_the_memory_limit_ends_an_attempt_and_the_outcome_has_the_peak(local: Executor, place: Place) -> None:
     await local.submit(limited(shell("a1-1", TAKES_MEMORY), memory=200 * MB))
     outcome = await ended(local, "a1-1")
     assert outcome.peak_memory_bytes
@@ -93,7 +91,7 @@ async def test_the_memory_limit_ends_an_attempt_and_the_outcome_has_the_peak(
 
 
 @pytest.mark.usefixtures("tier")
-async def test_the_process_limit_ends_all_processes_of_an_attempt(local: LocalExecutor) -> None:
+async def test_the_process_limit_ends_all_processes_of_an_attempt(local: Executor) -> None:
     await local.submit(limited(shell("a1-1", f"trap '' TERM; {FORKS}"), processes=50))
     outcome = await ended(local, "a1-1")
     assert (outcome.kind, outcome.survivors) == ("limited", ())
@@ -101,20 +99,20 @@ async def test_the_process_limit_ends_all_processes_of_an_attempt(local: LocalEx
 
 
 @pytest.mark.usefixtures("tier")
-async def test_threads_count_towards_the_process_limit(local: LocalExecutor) -> None:
+async def test_threads_count_towards_the_process_limit(local: Executor) -> None:
     await local.submit(limited(python("a1-1", STARTS_THREADS), processes=50))
     assert "by its limit of 50 processes and threads" in str(await ended(local, "a1-1"))
 
 
 @pytest.mark.usefixtures("tier")
-async def test_the_limit_of_cpu_time_ends_an_attempt_that_spins(local: LocalExecutor) -> None:
+async def test_the_limit_of_cpu_time_ends_an_attempt_that_spins(local: Executor) -> None:
     await local.submit(limited(shell("a1-1", SPINS), cpu_s=1))
     outcome = await ended(local, "a1-1")
     assert (outcome.kind, str(outcome)) == ("limited", "ended by its limit of 1 s of CPU time")
 
 
 @pytest.mark.usefixtures("tier")
-async def test_the_cpu_time_of_ended_processes_counts(local: LocalExecutor) -> None:
+async def test_the_cpu_time_of_ended_processes_counts(local: Executor) -> None:
     """This holds for children that were waited for, and for orphans."""
     work = "python3 -S -c 'import time\nwhile time.process_time() < 0.2: pass'"
     await local.submit(limited(shell("a1-1", f'while :; do {work}; sh -c "{work} &"; done'), cpu_s=1))
@@ -123,7 +121,7 @@ async def test_the_cpu_time_of_ended_processes_counts(local: LocalExecutor) -> N
 
 @pytest.mark.parametrize("script", ["", "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)"])
 async def test_the_file_size_limit_ends_a_program_that_writes_past_it(
-    local: LocalExecutor, tmp_path: Path, script: str
+    local: Executor, tmp_path: Path, script: str
 ) -> None:
     """SIGXFSZ kills the program, or write(2) fails if SIGXFSZ is ignored."""
     write = f"{script}\nfor name in 'ab':\n open(name, 'wb').write(bytes(4_000_000 if name == 'a' else 6_000_000))"
@@ -134,21 +132,17 @@ async def test_the_file_size_limit_ends_a_program_that_writes_past_it(
     assert [(tmp_path / name).stat().st_size for name in "ab"] == [4_000_000, 5_000_000]
 
 
-async def test_the_file_size_limit_is_named_if_a_command_of_a_shell_exceeds_it(
-    local: LocalExecutor, tmp_path: Path
-) -> None:
+async def test_the_file_size_limit_is_named_if_a_command_of_a_shell_exceeds_it(local: Executor, tmp_path: Path) -> None:
     await local.submit(limited(shell("a1-1", 'head -c 6000000 /dev/zero > "$1/b"', str(tmp_path)), file_size=5 * MB))
     assert str(await ended(local, "a1-1")) == "ended by its limit of 5 MB for a file"
 
 
-async def test_a_program_gets_its_limit_of_open_files(local: LocalExecutor) -> None:
+async def test_a_program_gets_its_limit_of_open_files(local: Executor) -> None:
     output = await run(local, limited(shell("a1-1", "ulimit -Sn; ulimit -Hn"), open_files=64))
     assert output == b"64\n64\n"
 
 
-async def test_a_program_within_its_limits_succeeds_and_the_outcome_has_its_peak(
-    local: LocalExecutor, tier: str
-) -> None:
+async def test_a_program_within_its_limits_succeeds_and_the_outcome_has_its_peak(local: Executor, tier: str) -> None:
     script = "import sys; taken = bytearray(60_000_000); print('up', flush=True); sys.stdin.read()"
     await local.submit(limited(python("a1-1", script, stdin=None), memory=200 * MB, processes=50, cpu_s=600))
     await lines(local, "a1-1", 1)
@@ -159,7 +153,7 @@ async def test_a_program_within_its_limits_succeeds_and_the_outcome_has_its_peak
     assert 60 * MB < outcome.peak_memory_bytes < 100 * MB
 
 
-async def test_cached_files_do_not_count_as_memory_of_the_program(local: LocalExecutor, tier: str, large: str) -> None:
+async def test_cached_files_do_not_count_as_memory_of_the_program(local: Executor, tier: str, large: str) -> None:
     spec = shell("a1-1", 'cat "$1" | wc -c; read go', large, stdin=None)
     await local.submit(limited(spec, memory=100 * MB))
     await lines(local, "a1-1", 1)
@@ -171,7 +165,7 @@ async def test_cached_files_do_not_count_as_memory_of_the_program(local: LocalEx
 
 @pytest.mark.usefixtures("tier")
 async def test_mapped_files_do_not_count_as_memory_of_the_program(
-    local: LocalExecutor, large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Executor, large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_shims(  # the shims create `seen` after a check with the file mapped
         monkeypatch,
@@ -202,7 +196,7 @@ async def test_mapped_files_do_not_count_as_memory_of_the_program(
 @pytest.mark.parametrize("tier", ["watchdog"], indirect=True)
 @pytest.mark.usefixtures("tier")
 async def test_the_memory_of_a_daemon_started_within_an_attempt_does_not_count(
-    local: LocalExecutor, place: Place, tmp_path: Path
+    local: Executor, place: Place, tmp_path: Path
 ) -> None:
     held = f'import time; held = bytearray(150_000_000); open("{tmp_path}/done", "w"); time.sleep(3)'
     daemon = f"{supervisor_command(place.folder)} python3 -S -c '{held}'"
@@ -241,10 +235,10 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ],
 )
 async def test_the_outcome_names_the_outer_memory_limit_that_was_exceeded(
-    local: LocalExecutor, place: Place, box: Path, outer: int, total: int, reason: str
+    local: Executor, place: Place, box: Path, outer: int, total: int, reason: str
 ) -> None:
     (box / "memory.limit_in_bytes").write_text(str(outer))
-    executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=total))
+    executor = Executor(place.folder, place.daemon_lock, [], TreeLimits(memory=total))
     await executor.submit(limited(shell("a1-1", TAKES_MEMORY), memory=600 * MB))
     assert str(await ended(executor, "a1-1")).startswith(f"ended by {reason} (peak ")
 
@@ -254,13 +248,13 @@ async def test_the_outcome_names_the_outer_memory_limit_that_was_exceeded(
 
 @pytest.mark.parametrize("tier", ["watchdog"], indirect=True)
 @pytest.mark.usefixtures("tier")
-async def test_a_program_is_nice_under_the_watchdog(local: LocalExecutor) -> None:
+async def test_a_program_is_nice_under_the_watchdog(local: Executor) -> None:
     assert await run(local, shell("a1-1", "nice")) == b"5\n"
 
 
 @pytest.mark.parametrize("tier", ["cgroup"], indirect=True)
 @pytest.mark.usefixtures("tier")
-async def test_a_program_is_not_nice_if_a_cgroup_shares_the_cpus(local: LocalExecutor) -> None:
+async def test_a_program_is_not_nice_if_a_cgroup_shares_the_cpus(local: Executor) -> None:
     need_cgroups("cpu")
     assert await run(local, shell("a1-1", "nice")) == b"0\n"
 
@@ -268,7 +262,7 @@ async def test_a_program_is_not_nice_if_a_cgroup_shares_the_cpus(local: LocalExe
 # -- the machine runs out of memory
 
 
-async def test_the_oom_killer_prefers_an_agent_to_its_lead(local: LocalExecutor, place: Place) -> None:
+async def test_the_oom_killer_prefers_an_agent_to_its_lead(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "cat /proc/self/oom_score_adj; read go", stdin=None))
     assert await lines(local, "a1-1", 1) == ["500"]
     ours = Path("/proc/self/oom_score_adj").read_text()

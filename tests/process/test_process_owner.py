@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.process import attempt_cgroups, attempt_processes, cgroup_files, process_owner, process_table
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from forkjoin.process.process_owner import find_owner
 from support.attempts import Place, lines, pids, read_line, read_sleeper, run, shell, shim_of, start
 
@@ -37,7 +37,7 @@ def _find_none(*_: object) -> None:
 
 @pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())
 async def test_every_child_of_a_program_belongs_to_its_attempt(
-    rules: None, local: LocalExecutor, place: Place, child: str
+    rules: None, local: Executor, place: Place, child: str
 ) -> None:
     await local.submit(shell("a1-1", f"ATTEMPTS={place.folder}; {child}\nsleep 1000"))
     (pid,) = await pids(local, "a1-1", 1)
@@ -45,7 +45,7 @@ async def test_every_child_of_a_program_belongs_to_its_attempt(
 
 
 async def test_a_process_belongs_to_its_attempt_after_the_shim_was_killed(
-    rules: None, local: LocalExecutor, place: Place
+    rules: None, local: Executor, place: Place
 ) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo $!; sleep 1000"))
     (pid,) = await pids(local, "a1-1", 1)
@@ -54,7 +54,7 @@ async def test_a_process_belongs_to_its_attempt_after_the_shim_was_killed(
 
 
 async def test_a_process_of_another_home_belongs_to_no_attempt_of_this_home(
-    local: LocalExecutor, place: Place, tmp_path: Path
+    local: Executor, place: Place, tmp_path: Path
 ) -> None:
     await local.submit(shell("a1-1", f"export FORKJOIN_MARK={tmp_path}/a1-1\nsetsid sleep 1000 & echo $!; sleep 1000"))
     (pid,) = await pids(local, "a1-1", 1)
@@ -76,7 +76,7 @@ print(process_owner.find_owner(Path(sys.argv[2]), os.getpid()))
 """
 
 
-async def test_a_process_can_find_its_own_attempt(local: LocalExecutor, place: Place, tmp_path: Path) -> None:
+async def test_a_process_can_find_its_own_attempt(local: Executor, place: Place, tmp_path: Path) -> None:
     (tmp_path / "finder.py").write_text(FIND_OWN_ATTEMPT)
     server = Path(process_table.__file__).parents[2]
     finder = f"env -i setsid -w {sys.executable} {tmp_path}/finder.py {server} {place.folder}"
@@ -134,7 +134,7 @@ def test_a_foreign_cgroup_belongs_to_no_attempt(tmp_path: Path, path: str) -> No
     assert attempt_cgroups.find_attempt(tmp_path, path) is None
 
 
-async def test_a_shim_is_identified_by_its_record_not_by_its_command_line(local: LocalExecutor, place: Place) -> None:
+async def test_a_shim_is_identified_by_its_record_not_by_its_command_line(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo $!; sleep 1000"))
     await local.submit(shell("a2-1", f"env -i sh -c 'sleep 1000 & echo $!; wait' {place.folder}/a1-1 0"))
     await lines(local, "a1-1", 1)

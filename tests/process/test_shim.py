@@ -16,8 +16,8 @@ import pytest
 from conftest import processes_of
 from forkjoin.core import file_lock
 from forkjoin.process import attempt_cgroups, attempt_processes, process_table, shim
-from forkjoin.process.executor import AttemptSpec
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.attempt_spec import AttemptSpec
+from forkjoin.process.executor import Executor
 from support.attempts import (
     Place,
     change_shims,
@@ -35,7 +35,7 @@ from support.attempts import (
 from support.harness import GIVE_UP_S, until
 
 
-async def run_shim(local: LocalExecutor, place: Place, handle: str, spec: AttemptSpec, environment: bytes) -> None:
+async def run_shim(local: Executor, place: Place, handle: str, spec: AttemptSpec, environment: bytes) -> None:
     """Run a shim with the spec of another attempt, and these bytes as its stdin."""
     await run(local, spec)
     folder = place.folder / handle
@@ -54,7 +54,7 @@ async def run_shim(local: LocalExecutor, place: Place, handle: str, spec: Attemp
 # -- killed or unresponsive
 
 
-async def test_an_attempt_whose_shim_was_killed_is_lost(local: LocalExecutor, place: Place) -> None:
+async def test_an_attempt_whose_shim_was_killed_is_lost(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
@@ -64,7 +64,7 @@ async def test_an_attempt_whose_shim_was_killed_is_lost(local: LocalExecutor, pl
     assert await printed(local, "a1-1") == f"{pid}\n".encode()
 
 
-async def test_processes_left_by_a_killed_shim_are_ended_by_their_mark(local: LocalExecutor, place: Place) -> None:
+async def test_processes_left_by_a_killed_shim_are_ended_by_their_mark(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
     tree = await pids(local, "a1-1", 2)
     os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
@@ -74,7 +74,7 @@ async def test_processes_left_by_a_killed_shim_are_ended_by_their_mark(local: Lo
     assert (await local.outcome("a1-1")).kind == "lost"
 
 
-async def test_a_lost_attempt_is_not_started_again(local: LocalExecutor, place: Place) -> None:
+async def test_a_lost_attempt_is_not_started_again(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
@@ -84,11 +84,11 @@ async def test_a_lost_attempt_is_not_started_again(local: LocalExecutor, place: 
     assert (await local.outcome("a1-1")).kind == "lost"
 
 
-async def test_an_attempt_goes_on_when_its_daemon_is_killed(local: LocalExecutor, place: Place) -> None:
+async def test_an_attempt_goes_on_when_its_daemon_is_killed(local: Executor, place: Place) -> None:
     script = (
         "import anyio, sys, time; from pathlib import Path\n"
-        "from forkjoin.process.executor import AttemptSpec; from forkjoin.process.local_executor import LocalExecutor\n"
-        "executor = LocalExecutor(Path(sys.argv[1]), Path(sys.argv[2]), ['/bin/true'])\n"
+        "from forkjoin.process.attempt_spec import AttemptSpec; from forkjoin.process.executor import Executor\n"
+        "executor = Executor(Path(sys.argv[1]), Path(sys.argv[2]), ['/bin/true'])\n"
         "work = 'echo one; read -r line; echo $line; exit 3'\n"
         "anyio.run(executor.submit, AttemptSpec('a1-1', ('sh', '-c', work), '/', {}, b'', input_complete=False))\n"
         "print('submitted', flush=True); time.sleep(1000)"
@@ -105,7 +105,7 @@ async def test_an_attempt_goes_on_when_its_daemon_is_killed(local: LocalExecutor
 
 
 async def test_a_shim_starts_no_program_if_the_daemon_dies_while_sending_the_environment(
-    local: LocalExecutor, place: Place
+    local: Executor, place: Place
 ) -> None:
     for cut in (b"", b"PATH=/bin", b"PATH=/bin\0", b"PATH=/bin\0EMPTY=\0"):
         await run_shim(local, place, "a1-1", shell("a2-1", "echo never"), cut)
@@ -113,7 +113,7 @@ async def test_a_shim_starts_no_program_if_the_daemon_dies_while_sending_the_env
     assert await run(local, shell("a1-1", "echo now")) == b"now\n"
 
 
-async def test_sigterm_to_a_shim_ends_the_process_tree_with_an_outcome(local: LocalExecutor, place: Place) -> None:
+async def test_sigterm_to_a_shim_ends_the_process_tree_with_an_outcome(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
     tree = await pids(local, "a1-1", 2)
     os.kill(shim_of(place, "a1-1"), signal.SIGTERM)
@@ -122,7 +122,7 @@ async def test_sigterm_to_a_shim_ends_the_process_tree_with_an_outcome(local: Lo
     assert not any(is_running(pid) for pid in tree)
 
 
-async def test_a_stopped_shim_is_resumed_to_end_the_process_tree(local: LocalExecutor, place: Place) -> None:
+async def test_a_stopped_shim_is_resumed_to_end_the_process_tree(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
@@ -143,7 +143,7 @@ def unresponsive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unresponsive")
-async def test_an_unresponsive_shim_is_ended_after_its_process_tree(local: LocalExecutor, place: Place) -> None:
+async def test_an_unresponsive_shim_is_ended_after_its_process_tree(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
@@ -153,7 +153,7 @@ async def test_an_unresponsive_shim_is_ended_after_its_process_tree(local: Local
 
 
 @pytest.mark.usefixtures("unresponsive")
-async def test_a_cancel_waits_for_the_end_of_a_shim_without_a_record(local: LocalExecutor, place: Place) -> None:
+async def test_a_cancel_waits_for_the_end_of_a_shim_without_a_record(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     await pids(local, "a1-1", 1)
     (place.folder / "a1-1" / "started.json").write_bytes(b"")
@@ -163,7 +163,7 @@ async def test_a_cancel_waits_for_the_end_of_a_shim_without_a_record(local: Loca
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_cancel_uses_the_given_grace_period(local: LocalExecutor) -> None:
+async def test_a_cancel_uses_the_given_grace_period(local: Executor) -> None:
     script = "trap 'sleep 0.3; echo in order; exit 7' TERM; echo up; while :; do sleep 0.01; done"
     await local.submit(shell("a1-1", script))
     await lines(local, "a1-1", 1)
@@ -171,7 +171,7 @@ async def test_a_cancel_uses_the_given_grace_period(local: LocalExecutor) -> Non
     assert await printed(local, "a1-1") == b"up\nin order\n"
 
 
-async def test_a_cancelled_shim_starts_no_program(local: LocalExecutor, place: Place) -> None:
+async def test_a_cancelled_shim_starts_no_program(local: Executor, place: Place) -> None:
     """The cancel comes after the submit has checked for a cancel."""
     (place.folder / "a1-1").mkdir()
     (place.folder / "a1-1" / "cancel").touch()
@@ -183,7 +183,7 @@ async def test_a_cancelled_shim_starts_no_program(local: LocalExecutor, place: P
 
 
 async def test_output_right_before_the_end_is_read(
-    local: LocalExecutor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Executor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = tmp_path / "go"
 
@@ -195,7 +195,7 @@ async def test_output_right_before_the_end_is_read(
             time.sleep(0.005)
         return found
 
-    monkeypatch.setattr("forkjoin.process.local_executor._read_chunk", read_before_the_end)
+    monkeypatch.setattr("forkjoin.process.executor._read_chunk", read_before_the_end)
     await local.submit(shell("a1-1", 'while [ ! -e "$1" ]; do sleep 0.01; done; echo late', str(go)))
     await until((place.folder / "a1-1" / "output").exists)
     assert await printed(local, "a1-1") == b"late\n"
@@ -212,7 +212,7 @@ async def test_output_right_before_the_end_is_read(
     ],
 )
 async def test_the_outcome_says_why_no_program_started_and_whether_the_error_may_pass(
-    local: LocalExecutor,
+    local: Executor,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     where: str,
@@ -227,7 +227,7 @@ async def test_the_outcome_says_why_no_program_started_and_whether_the_error_may
 
 
 async def test_input_that_is_withdrawn_from_a_full_disk_is_not_read(
-    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = tmp_path / "copied"
     note = f"copy(*words); open({str(copied)!r}, 'a').write('!')"
@@ -259,7 +259,7 @@ async def test_input_that_is_withdrawn_from_a_full_disk_is_not_read(
 
 
 async def test_a_process_that_escaped_from_a_killed_shim_does_not_hold_the_lock(
-    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+    local: Executor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt_cgroups, "find_cgroup_roots", list)
     await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"))
@@ -273,7 +273,7 @@ async def test_a_process_that_escaped_from_a_killed_shim_does_not_hold_the_lock(
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_daemon_started_by_an_agents_relay_outlives_the_agent(local: LocalExecutor, place: Place) -> None:
+async def test_a_daemon_started_by_an_agents_relay_outlives_the_agent(local: Executor, place: Place) -> None:
     daemon = f"{supervisor_command(place.folder)} sh -c 'sleep 1000 & echo $!; echo $$; wait' &"
     await local.submit(shell("a1-1", f"{daemon} exec sleep 1000"))
     survivors = await pids(local, "a1-1", 2)
@@ -287,7 +287,7 @@ async def test_a_daemon_started_by_an_agents_relay_outlives_the_agent(local: Loc
 
 @pytest.mark.parametrize("locks", ["", "flock -F {}/other", "flock -F -s {}/lock"])
 async def test_a_process_that_pretends_to_be_a_daemon_is_ended_with_its_attempt(
-    local: LocalExecutor, place: Place, locks: str
+    local: Executor, place: Place, locks: str
 ) -> None:
     (other := place.folder / "a2-1").mkdir()
     impostor = f"env -i FORKJOIN_KEEPER=1 setsid {locks.format(other)} sh -c 'setsid sleep 1000 & echo $!; wait' &"
@@ -299,7 +299,7 @@ async def test_a_process_that_pretends_to_be_a_daemon_is_ended_with_its_attempt(
 
 
 async def test_an_attempt_does_not_belong_to_the_attempt_that_started_its_daemon(
-    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+    local: Executor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(attempt_processes.MARK, str(place.folder / "a9-1"))
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
@@ -311,7 +311,7 @@ async def test_an_attempt_does_not_belong_to_the_attempt_that_started_its_daemon
 
 @pytest.mark.parametrize("ticks", [-1, 1])
 async def test_a_process_that_reused_a_shims_pid_is_not_signalled(
-    local: LocalExecutor, place: Place, sibling: int, ticks: int
+    local: Executor, place: Place, sibling: int, ticks: int
 ) -> None:
     folder = place.folder / "a1-1"
     folder.mkdir()
@@ -323,7 +323,7 @@ async def test_a_process_that_reused_a_shims_pid_is_not_signalled(
     assert is_running(sibling)
 
 
-async def test_an_attempt_is_lost_after_a_reboot(local: LocalExecutor, place: Place, sibling: int) -> None:
+async def test_an_attempt_is_lost_after_a_reboot(local: Executor, place: Place, sibling: int) -> None:
     folder = place.folder / "a1-1"
     folder.mkdir()
     found = process_table.identify(sibling)
@@ -334,14 +334,14 @@ async def test_an_attempt_is_lost_after_a_reboot(local: LocalExecutor, place: Pl
     assert is_running(sibling)
 
 
-async def test_a_shim_reaps_orphans_while_its_program_runs(local: LocalExecutor, place: Place) -> None:
+async def test_a_shim_reaps_orphans_while_its_program_runs(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "for n in 1 2 3; do sh -c 'true &'; done; echo $$; read go", stdin=None))
     [pid] = await pids(local, "a1-1", 1)
     own = psutil.Process(shim_of(place, "a1-1"))
     await until(lambda: [child.pid for child in own.children()] == [pid])
 
 
-async def test_an_attempt_without_its_folder_can_be_cancelled(local: LocalExecutor, place: Place) -> None:
+async def test_an_attempt_without_its_folder_can_be_cancelled(local: Executor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     await local.forget("a1-1")
@@ -355,7 +355,7 @@ async def test_an_attempt_without_its_folder_can_be_cancelled(local: LocalExecut
 
 
 async def test_a_shim_takes_little_memory(
-    local: LocalExecutor, place: Place, record_property: Callable[[str, object], None]
+    local: Executor, place: Place, record_property: Callable[[str, object], None]
 ) -> None:
     await local.submit(shell("a1-1", "echo up; read go", stdin=None))
     await lines(local, "a1-1", 1)

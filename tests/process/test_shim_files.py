@@ -6,13 +6,13 @@ import stat
 
 import psutil
 import pytest
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import ENVIRONMENT, Place, is_running, lines, pids, printed, program, run, shell, shim_of
 
 SECRET = "correct-horse-battery-staple"
 
 
-async def test_the_environment_is_written_to_no_file(local: LocalExecutor, place: Place) -> None:
+async def test_the_environment_is_written_to_no_file(local: Executor, place: Place) -> None:
     await local.submit(
         program("a1-1", "sh", "-c", "echo up; read go", environment=ENVIRONMENT | {"KEY": SECRET}, stdin=None)
     )
@@ -24,7 +24,7 @@ async def test_the_environment_is_written_to_no_file(local: LocalExecutor, place
     assert SECRET not in " ".join([*own.cmdline(), *own.environ().values()])
 
 
-async def test_only_the_owner_may_access_the_files(local: LocalExecutor, place: Place) -> None:
+async def test_only_the_owner_may_access_the_files(local: Executor, place: Place) -> None:
     former = os.umask(0)
     try:
         await local.submit(shell("a1-1", "umask; echo >&2; read go", stdin=None))
@@ -47,7 +47,7 @@ async def test_only_the_owner_may_access_the_files(local: LocalExecutor, place: 
     [b"", b'{"kind": "exi', b"\x00\xff", b'{"kind": "odd"}', b"[]", b'{"kind": "exited", "code": "x"}'],
     ids=["empty", "halved", "random", "odd kind", "other JSON", "other type"],
 )
-async def test_an_attempt_with_a_damaged_end_record_is_lost(local: LocalExecutor, place: Place, damage: bytes) -> None:
+async def test_an_attempt_with_a_damaged_end_record_is_lost(local: Executor, place: Place, damage: bytes) -> None:
     await run(local, shell("a1-1", "echo printed"))
     (place.folder / "a1-1" / "end.json").write_bytes(damage)
     assert (await local.outcome("a1-1")).kind == "lost"
@@ -61,9 +61,7 @@ async def test_an_attempt_with_a_damaged_end_record_is_lost(local: LocalExecutor
     [b"", b'["boot', b"\x00\xff", b"{}", b'["boot", "pid", 0]'],
     ids=["empty", "halved", "random", "other JSON", "other type"],
 )
-async def test_an_attempt_with_damaged_records_can_be_cancelled(
-    local: LocalExecutor, place: Place, damage: bytes
-) -> None:
+async def test_an_attempt_with_damaged_records_can_be_cancelled(local: Executor, place: Place, damage: bytes) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     for name in ("spec.json", "started.json"):
@@ -72,7 +70,7 @@ async def test_an_attempt_with_damaged_records_can_be_cancelled(
     assert not is_running(pid)
 
 
-async def test_a_program_starts_with_default_signal_handling(local: LocalExecutor) -> None:
+async def test_a_program_starts_with_default_signal_handling(local: Executor) -> None:
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:

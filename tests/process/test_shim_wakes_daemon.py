@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from conftest import processes_of
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import Place, is_held, is_running, printed, run, shell
 from support.harness import until
 
@@ -16,7 +16,7 @@ async def test_a_shim_starts_a_daemon_at_its_end(place: Place) -> None:
     assert place.woken.read_text() == "woken\n"
 
 
-async def test_a_shim_starts_no_daemon_if_a_daemon_runs(local: LocalExecutor, place: Place) -> None:
+async def test_a_shim_starts_no_daemon_if_a_daemon_runs(local: Executor, place: Place) -> None:
     await run(local, shell("a1-1", "true"))
     await local.outcome("a1-1")
     await until(lambda: not processes_of(place.folder))

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_cgroups, shim_control, shim_watchdog
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import Place, change_shims, ended, is_held, is_running, limited, lines, pids, shell, shim_of
 from support.harness import until
 
@@ -39,7 +39,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def watched(local: LocalExecutor, impatient: None) -> AsyncIterator[LocalExecutor]:
+async def watched(local: Executor, impatient: None) -> AsyncIterator[Executor]:
     """Yield an executor whose watchdog runs."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.enforce_limits)
@@ -47,13 +47,13 @@ async def watched(local: LocalExecutor, impatient: None) -> AsyncIterator[LocalE
         tasks.cancel_scope.cancel()
 
 
-async def test_a_program_that_stops_its_shim_is_ended_by_its_limit(watched: LocalExecutor) -> None:
+async def test_a_program_that_stops_its_shim_is_ended_by_its_limit(watched: Executor) -> None:
     await watched.submit(limited(shell("a1-1", f"kill -STOP $PPID; {TAKES_MEMORY}"), memory=100_000_000))
     assert str(await ended(watched, "a1-1")).startswith("ended by its memory limit of 100 MB")
 
 
 async def test_a_program_that_stops_its_shim_repeatedly_is_ended(
-    watched: LocalExecutor,
+    watched: Executor,
 ) -> None:
     await watched.submit(shell("a1-1", "(while :; do kill -STOP $PPID; done) & echo $!; echo $$; exec sleep 1000"))
     tree = await pids(watched, "a1-1", 2)
@@ -64,7 +64,7 @@ async def test_a_program_that_stops_its_shim_repeatedly_is_ended(
 
 @pytest.mark.parametrize(("within", "is_over"), [(60.0, True), (0.0, False)])
 async def test_only_recent_stops_of_a_shim_end_its_attempt(
-    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch, within: float, is_over: bool
+    local: Executor, place: Place, monkeypatch: pytest.MonkeyPatch, within: float, is_over: bool
 ) -> None:
     monkeypatch.setattr(shim_watchdog, "_STOPS_WINDOW_S", within)
     await local.submit(shell("a1-1", "exec sleep 1000"))
@@ -79,7 +79,7 @@ async def test_only_recent_stops_of_a_shim_end_its_attempt(
 
 @pytest.mark.usefixtures("impatient")
 async def test_the_watchdog_goes_on_though_no_thread_could_be_started(
-    local: LocalExecutor, caplog: pytest.LogCaptureFixture
+    local: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with anyio.create_task_group() as tasks:
         former = threading.stack_size(1 << 46)  # more than there is address space for
@@ -104,7 +104,7 @@ async def test_the_watchdog_goes_on_though_no_thread_could_be_started(
     ids=["whole", "damaged", "empty"],
 )
 async def test_an_attempt_whose_shim_ignores_the_file_over_is_ended_without_it(
-    watched: LocalExecutor, place: Place, content: bytes, outcome_text: str
+    watched: Executor, place: Place, content: bytes, outcome_text: str
 ) -> None:
     await watched.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(watched, "a1-1", 1)
@@ -116,7 +116,7 @@ async def test_an_attempt_whose_shim_ignores_the_file_over_is_ended_without_it(
 
 
 @pytest.mark.usefixtures("inert_shims")
-async def test_total_limits_apply_to_others_though_one_attempt_does_not_end(local: LocalExecutor, place: Place) -> None:
+async def test_total_limits_apply_to_others_though_one_attempt_does_not_end(local: Executor, place: Place) -> None:
     folders = {handle: place.folder / handle for handle in ("a1-1", "a2-1")}
     for handle in folders:
         await local.submit(shell(handle, "sleep 1000 & sleep 1000 & sleep 1000 & echo up; wait"))

@@ -75,7 +75,7 @@ def test_a_daemon_started_within_an_attempt_does_not_count_nor_do_its_children(
 
 
 def test_an_ended_process_uses_nothing() -> None:
-    assert usage.measure_tree(2**22 + 1, "") == usage.Usage()
+    assert usage.measure_tree(2**22 + 1, "") == usage.ResourceUsage()
 
 
 def test_a_daemon_started_by_an_agents_relay_has_no_limits_of_the_agent() -> None:

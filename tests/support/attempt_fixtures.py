@@ -9,7 +9,7 @@ import anyio
 import pytest
 from conftest import processes_of
 from forkjoin.core import file_lock
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from support.attempts import Place
 
 
@@ -42,7 +42,7 @@ async def place(folder: Path, tmp_path: Path) -> AsyncIterator[Place]:
 
 
 @pytest.fixture
-def local(place: Place) -> Iterator[LocalExecutor]:
+def local(place: Place) -> Iterator[Executor]:
     """Yield an executor. This process holds the lock of the daemon.
 
     So no shim starts a daemon.

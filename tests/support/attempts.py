@@ -17,8 +17,8 @@ from forkjoin.core import file_lock
 from forkjoin.core.outcome import Outcome
 from forkjoin.core.tree_limits import TreeLimits
 from forkjoin.process import attempt_processes, shim
-from forkjoin.process.executor import AttemptSpec, Executor
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.attempt_spec import AttemptSpec
+from forkjoin.process.executor import Executor
 from support.harness import GIVE_UP_S
 
 
@@ -31,8 +31,8 @@ class Place:
     wake: Path  #: the program that a shim runs to start a daemon; it writes `woken`
     woken: Path
 
-    def open(self) -> LocalExecutor:
-        return LocalExecutor(self.folder, self.daemon_lock, [str(self.wake)])
+    def open(self) -> Executor:
+        return Executor(self.folder, self.daemon_lock, [str(self.wake)])
 
 
 #: The environment of small programs, without variables of the user who runs the tests.

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import is_transient
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from forkjoin.workspace.shell_command import Shell
 from support.attempts import ENVIRONMENT, change_shims
 
 
 async def test_a_command_that_cant_start_for_lack_of_resources_runs_later(
-    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none_left = tmp_path / "none left"
     none_left.touch()
@@ -30,6 +30,6 @@ async def test_a_command_that_cant_start_for_lack_of_resources_runs_later(
     assert (ran.outcome.kind, ran.printed) == ("exited", "ran")
 
 
-async def test_a_command_that_cant_start_through_its_own_fault_has_failed(local: LocalExecutor) -> None:
+async def test_a_command_that_cant_start_through_its_own_fault_has_failed(local: Executor) -> None:
     ran = await Shell(local, "a1-1", "/no/such/folder", ENVIRONMENT, log_bytes=1_000_000).run("setup", "true", 1)
     assert str(ran.outcome) == "could not be started: its folder /no/such/folder: No such file or directory"

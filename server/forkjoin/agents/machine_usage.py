@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from forkjoin.core.model import Agent
 from forkjoin.core.outcome import Outcome
-from forkjoin.process.executor import Capacity
+from forkjoin.process.capacity import Capacity
 from forkjoin.scheduling.machine_capacity import DEFAULT_NEED_BYTES, MachineState, program_key, update_need
 from forkjoin.services import Services
 

@@ -13,7 +13,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.git.commit_identity import find_fallback_identity
 from forkjoin.git.worktrees.worktree_folder import git_folder
-from forkjoin.process.executor import AttemptSpec
+from forkjoin.process.attempt_spec import AttemptSpec
 from forkjoin.services import Services
 from forkjoin.store.rows import About, columns
 from forkjoin.workspace.workspace import Workspace

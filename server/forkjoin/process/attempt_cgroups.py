@@ -32,7 +32,7 @@ _CPU_PERIOD_US = 100_000
 
 
 def plan(folder: Path, limits: TreeLimits, total_limits: TreeLimits) -> dict[str, object]:
-    """Return the keys of spec.json from which the shim creates a new attempt's cgroups.
+    """Return the keys of spec.json from which the shim creates its cgroups.
 
     Args:
         folder: The attempt's folder.
@@ -58,7 +58,7 @@ def place(roots: Iterable[cgroup_root.CgroupRoot], home: str, attempt: str) -> l
 def settings(
     roots: Iterable[cgroup_root.CgroupRoot], folders: Iterable[str], limits: TreeLimits, total_limits: TreeLimits
 ) -> list[list[str]]:
-    """Return pairs of a cgroup file and the value that the shim writes to it, in this order.
+    """Return pairs of a file and a value, in the order in which the shim writes them.
 
     Args:
         folders: The folder of the attempt's cgroup in each of the roots.

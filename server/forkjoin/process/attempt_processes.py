@@ -27,7 +27,7 @@ from forkjoin.process.process_table import (
     find_descendants,
     has_variable,
     list_processes,
-    read_environment,
+    read_environment_of,
 )
 
 #: The environment variable by which a process is known to belong to an attempt. Its value, the attempt's mark, is the
@@ -61,7 +61,7 @@ def _find_once(mark: str, shim: ProcessIdentity | None, cgroup: str | None) -> l
             shim_pids.add(process.pid)
             continue
         processes.append(process)
-        environment = read_environment(process.pid)
+        environment = read_environment_of(process.pid)
         if has_variable(environment, MARK, mark):
             marked.add(process.pid)
         elif has_variable(environment, SUPERVISOR, "1"):
@@ -101,7 +101,7 @@ def is_supervisor(pid: int, mark: str) -> bool:
     Args:
         mark: The mark of the attempt below which the process was found. The mark's path tells the home.
     """
-    environment = read_environment(pid)
+    environment = read_environment_of(pid)
     return (
         has_variable(environment, SUPERVISOR, "1")
         and not has_variable(environment, MARK, mark)

@@ -2,11 +2,21 @@
 
 import math
 import os
+from dataclasses import dataclass
 
 import psutil
 
 from forkjoin.process import cgroup_files, cgroup_root
-from forkjoin.process.executor import Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The size and load of the machine, within the limits of the cgroups around this process."""
+
+    cores: int
+    memory: int  #: bytes that this process and its descendants can use together
+    free_memory: int  #: bytes of `memory` that are free now
+    load: float  #: load average of the last minute
 
 
 def measure_capacity() -> Capacity:

@@ -2,8 +2,8 @@
 
 cgroup v1 has one hierarchy per controller, and a cgroup may contain both processes and other cgroups. In cgroup v2 a
 cgroup that passes controllers on to its children must contain no processes itself, except for the root (cgroups(7)). So
-the daemon needs a cgroup of its own. It has one if no other process is in its cgroup. Otherwise `daemon_cgroup` asks
-systemd for a delegated scope, the only way that systemd permits (https://systemd.io/CGROUP_DELEGATION).
+the daemon needs a cgroup that contains no other process. If it has none, `daemon_cgroup` asks systemd for a delegated
+scope, the only way that systemd permits (https://systemd.io/CGROUP_DELEGATION).
 """
 
 import os
@@ -13,9 +13,9 @@ from typing import Literal
 
 from forkjoin.process import cgroup_files
 
-#: The controllers of cgroup v1 and v2 that forkjoin uses to limit or to measure.
+#: For cgroup v1 and v2: the controllers with which forkjoin limits or measures attempts.
 _CONTROLLERS = {1: ("pids", "memory", "cpu", "cpuacct"), 2: ("pids", "memory", "cpu")}
-#: A hierarchy of cgroup v1 that is used to find an attempt's processes if no controller is available.
+#: A controller of cgroup v1. Its hierarchy serves to find an attempt's processes if no controller above can be used.
 _FINDING = "freezer"
 #: This folder exists if systemd manages the machine.
 SYSTEMD = "/run/systemd/system"
@@ -23,13 +23,14 @@ SYSTEMD = "/run/systemd/system"
 
 @dataclass(frozen=True, slots=True)
 class CgroupRoot:
-    """A folder in which this user can create cgroups."""
+    """A folder in which forkjoin can create cgroups."""
 
     folder: str
     version: Literal[1, 2]
-    #: The controllers that the new cgroups can use. Empty if the cgroups serve only to find an attempt's processes.
+    #: The controllers of the cgroups that are created there. Without any, the cgroups only tell which processes belong
+    #: to an attempt.
     controllers: tuple[str, ...]
-    must_be_empty: bool = False  #: whether the daemon must leave this cgroup, since it passes controllers on
+    must_be_empty: bool = False  #: whether the daemon must leave this cgroup before it can pass controllers on
 
     @property
     def only_measures(self) -> bool:
@@ -40,14 +41,13 @@ class CgroupRoot:
 
 
 def find_cgroup_roots(process: str = "self") -> list[CgroupRoot]:
-    """Return the folders in which a process can create cgroups.
-
-    The first folder is used to find an attempt's processes.
+    """Return the folders in which a process can create cgroups for attempts.
 
     Args:
         process: The pid, or "self".
     """
-    # forkjoin's own part of the path is cut off: cgroups are not created within an attempt's or the daemon's cgroup
+    # If the process is in a cgroup that forkjoin has created, the cgroup around that one is meant: the part of the path
+    # from forkjoin's prefix on is cut off.
     folders = {name: folder.partition(f"/{cgroup_files.PREFIX}")[0] for name, folder in cgroups_of(process).items()}
     version_1 = {name: folder for name, folder in folders.items() if name in _CONTROLLERS[1]}
     roots = [
@@ -59,14 +59,18 @@ def find_cgroup_roots(process: str = "self") -> list[CgroupRoot]:
     if _FINDING in folders:
         roots.append(CgroupRoot(folders[_FINDING], 1, ()))
     usable = [root for root in roots if os.access(root.folder, os.W_OK)]
-    # Without controllers one hierarchy is enough: joining each takes milliseconds.
+    # Without controllers, cgroups only serve to find processes. One is enough for that, and joining one takes time.
     return [root for root in usable if root.controllers] or usable[:1]
 
 
 def _find_version_2(own: str, process: str) -> CgroupRoot:
-    """Return the nearest cgroup of version 2 that can pass controllers on.
+    """Return the nearest cgroup, from `own` upwards, that can pass controllers on.
 
-    If there is none, return `own` without controllers.
+    Under systemd only `own` is considered, since systemd manages the others. If no cgroup can pass controllers on,
+    return `own` without controllers.
+
+    Args:
+        own: The folder of the process's own cgroup of version 2.
     """
     for folder in (own, *(() if os.path.exists(SYSTEMD) else ancestors(own))):
         available = cgroup_files.read(f"{folder}/cgroup.controllers").split()
@@ -77,7 +81,10 @@ def _find_version_2(own: str, process: str) -> CgroupRoot:
 
 
 def _can_pass_controllers_on(folder: str, process: str) -> bool:
-    """Return whether a cgroup is writable and contains no other process than this one."""
+    """Return whether a process may let a cgroup pass controllers on.
+
+    It must be able to write to the cgroup, which must contain no other process unless it is the hierarchy's root.
+    """
     files = (folder, f"{folder}/cgroup.procs", f"{folder}/cgroup.subtree_control")
     alone = {str(os.getpid()) if process == "self" else process}
     return all(os.access(file, os.W_OK) for file in files) and (
@@ -90,15 +97,18 @@ def _is_hierarchy_root(folder: str) -> bool:
 
 
 def ancestors(folder: str) -> Iterator[str]:
-    """Yield the cgroups around a cgroup, nearest first."""
+    """Yield the folders of the cgroups around a cgroup, nearest first."""
     while os.path.exists(f"{(folder := os.path.dirname(folder))}/cgroup.procs"):
         yield folder
 
 
 def cgroups_of(process: str) -> dict[str, str]:
-    """Return the folders of a process's cgroups, by controller.
+    """Return the folder of a process's cgroup for each controller that forkjoin uses.
 
-    The key of cgroup v2 is an empty string. See proc_pid_cgroup(5).
+    The key of cgroup v2, which has one folder for all controllers, is "". See proc_pid_cgroup(5).
+
+    Args:
+        process: The pid, or "self".
     """
     mounted = mounts(process)
     paths: dict[str, str] = {}
@@ -112,8 +122,9 @@ def cgroups_of(process: str) -> dict[str, str]:
 
 
 def mounts(process: str) -> dict[str, tuple[str, str]]:
-    """Return root and mount point of each cgroup hierarchy, by controller.
+    """Return the mounted folder and the mount point of each cgroup hierarchy.
 
+    The keys are controllers, and "" for cgroup v2. In a container the mounted folder may be below the hierarchy's root.
     See proc_pid_mountinfo(5).
     """
     found: dict[str, tuple[str, str]] = {}

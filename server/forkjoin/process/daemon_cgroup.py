@@ -1,4 +1,4 @@
-"""The daemon's own cgroup, if necessary in a systemd scope, so that the kernel can enforce agents' limits.
+"""The daemon's move to a cgroup, if necessary in a systemd scope, below which it can limit attempts.
 
 Under systemd with cgroup v2, an ordinary user may create cgroups with controllers only in a delegated unit.
 """
@@ -11,7 +11,7 @@ import time
 
 from forkjoin.process import cgroup_files, cgroup_root
 
-#: Name of the daemon's cgroup within a cgroup that must contain no processes itself.
+#: The name of the cgroup into which the daemon moves if the cgroup around it must not contain processes itself.
 _DAEMON_CGROUP = f"{cgroup_files.PREFIX}daemon"
 _LINGER = "/var/lib/systemd/linger"
 #: Seconds that systemd may take to create a scope.
@@ -19,10 +19,10 @@ _SCOPE_TIMEOUT_S = 5.0
 
 
 def join_daemon_cgroup() -> None:
-    """Move the daemon, this process, to a cgroup in which it can create others.
+    """Move the daemon, this process, so that it can create cgroups for attempts.
 
-    The new cgroups are for attempts. A daemon that was started in an attempt's cgroup leaves it. Failure is no error:
-    limits are then measured instead.
+    A daemon that was started in an attempt's cgroup leaves that cgroup. If a move fails, no error is raised: shims then
+    measure their attempts instead.
     """
     if _lacks_controllers() and _scope_would_live_long_enough():
         _request_scope()
@@ -36,7 +36,7 @@ def join_daemon_cgroup() -> None:
 
 
 def _lacks_controllers() -> bool:
-    """Return whether cgroup v2 has a memory controller that this process can't use."""
+    """Return whether this process can't use the memory controller that cgroup v2 has."""
     _, mount_point = cgroup_root.mounts("self").get("", ("", ""))
     return (
         bool(mount_point)
@@ -46,10 +46,10 @@ def _lacks_controllers() -> bool:
 
 
 def _scope_would_live_long_enough() -> bool:
-    """Return whether a scope would live as long as this process does without a scope.
+    """Return whether in a scope this process lives as long as it does now.
 
-    systemd ends a user's scopes at the last logout, unless lingering is enabled (loginctl(1)). That is no loss only for
-    a process which systemd would end then anyway.
+    systemd ends the scopes of a user at the user's last logout, unless lingering is enabled (loginctl(1)). That makes
+    no difference to a process that systemd would end at that time anyway.
     """
     user = os.getuid()
     return os.path.exists(cgroup_root.SYSTEMD) and (
@@ -65,10 +65,10 @@ def _lingers(user: int) -> bool:
 
 
 def _request_scope() -> None:
-    """Ask systemd to move this process to a new delegated scope, and wait.
+    """Ask systemd over D-Bus to move this process to a new delegated scope.
 
-    `systemd-run --scope` can only start a new process. A call over D-Bus moves this one, and the daemon comes up even
-    if systemd does not answer.
+    Wait until it is done, for `_SCOPE_TIMEOUT_S` at most. `systemd-run --scope` would not do, since it can't move a
+    process that runs already.
     """
     name = f"app-forkjoin-{os.getpid()}.scope"
     bus = "--system" if os.getuid() == 0 else "--user"
@@ -79,6 +79,6 @@ def _request_scope() -> None:
     try:
         subprocess.run(["busctl", bus, "--quiet", "call", *manager, *call], check=True, timeout=_SCOPE_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError):
-        return  # busctl's message is in the daemon's log
+        return  # busctl has written the reason to stderr, which is the daemon's log
     while name not in cgroup_files.read("/proc/self/cgroup") and time.monotonic() < deadline:
         time.sleep(0.01)

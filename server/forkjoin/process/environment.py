@@ -16,9 +16,10 @@ def compose(
     wanted: Mapping[str, str] | None = None,
     ignore: Path | None = None,
 ) -> dict[str, str]:
-    """Return the lead's environment with these additions.
+    """Return the lead's environment with the following additions.
 
-    Reserved variables of the lead are left out. Later additions override earlier additions.
+    The lead's variables with reserved names, such as `GIT_*` and `FORKJOIN_*`, are left out. Of two additions with the
+    same name, the later in this list counts.
 
     1. `wanted`: variables of the repository configuration. `$NAME` in a value is replaced by the variable of the lead
        or of `ours`, and `$$` by a dollar sign.
@@ -28,7 +29,8 @@ def compose(
     4. `ours`: variables of forkjoin itself.
 
     Args:
-        ignore: The path for git's core.excludesFile.
+        environment: The lead's environment.
+        ignore: The file that git uses as core.excludesFile; `None` for the user's own.
     """
     kept = {name: value for name, value in environment.items() if not name.startswith(RESERVED_VARIABLES)}
     known = {**kept, **ours}
@@ -37,7 +39,9 @@ def compose(
 
 
 def encode(environment: Mapping[str, str]) -> bytes:
-    """Return an environment in the form that the shim reads.
+    """Return an environment in the form in which the shim reads it from its stdin.
+
+    Each `NAME=value` entry ends with a NUL. One more NUL marks the end.
 
     Raises:
         ValueError: A variable can't be passed to a program.
@@ -62,7 +66,7 @@ def _git_variables(ignore: Path | None) -> dict[str, str]:
     }
     non_interactive = {
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "",  # empty: overrides core.askPass and SSH_ASKPASS
+        "GIT_ASKPASS": "",  # an empty value makes git ignore core.askPass and SSH_ASKPASS
         "SSH_ASKPASS_REQUIRE": "never",
         "GIT_EDITOR": "true",
         "GIT_SEQUENCE_EDITOR": "true",

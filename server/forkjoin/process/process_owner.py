@@ -1,8 +1,8 @@
 """Lookup of the attempt to which a process belongs.
 
-The rules are those of `attempt_processes`: a live shim among the ancestors, a cgroup, a mark, or a session whose leader
-belongs to the attempt. Here they apply to each ancestor too, and no process is exempt as a supervisor. A shim among the
-ancestors decides before a cgroup, and a cgroup before a mark, since any process can set a mark.
+The rules are those of `attempt_processes`: an ancestor that is a live shim, a cgroup, a mark, or a session whose leader
+belongs to the attempt. Here each ancestor is examined too, and supervisors are no exception. If the rules name
+different attempts, a shim counts more than a cgroup, and a cgroup more than a mark, since any process can set a mark.
 """
 
 import os
@@ -14,7 +14,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.process import attempt_cgroups, attempt_processes, cgroup_files, process_table, shim_control
 from forkjoin.process.process_table import Process
 
-#: How often the ancestors of a process are read again because one of them ended meanwhile.
+#: How often the ancestors of a process are read. They are read again if one of them ended while they were read.
 _MAX_READS = 20
 _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 
@@ -45,9 +45,9 @@ def find_owner(attempts: Path, pid: int) -> str | None:
 
 
 def _read_chain(attempts: Path, pid: int) -> tuple[list[Process], str | None]:
-    """Return a process with its ancestors, and the handle of the owning attempt.
+    """Return a process with its ancestors, nearest first, and their attempt's handle.
 
-    The nearest process is first. The attempt owns one of these processes.
+    The handle is `None` if by shim, cgroup and mark none of these processes belongs to an attempt.
 
     Raises:
         CallerError: The process has ended or is not visible from here.
@@ -55,7 +55,7 @@ def _read_chain(attempts: Path, pid: int) -> tuple[list[Process], str | None]:
     for _ in range(_MAX_READS):
         chain = list(_read_ancestors(pid))
         found = _find_handle(attempts, chain)
-        # No pid was reused meanwhile if each process is still the child of the next.
+        # If each process still exists with the same parent, no pid was reused while the handle was searched.
         if chain and all(process_table.read_process(process.pid) == process for process in chain):
             return chain, found
     raise CallerError(
@@ -64,7 +64,10 @@ def _read_chain(attempts: Path, pid: int) -> tuple[list[Process], str | None]:
 
 
 def _read_ancestors(pid: int) -> Iterator[Process]:
-    """Yield a process and its ancestors, up to this process."""
+    """Yield a process and its ancestors, nearest first.
+
+    The last is this process if it is among the ancestors.
+    """
     current = pid
     while current and (process := process_table.read_process(current)):
         yield process
@@ -79,7 +82,7 @@ def _find_handle(attempts: Path, chain: Sequence[Process]) -> str | None:
 def _by_shim(attempts: Path, process: Process) -> str | None:
     """Return the handle of the attempt whose shim this process is, or `None`.
 
-    The command line names the attempt's folder, and started.json in that folder must name the process.
+    A shim's command line names the attempt's folder, and started.json in that folder identifies the shim.
     """
     words = cgroup_files.read(f"/proc/{process.pid}/cmdline").split("\0")
     folders = (Path(word) for word in words if word.startswith(f"{attempts}/"))
@@ -100,6 +103,6 @@ def _by_cgroup(attempts: Path, process: Process) -> str | None:
 
 def _by_mark(attempts: Path, process: Process) -> str | None:
     mark = os.fsencode(f"\0{attempt_processes.MARK}={attempts}/")
-    _, _, rest = process_table.read_environment(process.pid).partition(mark)
+    _, _, rest = process_table.read_environment_of(process.pid).partition(mark)
     handle = rest.partition(b"\0")[0].decode(errors="replace")
     return handle if _HANDLE.fullmatch(handle) else None

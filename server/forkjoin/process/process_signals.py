@@ -1,4 +1,4 @@
-"""Signals to exactly one process, never to another process that has reused its pid.
+"""Signals to a process that is identified by more than its pid, which another process may reuse.
 
 Standard library only, since the shim imports this module.
 """
@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from forkjoin.process.process_table import Process, ProcessIdentity, is_alive, read_stat
 
-#: How often a tree of processes that keeps growing is searched while it is suspended.
+#: How often `suspend_all` searches for processes that were forked since its last search.
 _SUSPEND_PASSES = 50
 
 
-def open_pidfd(identity: ProcessIdentity) -> int | None:
+def open_process(identity: ProcessIdentity) -> int | None:
     """Return a file descriptor that refers to this process, or `None` if it has ended.
 
     The descriptor becomes readable when the process ends (pidfd_open(2)). The caller closes it.
@@ -31,18 +31,18 @@ def open_pidfd(identity: ProcessIdentity) -> int | None:
 
 def send_signal(identity: ProcessIdentity, signum: signal.Signals) -> None:
     """Send a signal to this process, if it is still alive and this user may signal it."""
-    pidfd = open_pidfd(identity)
+    pidfd = open_process(identity)
     if pidfd is None:
         return
-    with contextlib.suppress(OSError):  # the caller checks whether the process has ended
+    with contextlib.suppress(OSError):  # EPERM, or the process has just ended
         signal.pidfd_send_signal(pidfd, signum)
     os.close(pidfd)
 
 
 def resume_if_stopped(identity: ProcessIdentity) -> bool:
-    """Send SIGCONT to a stopped process. Return whether it was stopped.
+    """Send SIGCONT to a process that is stopped. Return whether it was stopped.
 
-    A process that a debugger has stopped (state `t`) is left alone.
+    A process that a debugger has stopped (state `t`) counts as not stopped.
     """
     try:
         is_stopped = read_stat(identity.pid)[1][0] == b"T"

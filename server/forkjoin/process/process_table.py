@@ -1,7 +1,7 @@
 """The process table: the processes that run, and the identity of each.
 
-Standard library only, since the shim imports this module. A process is identified by boot id, pid and start time, so
-that a process which reuses the pid is never mistaken for it.
+Standard library only, since the shim imports this module. A process is identified by boot id, pid and start time. So
+another process that gets the same pid later is never mistaken for it.
 """
 
 import contextlib
@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from forkjoin.process import cgroup_files
 
-#: How often the environment of a process during execve(2) is read again, one millisecond apart.
+#: How often an empty environment is read again, one millisecond apart, since execve(2) may be in progress.
 _ENVIRONMENT_READS = 50
 _PF_EXITING, _PF_KTHREAD = 0x4, 0x200000
 
 
 class ProcessIdentity(NamedTuple):
+    """What identifies a process, even after its pid has been reused or the machine has been rebooted."""
+
     boot_id: str
     pid: int
     start_ticks: int  #: clock ticks from boot to the start of the process
@@ -28,7 +30,7 @@ class Process(NamedTuple):
     """A running process, as one row of the process table."""
 
     identity: ProcessIdentity
-    parent: int  #: pid
+    parent: int  #: pid of the parent
     session: int  #: pid of the session leader
     name: str
 
@@ -47,9 +49,9 @@ def read_boot_id() -> str:
 
 
 def read_process(pid: int) -> Process | None:
-    """Return the process with this pid, or `None` if it has ended.
+    """Return the process with this pid, or `None` if there is none.
 
-    A zombie counts as ended, unless other threads of it still run.
+    A zombie counts as ended, unless some of its threads still run.
     """
     try:
         name, fields = read_stat(pid)
@@ -65,7 +67,7 @@ def read_process(pid: int) -> Process | None:
 def identify(pid: int) -> ProcessIdentity | None:
     """Return the identity of the process that has this pid now.
 
-    Return `None` if the process has ended.
+    Return `None` if there is no such process.
     """
     process = read_process(pid)
     return process.identity if process else None
@@ -81,7 +83,9 @@ def list_processes() -> list[Process]:
 
 
 def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
-    """Return the name of a process and the fields after it (proc_pid_stat(5)).
+    """Return the name of a process, and the fields of its stat file after the name.
+
+    The first of these fields is the state, field 3 of proc_pid_stat(5).
 
     Raises:
         OSError: There is no such process.
@@ -92,13 +96,13 @@ def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
     return name, rest.split()
 
 
-def read_environment(pid: int) -> bytes:
-    """Return the initial environment of a process.
+def read_environment_of(pid: int) -> bytes:
+    """Return the environment with which a process was started.
 
-    There is a NUL before and after each variable. The result is empty if the environment can't be read.
+    Each variable is between two NULs, for `has_variable`. Without a readable environment the result has no variable.
     """
     with contextlib.suppress(OSError):
-        for _ in range(_ENVIRONMENT_READS):  # during execve(2) the environment is empty for a moment
+        for _ in range(_ENVIRONMENT_READS):
             data = _read_proc(f"/proc/{pid}/environ")
             if data or _stays_without_environment(pid):
                 return b"\0" + data
@@ -107,17 +111,14 @@ def read_environment(pid: int) -> bytes:
 
 
 def has_variable(environment: bytes, name: str, value: str) -> bool:
-    """Return whether an environment contains this variable with this value.
-
-    The environment is a result of `read_environment`.
-    """
+    """Return whether a result of `read_environment_of` has this variable and value."""
     return b"\0" + os.fsencode(f"{name}={value}") + b"\0" in environment
 
 
 def _stays_without_environment(pid: int) -> bool:
-    """Return whether a process will never have a readable environment.
+    """Return whether a process whose environment is empty will not get another.
 
-    It is a kernel thread, is exiting, or was started with an empty environment.
+    This is so if it is a kernel thread, is exiting, or was started without variables.
     """
     _, fields = read_stat(pid)
     flags, begin, end = int(fields[6]), fields[47], fields[48]
@@ -128,14 +129,20 @@ def list_children(pid: int, threads: int = 1) -> Iterator[int]:
     """Yield the pids of a process's children, zombies included (proc_pid_task(5)).
 
     Args:
-        threads: Number of threads of the process. If it is 1, only the children of the main thread are read.
+        threads: Number of threads of the process. With more than one, the children of each thread are read. By default
+            only those of the main thread are.
     """
     for task in os.listdir(f"/proc/{pid}/task") if threads > 1 else (pid,):
         yield from map(int, cgroup_files.read(f"/proc/{pid}/task/{task}/children").split())
 
 
 def find_descendants(roots: Iterable[int], processes: Iterable[Process]) -> set[int]:
-    """Return the pids of all descendants of the processes with the pids in `roots`."""
+    """Return the pids of all descendants of the roots.
+
+    Args:
+        roots: Pids. A root is returned only if it is a descendant of another root.
+        processes: The processes among which descendants are searched.
+    """
     children: dict[int, list[int]] = {}
     for process in processes:
         children.setdefault(process.parent, []).append(process.pid)

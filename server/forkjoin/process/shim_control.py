@@ -118,7 +118,7 @@ def open_pidfd(folder: Path) -> int | None:
     Return `None` if no shim is alive.
     """
     identity = read_shim(folder)
-    return identity and process_signals.open_pidfd(identity)
+    return identity and process_signals.open_process(identity)
 
 
 def find_live(folders: Iterable[Path]) -> dict[Path, ProcessIdentity]:

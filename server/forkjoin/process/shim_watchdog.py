@@ -3,8 +3,9 @@
 A shim enforces its attempt's limits. A program could evade the limits by stopping its shim (SIGSTOP). So the
 daemon resumes stopped shims. It ends an attempt whose shim is stopped again and again.
 
-The cgroup around all attempts enforces the total CPU and memory limits. For the total number of processes it could only
-refuse the next fork, whichever attempt asks for it. So the daemon always counts processes and ends the largest attempt.
+If there is a cgroup around all attempts, it enforces their total CPU and memory limits. A total number of processes
+would only make it refuse forks, even those of small attempts. So the daemon itself counts processes, and ends the
+attempt with the most.
 """
 
 import time
@@ -17,26 +18,30 @@ from forkjoin.process import process_signals, shim_control
 from forkjoin.process.cgroup_root import CgroupRoot
 from forkjoin.process.process_table import ProcessIdentity
 from forkjoin.process.resource_limits import format_bytes
-from forkjoin.process.usage import Usage, measure_tree
+from forkjoin.process.usage import ResourceUsage, measure_tree
 
 #: Seconds between two checks. A check of 100 agents with 5 processes each takes about 50 ms.
 CHECK_EVERY_S = 1.0
-#: A shim may be found stopped this often within this many seconds.
+#: An attempt is ended if its shim was found stopped this often within this many seconds.
 _MAX_STOPS, _STOPS_WINDOW_S = 3, 60.0
 _STOPPED_SHIM = b"after its supervisor, which enforces its limits, was stopped again and again"
 
 
 def limits_to_measure(total_limits: TreeLimits, roots: Iterable[CgroupRoot]) -> TreeLimits:
-    """Return the total limits that no cgroup enforces."""
+    """Return the limits of all attempts together that the daemon must measure itself.
+
+    Args:
+        roots: The folders in which cgroups for attempts are created.
+    """
     is_enforced = any("memory" in root.controllers for root in roots)
     return TreeLimits(memory=None if is_enforced else total_limits.memory, processes=total_limits.processes)
 
 
 class ShimWatchdog:
-    """The check of all attempts and their shims.
+    """Resumes stopped shims, and ends attempts for limits that their shims can't enforce.
 
     Args:
-        total_limits: The limits of all attempts together that no cgroup enforces.
+        total_limits: The limits of all attempts together, as far as no cgroup enforces them.
     """
 
     def __init__(self, total_limits: TreeLimits) -> None:
@@ -45,7 +50,7 @@ class ShimWatchdog:
         self._over_since: dict[Path, float] = {}  #: time at which each attempt's file `over` was first seen
 
     def check(self, folders: Iterable[Path]) -> list[Path]:
-        """Check the attempts in these folders. Return those whose shim is alive."""
+        """Check the attempts in these folders once. Return those whose shim is alive."""
         live = shim_control.find_live(folders)
         now = time.monotonic()
         self._stops = {
@@ -63,7 +68,7 @@ class ShimWatchdog:
         return [at for at in self._stops.get(folder, ()) if at > now - _STOPS_WINDOW_S]
 
     def _write_over(self, live: Mapping[Path, ProcessIdentity]) -> None:
-        """Write the file `over` for each attempt that must end."""
+        """Write the file `over` of each attempt that must end, for which its shim ends it."""
         for folder in live:
             if len(self._stops[folder]) >= _MAX_STOPS:
                 write_atomically(folder / "over", _STOPPED_SHIM)
@@ -74,10 +79,13 @@ class ShimWatchdog:
                 write_atomically(folder / "over", message.encode())
 
 
-def find_attempt_to_end(total_limits: TreeLimits, usages: Mapping[Path, Usage]) -> tuple[Path, str] | None:
-    """Return the largest attempt and a message if a total limit is exceeded.
+def find_attempt_to_end(total_limits: TreeLimits, usages: Mapping[Path, ResourceUsage]) -> tuple[Path, str] | None:
+    """Return the folder of the attempt that must end for a total limit, and why.
 
-    The attempt is given as its folder. Return `None` otherwise.
+    It is the largest attempt. Return `None` if all attempts together exceed no limit.
+
+    Args:
+        usages: The usage of each attempt, by its folder.
     """
     memory = sum(usage.memory for usage in usages.values())
     processes = sum(usage.processes for usage in usages.values())

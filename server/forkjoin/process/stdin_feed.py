@@ -1,4 +1,7 @@
-"""The program's stdin, fed from the file `input`. Standard library only, since the shim imports this module."""
+"""The copying of the file `input` to the program's stdin.
+
+Standard library only, since the shim imports this module.
+"""
 
 import contextlib
 import fcntl
@@ -14,19 +17,22 @@ class StdinFeed:
     def __init__(self, stdin: int) -> None:
         self.stdin = stdin
         self.source = os.open("input", os.O_RDONLY | os.O_CLOEXEC)
-        self.pending = b""
-        self.at_end = False  #: whether the last read found no more bytes while no daemon was appending
-        self.open = True
+        self.pending = b""  #: bytes that were read from the file and not written to stdin yet
+        self.at_end = False  #: whether the last read found no bytes although no daemon was appending
+        self.open = True  #: whether stdin is open
 
     def copy(self, selector: selectors.BaseSelector) -> None:
-        """Copy what can be copied without blocking, and close stdin after the last byte.
+        """Copy as many bytes as the program accepts without blocking.
 
-        While the program does not read, stdin is registered in `selector`.
+        Close stdin after the last byte, or if the program has closed its end. If the program accepts no more bytes for
+        now, stdin is registered in `selector`, which then tells when to call again.
         """
         if not self.open:
             return
         is_registered = self.stdin in selector.get_map()
-        is_complete = os.path.exists("input.end")  # checked before the read that finds no more bytes
+        is_complete = os.path.exists(
+            "input.end"
+        )  # checked before the reads, so that none of the bytes before it is missed
         try:
             while self.fill():
                 self.pending = self.pending[os.write(self.stdin, self.pending) :]
@@ -43,10 +49,10 @@ class StdinFeed:
             self.open = False
 
     def fill(self) -> bool:
-        """Read the next bytes of the file if none are pending.
+        """Read bytes from the file if none are pending. Return whether bytes are pending.
 
-        Return whether bytes are pending. A daemon that appends locks the file, and truncates it again if the disk is
-        full. So a locked file is not read.
+        A file that a daemon has locked is not read: the daemon is appending, and takes the bytes back if the disk is
+        full.
         """
         if not self.pending:
             self.at_end = False

@@ -1,4 +1,4 @@
-"""Termination of process trees: SIGTERM, a grace period, then SIGKILL until no process is left.
+"""Termination of process trees: SIGTERM, a grace period, then SIGKILL until all processes have ended.
 
 Standard library only, since the shim imports this module.
 """
@@ -21,9 +21,9 @@ from forkjoin.process.process_table import (
     read_process,
 )
 
-#: How long killed processes may take to end before they count as survivors.
+#: Seconds after SIGKILL at which a process that has not ended counts as a survivor.
 KILL_WAIT_S = 5.0
-#: Pause between two searches for processes. Each search reads the whole process table.
+#: The shortest and the longest pause between two searches for processes. Each reads the whole process table.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
 
 
@@ -33,16 +33,19 @@ def terminate(
     kill_below: Callable[[], list[Process]] = list,
     cgroup: str | None = None,
 ) -> list[Process]:
-    """Send SIGTERM to all processes that `find` returns, later SIGKILL. Blocks.
+    """Send SIGTERM to processes, and SIGKILL after `grace` seconds. Blocks.
 
-    SIGKILL follows after `grace` seconds. A process that got SIGTERM may start others to clean up. These get no SIGTERM
-    while it is alive.
+    A process that got SIGTERM may start others to clean up. These get no SIGTERM while it is
+    alive.
 
-    A process that forks and exits without pause is never in a process table that was read before. Two means catch it:
+    A process that forks and exits without pause has another pid by the time a process table was read. The last two
+    arguments are for such processes.
 
     Args:
+        find: Searches for the processes that must end.
+        grace: Seconds from SIGTERM to SIGKILL.
         kill_below: Kills the descendants of the shim, see `kill_children`. Returns the survivors.
-        cgroup: The folder of a cgroup in which fork(2) is prevented before SIGKILL is sent.
+        cgroup: The folder of the processes' cgroup, in which fork(2) is prevented before SIGKILL is sent.
 
     Returns:
         The processes that are still alive `KILL_WAIT_S` after SIGKILL.
@@ -66,13 +69,19 @@ def terminate(
 def _kill(
     find: Callable[[], list[Process]], alive: list[Process], kill_below: Callable[[], list[Process]]
 ) -> list[Process]:
-    """Send SIGKILL until `find` returns no process. Return the survivors.
+    """Send SIGKILL until `find` returns no process, for `KILL_WAIT_S` at most.
 
-    This takes `KILL_WAIT_S` at most.
+    Return the survivors.
+
+    Args:
+        alive: The processes that `find` has returned last.
     """
     deadline = time.monotonic() + KILL_WAIT_S
     while True:
-        for signum in (signal.SIGSTOP, signal.SIGKILL):  # all are stopped first, so that none forks meanwhile
+        for signum in (
+            signal.SIGSTOP,
+            signal.SIGKILL,
+        ):  # all are stopped before the first is killed, so that none can fork
             for process in alive:
                 send_signal(process.identity, signum)
         survivors = kill_below()
@@ -88,32 +97,32 @@ def kill_children(shim: int, mark: str, reap: Callable[[], object] = list) -> li
     """Kill all descendants of a shim until the shim has no child left.
 
     Supervisors are spared. The shim is a subreaper: when a process ends, its children become the shim's children at
-    once. So each descendant is found sooner or later by a search of the shim's children alone, which takes no longer
-    than a few forks.
+    once. So it is enough to kill the shim's children until there are none. A search for children is fast enough to keep
+    up with processes that fork without pause.
 
     Args:
-        shim: The pid of the shim. The shim must be the calling process, or be stopped. Otherwise it could reap a
-            zombie, and a pid could be reused between the search and the signal.
+        shim: The pid of the shim, which must be the calling process or be stopped. Otherwise it could reap a zombie
+            between the search and the signal, and another process could get the zombie's pid.
         mark: The attempt's mark.
-        reap: Called before each search, to wait for zombies.
+        reap: Called before each search. It waits for zombies if the shim is the calling process.
 
     Returns:
         The processes that are still alive after `KILL_WAIT_S`.
     """
     deadline = time.monotonic() + KILL_WAIT_S
-    #: Pids that need no signal: this process (a daemon that the agent's relay started), supervisors, and zombies.
+    # Pids that get no signal: zombies, supervisors, and this process, which may be a daemon that the agent has started.
     excluded = {os.getpid()}
     previous: list[int] = []
     survivors: list[Process] = []
     while True:
         reap()
         pids = [*list_children(shim)]
-        # Two equal searches without survivors: no process forked before it was killed.
+        # Only zombies and supervisors are left if two searches find the same pids and no survivor.
         if not pids or (pids == previous and not survivors):
             return []
         if time.monotonic() >= deadline:
             return survivors or [_unnamed_process(pids[-1], shim)]
-        if pids == previous:  # the killed processes have not ended yet
+        if pids == previous:  # the killed processes have not ended yet, so the next search would find the same
             time.sleep(_SHORTEST_PAUSE_S)
         killed = [pid for pid in reversed(pids) if pid not in excluded and _kill_unless_supervisor(pid, mark)]
         survivors = [process for pid in killed if (process := read_process(pid))]
@@ -124,10 +133,10 @@ def kill_children(shim: int, mark: str, reap: Callable[[], object] = list) -> li
 def _kill_unless_supervisor(pid: int, mark: str) -> bool:
     """Kill a child process, unless it is a supervisor.
 
-    Return whether it belongs to the attempt. The process is stopped first, so that it does not change while it is
-    examined.
+    Return whether it is no supervisor, or this user may not signal it. The process is stopped first, so that it does
+    not execute another program while it is examined.
     """
-    with contextlib.suppress(OSError):  # this user may not signal it: the next search finds it again
+    with contextlib.suppress(OSError):  # EPERM: the process may be another user's
         os.kill(pid, signal.SIGSTOP)
         is_ours = not is_supervisor(pid, mark)
         os.kill(pid, signal.SIGKILL if is_ours else signal.SIGCONT)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from forkjoin.core.outcome import Outcome
 from forkjoin.core.redaction import redact_end, secrets_of
 from forkjoin.core.tree_limits import UNLIMITED, TreeLimits
-from forkjoin.process.executor import AttemptSpec, Executor, read_tail
+from forkjoin.process.attempt_spec import AttemptSpec
+from forkjoin.process.executor import Executor, read_tail
 
 #: The bytes of the end of the output that are returned. Errors are usually at the end.
 _OUTPUT_BYTES = 4_000

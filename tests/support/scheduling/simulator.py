@@ -31,7 +31,7 @@ from forkjoin.core.outcome import Outcome
 from forkjoin.core.paths import Home
 from forkjoin.core.result import Result, Verify
 from forkjoin.core.settings import Limits, RepositorySettings, Settings
-from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.process.executor import Executor
 from forkjoin.scheduling.machine_capacity import MachineState, program_key, update_need
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from forkjoin.services import Services
@@ -374,7 +374,7 @@ class World:
         _run_sync(self._services.store.lifecycle.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
 
 
-class _Executor(LocalExecutor):
+class _Executor(Executor):
     """An executor that accepts all input for programs, and is never asked anything else."""
 
     async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
