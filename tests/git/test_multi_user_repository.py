@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core import file_lock
-from forkjoin.git.worktrees.worktree import lock_worktree_list
+from forkjoin.git.worktrees.worktree_list_lock import lock_worktree_list
 from support.branches import commit, make_fork, run_bound, write
 from support.harness import git
 

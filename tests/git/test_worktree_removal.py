@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.error import GitError
 from forkjoin.git.worktrees import worktree
+from forkjoin.git.worktrees.delete_path import delete_path
 from support.branches import commit, contents, everything, make_fork, run_bound
 from support.harness import git
 
@@ -34,7 +35,7 @@ async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
 async def test_a_gc_that_prunes_it_meanwhile_is_no_fault(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything(repository)
     fork = await make_fork(repository)
-    folder, delete_path = fork.folder, worktree.delete_path
+    folder = fork.folder
 
     def be_beaten(path: Path) -> None:
         delete_path(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.git.worktrees.worktree import delete_path
+from forkjoin.git.worktrees.delete_path import delete_path
 from support.branches import commit
 from support.harness import Lead, git, open_lead_in_memory
 

@@ -14,8 +14,9 @@ from forkjoin.git.file_names import printable_list
 from forkjoin.git.unsaved import unsaved_work
 from forkjoin.git.unsaved.unsaved_work import UnsavedWork
 from forkjoin.git.worktrees import worktree
-from forkjoin.git.worktrees.autocommit import AutocommitResult, keep_abandoned_commits
-from forkjoin.git.worktrees.hidden_files import find_unseen
+from forkjoin.git.worktrees.autocommit import AutocommitResult
+from forkjoin.git.worktrees.head_reflog import keep_abandoned_commits
+from forkjoin.git.worktrees.hidden_files import find_hidden_work
 from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
 from forkjoin.workspace.agent_work import commit_uncommitted, find_result_commit
@@ -34,7 +35,7 @@ async def find_uncommittable(
 ) -> list[UnsavedWork]:
     """Return the files in the worktree that git can't commit or doesn't see."""
     top = Path(agent.worktree.path)
-    found = await find_unseen(common_dir, top, await config_tampering.find_ignore_rules(services, agent))
+    found = await find_hidden_work(common_dir, top, await config_tampering.find_ignore_rules(services, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
     uncommittable = [UnsavedWork(name, what, (top / name,)) for name, what in found.items()]
     return [work for work in uncommittable if not await to_thread.run_sync(is_gone, work.folders[0])]

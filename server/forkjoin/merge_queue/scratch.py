@@ -18,7 +18,7 @@ from forkjoin.core.paths import Home
 from forkjoin.git.refs import short_name
 from forkjoin.git.worktrees.files_shared_from_checkout import delete_changed_copies
 from forkjoin.git.worktrees.included_files import update_ignored_copies
-from forkjoin.git.worktrees.scratch_worktree import UnfitCommitError, detach, make_scratch
+from forkjoin.git.worktrees.scratch_worktree import UnfitCommitError, detach_scratch, make_scratch
 from forkjoin.git.worktrees.worktree_folder import find_registered_worktree
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.services import Services
@@ -133,7 +133,7 @@ class ScratchVerifier:
     async def _verify(self, workspace: Workspace, commit: str, command: str) -> str:
         """Run verify and record the result. Return why it fails, or "" if it passes."""
         why = await self._run_verify(workspace, command)
-        await detach(workspace.common_dir, workspace.path, commit)
+        await detach_scratch(workspace.common_dir, workspace.path, commit)
         await self._store.merges.set_verify_failure(self._context.job.number, commit, why)
         await end_runs(self._context.services, command_handles(workspace.handle, workspace.repository_settings))
         return why

@@ -107,4 +107,4 @@ async def is_worktree_at(
         or_less: Whether files of the commit may be missing.
     """
     set_up = await store.baselines.setup_files(agent)
-    return await autocommit.is_at(common_dir, Path(agent.worktree.path), commit, or_less=or_less, set_up=set_up)
+    return await autocommit.is_clean_at(common_dir, Path(agent.worktree.path), commit, or_less=or_less, set_up=set_up)

@@ -61,7 +61,7 @@ class Workspace:
             **({"FORKJOIN_PORT_BASE": str(self.port_base)} if self.port_base else {}),
         }
         ours = {**everywhere, **self.ours, **(ours or {})}
-        ignore = place.ignore if place else None
+        ignore = place.ignore_file if place else None
         return compose(
             self.environment, settings or {}, ours, wanted=self.repository_settings.environment, ignore=ignore
         )

@@ -7,6 +7,7 @@ from forkjoin.git.changed_paths import PathChange, changes_between
 from forkjoin.git.unsaved.submodules import SaveOptions, save_submodule_commits
 from forkjoin.git.unsaved.unsaved_work import find_unsaved_work
 from forkjoin.git.worktrees import worktree
+from forkjoin.git.worktrees.delete_path import delete_path
 from support.branches import Fork, commit, make_fork, write
 from support.harness import git
 
@@ -72,7 +73,7 @@ async def test_the_user_gets_a_commit_that_was_pushed_nowhere(repository: Path, 
     add(repository, library)
     if not is_ready:
         git(repository, "submodule", "deinit", "-q", "-f", "lib")
-        worktree.delete_path(repository / ".git" / "modules")
+        delete_path(repository / ".git" / "modules")
     fork = await make(repository)
     done = move(fork)
     assert await keep(fork, dry_run=True) is None
@@ -219,7 +220,7 @@ async def test_a_shallow_submodule_is_copied_where_there_is_none_and_refused_whe
     git(fork.path, *ALLOW, "submodule", "update", "-q", "--init", "--depth=1")
     move(fork)
     assert await keep(fork) is None
-    worktree.delete_path(repository / ".git" / "modules")
+    delete_path(repository / ".git" / "modules")
     assert await keep(fork) is None
     module = repository / ".git" / "modules" / "lib"
     assert git(module, "fsck", "--strict", "--no-dangling") == ""

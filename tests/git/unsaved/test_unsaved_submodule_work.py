@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees import worktree
+from forkjoin.git.worktrees.delete_path import delete_path
 from support.branches import Fork, commit, make_fork
 from support.harness import git
 from support.unsaved_work import ALLOW, WORK, describe_unsaved, make_repository
@@ -23,9 +23,9 @@ async def test_work_in_a_submodule_is_unsaved(with_submodule: Fork, work: Callab
 async def test_commits_of_a_submodule_whose_folder_was_deleted_are_unsaved(with_submodule: Fork) -> None:
     fork = with_submodule
     commit(fork.path / "lib", {"a": "x"})
-    worktree.delete_path(fork.path / "lib")
+    delete_path(fork.path / "lib")
     assert await describe_unsaved(fork) == ["modules/lib (1 commit)"]
-    worktree.delete_path(fork.path)
+    delete_path(fork.path)
     assert await describe_unsaved(fork) == ["modules/lib (1 commit)"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from forkjoin.git.unsaved.unsaved_work import archive_unsaved, find_unsaved_work
 from forkjoin.git.worktrees import worktree
+from forkjoin.git.worktrees.delete_path import delete_path
 from forkjoin.git.worktrees.worktree_folder import list_git_folders
 from support.branches import GIT_VERSION, Fork, blob, commit, make_fork
 from support.harness import git
@@ -34,12 +35,12 @@ async def test_a_worktree_within_is_unsaved_by_its_head_and_files(fork: Fork, wo
 async def test_a_worktree_within_whose_files_are_gone_has_its_head_still(fork: Fork) -> None:
     git(fork.path, "worktree", "add", "-q", "--detach", "inner")
     commit(fork.path / "inner", {"a": "x"})
-    worktree.delete_path(fork.path / "inner")
+    delete_path(fork.path / "inner")
     assert [one.rpartition(" (")[2] for one in await describe_unsaved(fork)] == ["1 commit)"]
 
 
 async def test_files_of_a_worktree_that_git_knows_no_more_are_unsaved(fork: Fork) -> None:
-    worktree.delete_path(fork.folder)
+    delete_path(fork.folder)
     assert await describe_unsaved(fork) == [". (files of a worktree that git no longer knows)"]
 
 

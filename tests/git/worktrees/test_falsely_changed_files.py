@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees.autocommit import AutocommitResult, commit_uncommitted_work, is_at
+from forkjoin.git.worktrees.autocommit import AutocommitResult, commit_uncommitted_work, is_clean_at
 from forkjoin.git.worktrees.falsely_changed_files import fingerprint
 from support.branches import Fork, commit, everything, files_of, make_fork, put_raw, touch, write
 from support.harness import git
@@ -62,7 +62,7 @@ async def test_a_file_that_git_reports_modified_after_checkout_is_not_committed(
     assert git(fork.path, "status", "--porcelain") == " M a.dos"
     left = await commit_work(fork)
     assert (left.tip, left.uncommitted, left.warnings) == (fork.base, 0, [])
-    assert await is_at(fork.common_dir, fork.path, fork.base)
+    assert await is_clean_at(fork.common_dir, fork.path, fork.base)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,8 +132,8 @@ async def test_files_that_setup_wrote_are_not_committed(repository: Path) -> Non
     found = await fingerprint(fork.common_dir, fork.path)
     left = await commit_work(fork, found)
     assert (left.tip, left.uncommitted, left.warnings) == (fork.base, 0, [])
-    assert await is_at(fork.common_dir, fork.path, fork.base, set_up=found)
-    assert not await is_at(fork.common_dir, fork.path, fork.base)
+    assert await is_clean_at(fork.common_dir, fork.path, fork.base, set_up=found)
+    assert not await is_clean_at(fork.common_dir, fork.path, fork.base)
 
 
 async def test_changes_to_files_that_setup_wrote_are_committed(repository: Path) -> None:

@@ -144,7 +144,7 @@ async def test_shared_paths_are_not_committed(repository: Path, how: str) -> Non
     assert "work.txt" in " ".join(files_of(repository, fork.branch))
     assert "node_modules" not in " ".join(files_of(repository, fork.branch))
     assert left.tip
-    assert await autocommit.is_at(fork.common_dir, fork.path, left.tip)
+    assert await autocommit.is_clean_at(fork.common_dir, fork.path, left.tip)
 
 
 async def test_files_at_paths_that_could_not_be_shared_are_committed(repository: Path) -> None:

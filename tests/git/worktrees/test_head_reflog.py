@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees.autocommit import keep_abandoned_commits
+from forkjoin.git.worktrees.head_reflog import keep_abandoned_commits
 from support.autocommits import leave
 from support.branches import GIT_VERSION, Fork, commit, make_fork, put_counting_git
 from support.harness import git

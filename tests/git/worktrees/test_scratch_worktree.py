@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forkjoin.git.worktrees.scratch_worktree import detach, make_scratch
+from forkjoin.git.worktrees.scratch_worktree import detach_scratch, make_scratch
 from support.branches import Fork, commit, contents, put_git
 from support.harness import git
 
@@ -227,7 +227,7 @@ async def test_cached_bytecode_of_another_commit_is_not_used(scratch: Fork) -> N
         await make_scratch(scratch.common_dir, scratch.path, tips[value], keep=True)
         call = (sys.executable, "-c", "import value; print(value.value)")
         said = subprocess.run(call, cwd=scratch.path, env={}, capture_output=True, check=True).stdout
-        await detach(scratch.common_dir, scratch.path, tips[value])
+        await detach_scratch(scratch.common_dir, scratch.path, tips[value])
         assert int(said) == value
     assert (scratch.path / "__pycache__").exists()
 
@@ -249,7 +249,7 @@ async def test_a_branch_in_a_rebase_or_bisection_is_released_after_the_run(scrat
     git(scratch.path, "switch", "-q", "develop")
     commit(scratch.path, {"of-verify": "x\n"})
     git(scratch.path, *how.split(), check=False)
-    await detach(scratch.common_dir, scratch.path, scratch.base)
+    await detach_scratch(scratch.common_dir, scratch.path, scratch.base)
     git(scratch.repository, "switch", "-q", "develop")
 
 

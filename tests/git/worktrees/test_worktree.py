@@ -8,7 +8,8 @@ import anyio
 import pytest
 from anyio import run_process, to_thread
 from forkjoin.core.error import CallerError, GitError
-from forkjoin.git.worktrees import worktree
+from forkjoin.git.worktrees import worktree, worktree_list_lock
+from forkjoin.git.worktrees.worktree_list_lock import lock_worktree_list
 from support.branches import (
     OWNER,
     commit,
@@ -268,7 +269,7 @@ async def test_modes_and_symlinks_of_the_base_are_checked_out(repository: Path) 
 
 async def test_making_a_worktree_waits_for_the_worktree_lock(common_dir: str, path: Path, base: str) -> None:
     with anyio.fail_after(GIVE_UP_S):
-        async with anyio.create_task_group() as tasks, worktree.lock_worktree_list(common_dir):
+        async with anyio.create_task_group() as tasks, lock_worktree_list(common_dir):
             tasks.start_soon(worktree.make, common_dir, path, "forkjoin/a1-left", base, OWNER)
             await until(lambda: git(Path(common_dir), "branch", "--list", "forkjoin/*"))
             assert not path.exists()
@@ -338,8 +339,8 @@ async def test_anything_in_place_of_the_lock_file_is_removed(repository: Path, t
 
 
 async def test_a_lock_held_too_long_is_named(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worktree, "_LOCK_GIVE_UP_S", 0.1)
-    async with worktree.lock_worktree_list(str(repository / ".git")):
+    monkeypatch.setattr(worktree_list_lock, "_GIVE_UP_S", 0.1)
+    async with lock_worktree_list(str(repository / ".git")):
         with pytest.raises(TimeoutError, match=r"forkjoin\.lock has been locked by another process"):
             await worktree.make(str(repository / ".git"), tmp_path / "work", "work", "HEAD", "owner")
     assert await worktree.make(str(repository / ".git"), tmp_path / "work", "work", "HEAD", "owner") == "work"

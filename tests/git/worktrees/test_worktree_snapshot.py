@@ -65,7 +65,7 @@ async def test_a_removed_worktree_has_no_snapshot(repository: Path) -> None:
 async def test_the_snapshot_omits_uncommitted_files_over_the_size_limit(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forkjoin.git.worktrees.worktree_snapshot._BYTES", 10)
+    monkeypatch.setattr("forkjoin.git.worktrees.worktree_snapshot._SIZE_LIMIT", 10)
     fork = await make_fork(repository)
     write(fork.path, "small", "x\n")
     assert await take(repository, fork.path) != fork.base

@@ -1,4 +1,4 @@
-"""Work that only an agent's worktree has, which must not be lost when the worktree is removed.
+"""Search for work that exists only in an agent's worktree, so that it isn't lost when the worktree is removed.
 
 Modules here may import the modules of `git` and of `git.worktrees`, but not `git.merging`.
 """

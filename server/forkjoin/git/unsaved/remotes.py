@@ -1,6 +1,6 @@
-"""Remotes of nested repositories, and whether they still exist when the agents' worktrees are gone.
+"""Remotes of nested repositories, and whether they outlast the agents' worktrees.
 
-A commit that was pushed counts as saved only if the remote repository is in no agent's worktree.
+A commit that was pushed to a remote counts as saved only if the remote repository is in no agent's worktree.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from anyio import to_thread
 
 from forkjoin.git import git
 from forkjoin.git.git_folder import common_dir_path, follow_git_link
-from forkjoin.git.worktrees.nested_repositories import Nested, Within
+from forkjoin.git.unsaved.nested_repositories import NestedRepository, RemovedFolders
 
-#: A line of `git remote -v`. A remote without a URL is called by its URL. A URL may contain line feeds.
+#: A line of `git remote -v`: name and URL. If a line has no URL, the name is the URL. A URL may contain line feeds.
 _LINE = re.compile(r"([^\t\n]+)\t(?:\n|(.*?) \((?:fetch|push)\)(?: \[[^\n]*\])?\n)", re.DOTALL)
-#: How git distinguishes a path from `host:path` and `scheme://host` (connect.c).
+#: A URL that is a path, as git tells it from `host:path` and `scheme://host` (connect.c): a `/` comes before any `:`.
 _PATH = re.compile(r"[^:/]*(?:/|$)")
 _FILE = "file://"
 
@@ -27,14 +27,15 @@ _FILE = "file://"
 class Remotes:
     """The remotes of one repository."""
 
-    within: Within
-    base: Path  #: the folder at which relative paths start
-    lasting_refs: tuple[str, ...] = ("refs/remotes/", "refs/tags/")  #: prefixes of the refs of remotes that last
+    removed: RemovedFolders  #: the folders that are deleted with the agent's worktree
+    base: Path  #: the folder to which relative paths of remotes refer
+    #: Prefixes of the refs whose commits are saved in remotes that outlast the agents' worktrees.
+    lasting_refs: tuple[str, ...] = ("refs/remotes/", "refs/tags/")
 
     def is_lasting(self, url: str) -> bool:
-        """Return whether the repository at a URL exists outside all agents' worktrees.
+        """Return whether the repository at a URL outlasts all agents' worktrees. Blocks.
 
-        Blocks.
+        A repository on another machine does. One on this machine does if it exists outside of these worktrees.
         """
         if url.startswith(_FILE):
             url = f"/{unquote(url.removeprefix(_FILE)).lstrip('/')}"
@@ -46,21 +47,24 @@ class Remotes:
             return False
         with contextlib.suppress(OSError):
             git_dir = follow_git_link(top / ".git") or follow_git_link(top) or top
-            return not self.within.is_deleted_with_agents(common_dir_path(git_dir))
+            return not self.removed.is_deleted_with_agents(common_dir_path(git_dir))
         return False
 
 
-async def find_remotes(within: Within, nested: Nested) -> Remotes:
-    """Ask git for the remotes of a repository, with included files and rewritten URLs.
+async def find_remotes(removed: RemovedFolders, nested: NestedRepository) -> Remotes:
+    """Return the remotes that git reads from a nested repository's configuration.
+
+    git follows included files and rewrites URLs. If the agent's worktree doesn't contain the repository's objects, its
+    remotes are not read: the refs of all of them count as lasting.
 
     Raises:
         GitError: git can't read the configuration.
     """
-    remotes = Remotes(within, nested.tree or nested.folder)
+    remotes = Remotes(removed, nested.tree or nested.folder)
     listing = await git.output(nested.folder, "remote", "-v") if nested.is_deleted_with_worktree else ""
     urls = [(match[1], match[2] or match[1]) for match in _LINE.finditer(f"{listing}\n")]
     vanishing = await to_thread.run_sync(lambda: {name for name, url in urls if not remotes.is_lasting(url)})
     if not vanishing:
         return remotes
     lasting = {name for name, _ in urls} - vanishing
-    return Remotes(within, remotes.base, tuple(f"refs/remotes/{name}/" for name in lasting))
+    return Remotes(removed, remotes.base, tuple(f"refs/remotes/{name}/" for name in lasting))

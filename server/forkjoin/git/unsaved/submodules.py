@@ -1,9 +1,9 @@
-"""Copying of submodule commits into the user's repository before a branch is merged.
+"""Copies of submodule commits in the user's repository, made before a branch that names the commits is merged.
 
 A linked worktree has its own git folders for its submodules. They are inside its git folder, and are deleted with it.
-So each submodule commit that a branch names is copied to `modules/` in the repository's git folder, where
-`git submodule update` finds it in the user's checkout. A ref under refs/forkjoin/kept/ keeps it there. If the checkout
-has no git folder of the submodule yet, it is created there.
+So each submodule commit that a branch names is copied to the submodule's git folder in `modules/` in the repository's
+git folder, where `git submodule update` in the user's checkout finds it. A ref under refs/forkjoin/kept/ keeps it
+there. If `modules/` has no git folder for the submodule yet, one is created.
 """
 
 import tempfile
@@ -21,6 +21,7 @@ from forkjoin.git.file_names import printable, split_names
 from forkjoin.git.git_folder import common_dir_path
 from forkjoin.git.objects import sync_objects
 from forkjoin.git.refs import update_refs
+from forkjoin.git.unsaved.nested_repositories import NestedRepository
 from forkjoin.git.unsaved.submodule_folders import (
     RepositoryFolders,
     find_copies,
@@ -28,17 +29,16 @@ from forkjoin.git.unsaved.submodule_folders import (
     find_name_problem,
     find_submodule_folders,
 )
-from forkjoin.git.unsaved.unpushed_commits import Tips, find_tips, list_unsaved_commits
+from forkjoin.git.unsaved.unpushed_commits import Tips, find_repository_tips, list_unsaved_commits
 from forkjoin.git.unsaved.untrusted_repository_reader import (
     RepositoryReader,
     UnreadableError,
     open_untrusted,
     write_config,
 )
-from forkjoin.git.worktrees.nested_repositories import Nested
 from forkjoin.git.worktrees.staging import EMPTY_TREES
 
-#: Bytes that are read of the list of commits at which a shallow history ends.
+#: Bytes that are read of the file that lists the commits at which a shallow history ends.
 _SHALLOW_LIMIT = 1024 * 1024
 _LIST_PATHS = ("-z", "--get-regexp", r"^submodule\..*\.path$")
 
@@ -47,26 +47,27 @@ _LIST_PATHS = ("-z", "--get-regexp", r"^submodule\..*\.path$")
 class SaveOptions:
     """Options of `save_submodule_commits`."""
 
-    slug: str  #: of the agent; part of the names of kept refs
-    dry_run: bool = False  #: whether to check only that the commits exist
-    checkout: str | None = None  #: the worktree in which the target is checked out, if there is one
+    slug: str  #: the id and name of the agent, e.g. `a1-name`, for the names of refs that keep commits
+    dry_run: bool = False  #: whether to check only that each commit exists somewhere, and to copy nothing
+    checkout: str | None = None  #: the worktree in which the target is checked out; `None` if it is in none
 
 
 async def save_submodule_commits(
     common_dir: str, tip: str, changes: Sequence[PathChange], options: SaveOptions
 ) -> str | None:
-    """Copy the commits of changed submodules to the repository.
+    """Copy the submodule commits that a branch names to the repository.
 
-    Return `None`, or a reason if that is impossible.
-
-    If the target is checked out in a linked worktree, the commits are also copied there: git looks for them nowhere
-    else.
+    If the target is checked out in a linked worktree, the commits are also copied to the git folder of that worktree,
+    because git looks for them only there.
 
     Args:
         common_dir: The common git folder of the repository.
-        tip: A commit with the .gitmodules that names the submodules.
+        tip: The commit of the branch. Its .gitmodules gives the submodules' names.
         changes: The submodules that the branch adds or changes.
-        options: What to do exactly.
+        options: The options.
+
+    Returns:
+        `None`, or a clause that says why the commits can't be copied, for a sentence about the branch.
     """
     names = await _read_names(common_dir, tip, {})
     main, worktrees = await to_thread.run_sync(find_main_and_worktrees, common_dir)
@@ -82,9 +83,14 @@ async def save_submodule_commits(
 
 
 async def _read_names(where: Path | str, commit: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the submodules' names by path, from a commit's .gitmodules.
+    """Return the submodules' names by their paths, from the .gitmodules of a commit.
 
-    Return an empty dict if git can't read it.
+    Return an empty dict if git can't read .gitmodules.
+
+    Args:
+        where: The git folder of the repository with the commit.
+        commit: The id of the commit.
+        extra: Environment variables for git.
     """
     arguments = ("config", f"--blob={commit}:.gitmodules", *_LIST_PATHS)
     _, out, _ = await git.run(where, *arguments, extra=extra)
@@ -99,9 +105,17 @@ async def _save_all(
     changes: Sequence[PathChange],
     options: SaveOptions,
 ) -> str | None:
-    """Copy submodule commits to the git folders that `owner` has of its submodules.
+    """Copy submodule commits to the git folders of a repository's submodules.
 
-    Return the first problem.
+    Args:
+        owner: The repository, worktree or submodule that gets the commits.
+        others: The repositories, worktrees or submodules in whose submodules the commits are looked for.
+        names: The submodules' names by their paths.
+        changes: The submodules that are added or changed.
+        options: As for `save_submodule_commits`.
+
+    Returns:
+        The first problem, as `save_submodule_commits` returns it, or `None`.
     """
     for change in changes:
         name = names.get(change.path, change.path)
@@ -119,9 +133,9 @@ async def _save_one(
     change: PathChange,
     options: SaveOptions,
 ) -> str | None:
-    """Copy one submodule's commit to the git folder that `owner` has of it.
+    """Copy the commit of one submodule, and the commits of the submodules in it.
 
-    Do the same for the commits of its own submodules.
+    `name` is the submodule's name. The other arguments and the result are those of `_save_all`.
     """
     path, commit = change.path, change.new[1]
     folders = await to_thread.run_sync(find_submodule_folders, owner, name, path)
@@ -151,7 +165,7 @@ async def _save_one(
 
 
 async def _find_source(copies: Sequence[RepositoryFolders], commit: str) -> RepositoryFolders | None:
-    """Return the first copy of a submodule that has a commit."""
+    """Return the first of several copies of a submodule that has a commit, or `None`."""
     for copy in copies:
         if await _has_commit(copy.git_dir, commit):
             return copy
@@ -170,7 +184,10 @@ async def _has_commit(git_dir: Path, commit: str, alternates: Sequence[Path] = (
 
 
 def _make_git_folder(made: Path, like: Path) -> None:
-    """Make an empty git folder for a submodule, in the format of `like`."""
+    """Make an empty git folder for a submodule. Blocks.
+
+    It gets the object format of `like`. If the history in `like` is shallow, it will end at the same commits.
+    """
     for folder in (made, made / "objects" / "pack", made / "objects" / "info", made / "refs" / "heads"):
         folder.mkdir(parents=True, exist_ok=True)
     (made / "HEAD").write_text("ref: refs/heads/main\n")
@@ -191,24 +208,25 @@ async def _copy_and_keep(
     change: PathChange,
     options: SaveOptions,
 ) -> str | None:
-    """Copy a submodule's commit and keep it by a ref.
+    """Copy the commit of a submodule, and create a ref that keeps it.
 
-    Do the same for the submodules that the commit names.
+    Do the same for the commits of the submodules in it.
 
     Args:
-        source: The copy that has the commit, or `None` if `module` has it already.
-        module: The git folder that gets the commit.
-        copies: All copies of the submodule.
+        source: The copy of the submodule that has the commit, or `None` if `module` has it already.
+        module: The copy of the submodule that gets the commit.
+        copies: All other copies of the submodule.
         change: The change of the submodule.
-        options: What to do exactly.
+        options: As for `save_submodule_commits`.
 
-    Returns: the first problem, or `None`.
+    Returns:
+        The first problem, as `save_submodule_commits` returns it, or `None`.
     """
     commits = [change.new[1]]
     if source:
         commits += await _copy_commit(source, module.git_dir, change.new[1])
     async with open_untrusted(module.git_dir, module.git_dir, [module.git_dir]) as reader:
-        if source:  # check that no object is missing
+        if source:  # rev-list fails if an object of the copied history is missing
             await reader.output("rev-list", "--objects", "--quiet", *commits, "--not", "--all")
         lines = [f"update refs/forkjoin/kept/{options.slug}-{commit[:12]} {commit}" for commit in commits]
         await update_refs(reader.folder, lines, "forkjoin: kept", extra=reader.environment)
@@ -218,17 +236,23 @@ async def _copy_and_keep(
 
 
 async def _copy_commit(source: RepositoryFolders, module: Path, commit: str) -> list[str]:
-    """Copy a commit with its history to a submodule.
+    """Copy a commit with its history to a submodule's git folder.
 
-    Return the other tips that were copied.
+    If the source will be deleted with a worktree, also copy the other commits that exist only there.
 
-    If the source will be deleted, everything that was committed only there is copied too.
+    Args:
+        source: The copy of the submodule that has the commit.
+        module: The git folder that gets the commit.
+        commit: The id of the commit.
+
+    Returns:
+        The tips of the other commits that were copied.
     """
     common = common_dir_path(source.git_dir)
     async with open_untrusted(source.git_dir, common, [module]) as reader:
-        nested = Nested("", source.git_dir, common, None, is_deleted_with_worktree=True)
+        nested = NestedRepository("", source.git_dir, common, None, is_deleted_with_worktree=True)
         is_deleted = source.is_deleted_with_worktree
-        tips = await find_tips(reader, nested) if is_deleted else Tips(frozenset(), frozenset())
+        tips = await find_repository_tips(reader, nested) if is_deleted else Tips(frozenset(), frozenset())
         unsaved = tips.only_here.intersection(await list_unsaved_commits(reader, tips.only_here, tips.saved))
         ends = (await reader.output("merge-base", "--independent", commit, *sorted(unsaved))).split()
         others = [tip for tip in ends if tip != commit]
@@ -237,9 +261,16 @@ async def _copy_commit(source: RepositoryFolders, module: Path, commit: str) -> 
 
 
 async def _copy_pack(source: RepositoryReader, module: Path, commits: Sequence[str]) -> None:
-    """Copy the objects that a submodule lacks, as one pack.
+    """Copy the objects of commits that a submodule's git folder lacks, as one pack.
 
-    index-pack checks each object.
+    Their whole history is copied.
+
+    `git index-pack` checks each object.
+
+    Args:
+        source: A reader of the copy that has the commits.
+        module: The git folder that gets the objects.
+        commits: The ids of the commits.
     """
     async with open_untrusted(module, module) as target:
         existing = (await target.output("for-each-ref", "--format=%(objectname)")).split()
@@ -256,7 +287,12 @@ async def _copy_pack(source: RepositoryReader, module: Path, commits: Sequence[s
 
 
 async def _find_inner_changes(reader: RepositoryReader, change: PathChange) -> list[PathChange]:
-    """Return the submodules that a submodule's change adds or changes."""
+    """Return the submodules that the change of a submodule adds or changes in it.
+
+    Args:
+        reader: A reader of the submodule, which has the new commit.
+        change: The change of the submodule.
+    """
     has_old = change.old[0] == SUBMODULE and await reader.has_commit(change.old[1])
     old = change.old[1] if has_old else EMPTY_TREES[reader.id_length]
     listing = await reader.output("diff-tree", "-r", "-z", "--raw", "--no-renames", old, change.new[1])

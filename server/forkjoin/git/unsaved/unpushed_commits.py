@@ -1,7 +1,7 @@
-"""Commits of a nested repository that no lasting repository has, found by its refs and logs.
+"""Commits of a nested repository that no repository outside has, found by its refs and reflogs.
 
-Commits of a remote-tracking ref, and commits that were fetched or cloned, are saved elsewhere. A commit that only a log
-knows counts as made here if the log says so, unless it was amended since.
+Commits of remote-tracking refs, and commits that were fetched or cloned, are saved in the remote. A commit that only a
+reflog names counts as made here if the reason there says so, unless it was amended afterwards.
 """
 
 import os
@@ -14,21 +14,22 @@ from anyio import to_thread
 
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
+from forkjoin.git.unsaved.nested_repositories import NestedRepository
 from forkjoin.git.unsaved.remotes import Remotes
 from forkjoin.git.unsaved.untrusted_repository_reader import RepositoryReader, UnreadableError
-from forkjoin.git.worktrees.nested_repositories import Nested
 from forkjoin.git.worktrees.release_branches import STASHES
 
-#: Bytes that are read of a log or a list of commits.
+#: A reflog or a list of commits with more bytes than this counts as unreadable.
 _FILE_LIMIT = 32 * 1024 * 1024
-#: The number of commits that are listed at most.
+#: The most commits that are listed.
 COMMIT_LIMIT = 2_000
 #: Folders of refs that each worktree has for itself (git-worktree(1)).
 WORKTREE_REFS = ("refs/bisect/", "refs/rewritten/", "refs/worktree/")
 
 _ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LOG_LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
-#: Log messages for commits that existed before (git-reflog(1)). The messages of commits and stashes are free text.
+#: Reasons in a reflog that say that a ref moved to a commit that existed before (git-reflog(1)). The reason for a new
+#: commit or stash contains its message, which is free text.
 _EXISTED_BEFORE = re.compile(
     rb"clone|fetch|checkout|reset|branch|switch|update by push"
     rb"|rebase.*\((?:start|abort)\)|(?!commit|WIP on |On ).*: (?:[Ff]ast-forward|storing head)$"
@@ -37,29 +38,33 @@ _EXISTED_BEFORE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tips:
-    """Commits from which all history of a repository is reachable."""
+    """Commits from which the whole history of a repository is reachable."""
 
-    only_here: frozenset[str]  #: tips that nothing else is known to keep
-    saved: frozenset[str]  #: tips that stay reachable when the agent's worktree is gone
+    only_here: frozenset[str]  #: the commits that may be lost with the agent's worktree
+    saved: frozenset[str]  #: the commits that are also kept outside of the agent's worktree
 
 
-async def find_tips(reader: RepositoryReader, nested: Nested, remotes: Remotes | None = None) -> Tips:
-    """Find the tips of a repository.
+async def find_repository_tips(
+    reader: RepositoryReader, nested: NestedRepository, remotes: Remotes | None = None
+) -> Tips:
+    """Find the tips of a nested repository.
 
     Args:
         reader: A reader of the repository.
         nested: The repository.
-        remotes: Its remotes. By default all remotes count as lasting.
+        remotes: The repository's remotes. If omitted, all remotes count as lasting.
 
     Raises:
-        UnreadableError: A file is too large.
+        UnreadableError: A reflog is too large.
         GitError: git can't read the refs.
     """
     listing = await reader.output("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)")
     refs = {ref: (peeled or object_) for ref, object_, peeled in (line.split(" ") for line in listing.splitlines())}
     logs = await to_thread.run_sync(_read_logs, nested, remotes)
     heads = set(await to_thread.run_sync(_read_heads, nested))
-    if await to_thread.run_sync((nested.common / "reftable").is_dir):  # HEAD and its log are not in files there
+    if await to_thread.run_sync(
+        (nested.common / "reftable").is_dir
+    ):  # HEAD and its reflog are not in files of their own there
         heads |= await _ask_for_head(reader)
     private = {ref for ref in refs if reader.is_linked and ref.startswith(WORKTREE_REFS)}
     if not nested.is_deleted_with_worktree:
@@ -72,7 +77,7 @@ async def find_tips(reader: RepositoryReader, nested: Nested, remotes: Remotes |
 
 
 async def list_unsaved_commits(reader: RepositoryReader, only_here: Iterable[str], saved: Iterable[str]) -> list[str]:
-    """Return commits reachable from `only_here` and not `saved`, newest first.
+    """Return the commits that `only_here` reaches and `saved` doesn't, newest first.
 
     At most COMMIT_LIMIT commits are returned.
     """
@@ -82,7 +87,16 @@ async def list_unsaved_commits(reader: RepositoryReader, only_here: Iterable[str
 
 
 def _is_from_remote(ref: str, tip: str, logs: "_Logs", remotes: Remotes | None) -> bool:
-    """Return whether a ref is of a lasting remote, or a tag that was cloned."""
+    """Return whether a lasting remote has the commit of a ref.
+
+    It has the commit of a remote-tracking ref, and of a tag that was not made here.
+
+    Args:
+        ref: The full name of the ref.
+        tip: The ref's commit.
+        logs: The reflogs of the repository.
+        remotes: As for `find_tips`.
+    """
     if remotes and not ref.startswith(remotes.lasting_refs):
         return False
     if ref.startswith("refs/remotes/"):
@@ -95,14 +109,14 @@ def _is_from_remote(ref: str, tip: str, logs: "_Logs", remotes: Remotes | None) 
 
 @dataclass(frozen=True, slots=True)
 class _Logs:
-    """What the logs of a repository say of its commits."""
+    """What the reflogs of a repository tell about its commits."""
 
-    has_lines: bool
-    made_here: frozenset[str]
-    cloned: frozenset[str]  #: from a lasting remote
+    has_lines: bool  #: whether any reflog has an entry
+    made_here: frozenset[str]  #: the commits that were made in this repository, and not amended
+    cloned: frozenset[str]  #: the commits that were cloned from a lasting remote
 
 
-def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
+def _read_logs(nested: NestedRepository, remotes: Remotes | None) -> _Logs:
     files = [nested.folder / "logs" / "HEAD"]
     if nested.is_deleted_with_worktree:
         top = nested.common / "logs"
@@ -121,9 +135,9 @@ def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
 
 
 async def _ask_for_head(reader: RepositoryReader) -> set[str]:
-    """Return the commit at HEAD, and those that HEAD's log says were made here.
+    """Return the commit at HEAD, and those made here according to HEAD's reflog.
 
-    For a repository with reftables.
+    This is for repositories with reftables. git reads the reflog.
     """
     arguments = ("log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
     _, out, _ = await git.run(reader.folder, *arguments, extra=reader.environment)
@@ -133,15 +147,18 @@ async def _ask_for_head(reader: RepositoryReader) -> set[str]:
 
 
 def walk_files(top: Path) -> Iterator[Path]:
-    """Yield all files below a folder. Blocks."""
+    """Yield the files at any depth below a folder. Blocks."""
     for above, _, names in os.walk(top):
         yield from (Path(above, name) for name in names)
 
 
-def _read_heads(nested: Nested) -> frozenset[str]:
-    """Return commits of detached HEADs, interrupted operations and private refs."""
+def _read_heads(nested: NestedRepository) -> frozenset[str]:
+    """Return the commits of HEADs and other refs that are only in files. Blocks.
+
+    They are detached HEADs, stashes of operations in progress, and the refs that a worktree has for itself.
+    """
     if not nested.is_deleted_with_worktree and not os.path.lexists(nested.folder / "commondir"):
-        return frozenset()  # HEAD is not deleted either
+        return frozenset()  # the git folder, with HEAD, is not deleted with the agent's worktree
     linked = [*nested.common.glob("worktrees/*")] if nested.is_deleted_with_worktree else [nested.folder]
     files = [folder / name for folder in {nested.folder, *linked} for name in ("HEAD", *STASHES)]
     files += [file for folder in linked for file in walk_files(folder / "refs")]
@@ -149,8 +166,11 @@ def _read_heads(nested: Nested) -> frozenset[str]:
     return _decode_ids(line for line in lines if _ID.fullmatch(line))
 
 
-def _read_fetched(nested: Nested, remotes: Remotes | None) -> frozenset[str]:
-    """Return the commits of the last fetch, and those at which a shallow history ends."""
+def _read_fetched(nested: NestedRepository, remotes: Remotes | None) -> frozenset[str]:
+    """Return the commits of the last fetch, and those at which a shallow history ends.
+
+    Blocks. Commits that only remotes in agents' worktrees have are omitted.
+    """
     rows = (line.rpartition(b"\t") for line in _read_whole(nested.folder / "FETCH_HEAD").splitlines())
     lines = [first for first, _, last in rows if _is_lasting(last.rpartition(b" of ")[2], remotes)]
     if remotes is None or remotes.lasting_refs:
@@ -163,12 +183,12 @@ def _is_lasting(url: bytes, remotes: Remotes | None) -> bool:
 
 
 def _decode_ids(ids: Iterable[bytes]) -> frozenset[str]:
-    """Decode object ids, without the zeros that a log has for "no commit"."""
+    """Decode object ids. Omit zeros, which mean that there is no commit."""
     return frozenset(object_id.decode() for object_id in ids if object_id.strip(b"0"))
 
 
 def _read_whole(file: Path) -> bytes:
     data = read_regular(file, _FILE_LIMIT) or b""
     if len(data) == _FILE_LIMIT:
-        raise UnreadableError(f"{file} is too large")
+        raise UnreadableError(f"{file} has {_FILE_LIMIT // 1024 // 1024} MB or more")
     return data

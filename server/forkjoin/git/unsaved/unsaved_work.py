@@ -1,4 +1,4 @@
-"""Work that only an agent's worktree has, in nested repositories, submodules and files that git overlooks."""
+"""Unsaved work: what only an agent's worktree has in nested repositories, submodules and files that git overlooks."""
 
 import itertools
 import os
@@ -16,13 +16,20 @@ from forkjoin.git.changed_paths import SUBMODULE
 from forkjoin.git.file_names import printable, split_names
 from forkjoin.git.folder_archive import archive_folders
 from forkjoin.git.refs import list_refs
+from forkjoin.git.unsaved.nested_repositories import (
+    NestedRepository,
+    RemovedFolders,
+    find_nested,
+    find_removed_folders,
+    walk,
+)
 from forkjoin.git.unsaved.remotes import find_remotes
 from forkjoin.git.unsaved.submodule_folders import RepositoryFolders, find_submodule_folders
 from forkjoin.git.unsaved.unpushed_commits import (
     COMMIT_LIMIT,
     WORKTREE_REFS,
     Tips,
-    find_tips,
+    find_repository_tips,
     list_unsaved_commits,
     walk_files,
 )
@@ -32,52 +39,51 @@ from forkjoin.git.unsaved.untrusted_repository_reader import (
     find_alternates,
     open_untrusted,
 )
-from forkjoin.git.worktrees.hidden_files import show
-from forkjoin.git.worktrees.nested_repositories import Nested, Within, find_nested, find_within, walk
+from forkjoin.git.worktrees.hidden_files import remove_marks
 from forkjoin.git.worktrees.staging import EMPTY_TREES
 from forkjoin.git.worktrees.worktree_folder import find_irregular_files, git_folder, is_folder
 from forkjoin.git.worktrees.worktree_repair import MODULES
 
-#: A submodule's mode in an index (gitformat-index(5)).
+#: The mode of a submodule in an index, as bytes (gitformat-index(5)).
 _GITLINK = (0o160000).to_bytes(4, "big")
-#: Untracked files that don't count: a package manager marks a complete clone with them.
+#: Names of untracked files that don't count as work: a package manager marks a complete clone with such a file.
 _IGNORED_FILES = frozenset({".cargo-ok"})
 _IN_SUBMODULES_PLACE = "files in the place of a submodule"
-#: Seconds by which a file's time may lag behind the clock.
+#: Seconds by which the times of files may be behind the system clock.
 _CLOCK_LAG_S = 0.02
 _STATUS = ("--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all")
 
 
 @dataclass(frozen=True, slots=True)
 class UnsavedWork:
-    """Work in a worktree that would be lost with it."""
+    """Work that would be lost if an agent's worktree were removed."""
 
-    name: str  #: a path in the worktree, or a ref
-    description: str
-    folders: tuple[Path, ...]  #: folders and files that contain all of it
-    commits: tuple[str, ...] = ()  #: its commits that are objects of the agent's own repository
+    name: str  #: for messages: a path in the worktree, an absolute path, or a ref
+    description: str  #: for messages, e.g. "1 commit and 2 uncommitted paths"
+    folders: tuple[Path, ...]  #: the folders and files that contain the work
+    commits: tuple[str, ...] = ()  #: the commits of the work that are objects of the agent's own repository
 
     def __str__(self) -> str:
         return f"{printable(self.name)} ({self.description})"
 
 
 async def find_unsaved_work(common_dir: str, worktree: Path, base: str) -> list[UnsavedWork]:
-    """Find work that would be lost with an agent's worktree.
+    """Find work that would be lost if an agent's worktree were removed.
 
-    This is work that no commit of the agent's branch can have.
+    Only work that an autocommit can't put on the agent's branch is found.
 
     Args:
         common_dir: The common git folder of the agent's repository.
         worktree: The agent's worktree.
-        base: The commit that the agent started from. The submodule commits that it names are not the agent's.
+        base: The commit that the agent started from. The submodule commits that it names count as saved.
     """
-    within = await to_thread.run_sync(find_within, common_dir, worktree)
-    nested, unreadable = await to_thread.run_sync(find_nested, within)
+    removed = await to_thread.run_sync(find_removed_folders, common_dir, worktree)
+    nested, unreadable = await to_thread.run_sync(find_nested, removed)
     base_commits = await _find_base_commits(common_dir, base, nested)
     trees = await to_thread.run_sync(lambda: {os.path.realpath(one.tree) for one in nested if one.tree})
-    found = await _find_hidden_files(within, trees) + await _find_private_refs(within, base)
+    found = await _find_hidden_files(removed, trees) + await _find_private_refs(removed, base)
     for one in nested:
-        found += await _inspect(within, one, {base, base_commits.get(one.name, base)}, trees)
+        found += await _inspect(removed, one, {base, base_commits.get(one.name, base)}, trees)
     for folder in unreadable:
         name = folder.relative_to(worktree) if folder.is_relative_to(worktree) else folder
         found.append(UnsavedWork(str(name), "a folder that can't be read", (folder,)))
@@ -85,7 +91,13 @@ async def find_unsaved_work(common_dir: str, worktree: Path, base: str) -> list[
 
 
 async def archive_unsaved(common_dir: str, worktree: Path, found: Sequence[UnsavedWork], name: str) -> str:
-    """Archive unsaved work under refs/forkjoin/kept/nested/<name>. Return the ref.
+    """Archive unsaved work in a commit that a ref keeps. Return the ref.
+
+    Args:
+        common_dir: The common git folder of the agent's repository, which gets the commit.
+        worktree: The agent's worktree.
+        found: The unsaved work.
+        name: The name of the ref below refs/forkjoin/kept/nested/.
 
     Raises:
         CallerError: The work can't be archived.
@@ -99,14 +111,17 @@ async def archive_unsaved(common_dir: str, worktree: Path, found: Sequence[Unsav
 
 
 def find_late_files(common_dir: str, worktree: Path, since: float) -> list[UnsavedWork]:
-    """Find files that were created or changed during a removal. Blocks.
+    """Find the files that were created or changed during an interrupted removal.
 
-    The files are in the worktree or in its submodules.
+    Blocks. The worktree and the git folders of its submodules are searched.
 
     Args:
         common_dir: The common git folder of the agent's repository.
         worktree: The worktree.
         since: When the removal began, in seconds since 1970.
+
+    Returns:
+        A list with one item for all these files, or an empty list if there are none.
     """
     folder = git_folder(common_dir, worktree)
     tops = filter(is_folder, [worktree, *([folder / MODULES] if folder else [])])
@@ -119,17 +134,18 @@ def find_late_files(common_dir: str, worktree: Path, since: float) -> list[Unsav
 def _is_late(file: Path, since: float) -> bool:
     try:
         found = os.lstat(file)
-    except OSError:  # it was deleted, or its folder can't be read
+    except OSError:  # the file was deleted, or this user can't read its folder
         return False
-    # Deleting another hard link of a file changes its ctime.
+    # The removal itself changes the ctime of a file when it deletes another hard link of that file.
     changed_at = found.st_ctime if found.st_nlink == 1 else found.st_mtime
     return changed_at >= since and not stat.S_ISDIR(found.st_mode)
 
 
 def _path_in_archive(common_dir: str, worktree: Path, folder: Path) -> str:
-    """Return a folder's path in the archive.
+    """Return the path that a folder gets in an archive.
 
-    It starts with the worktree's name, `git-folder` or `elsewhere`.
+    It starts with the worktree's name if the folder is in the worktree, with `git-folder` if it is in the repository's
+    git folder, else with `elsewhere`.
     """
     if folder.is_relative_to(worktree):
         return str(folder.relative_to(worktree.parent))
@@ -139,10 +155,11 @@ def _path_in_archive(common_dir: str, worktree: Path, folder: Path) -> str:
     return str(Path("elsewhere", *real.parts[1:]))  # e.g. the git folder of another repository's worktree
 
 
-async def _find_base_commits(common_dir: str, base: str, nested: Sequence[Nested]) -> dict[str, str]:
-    """Return the submodule commits that `base` names, by path.
+async def _find_base_commits(common_dir: str, base: str, nested: Sequence[NestedRepository]) -> dict[str, str]:
+    """Return the submodule commits that `base` names, by the submodules' paths.
 
-    Only submodules that are nested repositories count.
+    Only submodules that are among the nested repositories are looked for. Return an empty dict if git can't read
+    `base`.
     """
     names = [one.name for one in nested if one.tree and not Path(one.name).is_absolute()]
     if not names:
@@ -156,22 +173,24 @@ async def _find_base_commits(common_dir: str, base: str, nested: Sequence[Nested
     return {path: entry.split(" ")[2] for entry, path in entries if entry.startswith(f"{SUBMODULE} ")}
 
 
-async def _inspect(within: Within, nested: Nested, saved: Set[str], trees: Set[str]) -> list[UnsavedWork]:
+async def _inspect(
+    removed: RemovedFolders, nested: NestedRepository, saved: Set[str], trees: Set[str]
+) -> list[UnsavedWork]:
     """Return the unsaved work of one nested repository or worktree.
 
     Args:
-        within: The folders that are deleted with the agent's worktree.
-        nested: The repository.
-        saved: Commits that are saved elsewhere.
-        trees: The real paths of the worktrees of all nested repositories.
+        removed: The folders that are deleted with the agent's worktree.
+        nested: The nested repository or worktree.
+        saved: Commits that are saved outside of the agent's worktree.
+        trees: The real paths of the folders with the files of all nested repositories.
     """
-    folders, common_dir = _folders_of(nested), within.common_dir
+    folders, common_dir = _folders_of(nested), removed.common_dir
     try:
-        remotes = await find_remotes(within, nested)
+        remotes = await find_remotes(removed, nested)
         alternates = [nested.common] if nested.shares_agents_objects else []
         alternates += await to_thread.run_sync(find_alternates, nested.common, common_dir)
         async with open_untrusted(nested.folder, nested.common, alternates) as reader:
-            tips = await find_tips(reader, nested, remotes)
+            tips = await find_repository_tips(reader, nested, remotes)
             tips = Tips(tips.only_here, tips.saved.union(tip for tip in saved if len(tip) == reader.id_length))
             commits = await list_unsaved_commits(reader, tips.only_here, tips.saved)
             paths = await _count_uncommitted(reader, nested.tree) if nested.tree else 0
@@ -188,38 +207,52 @@ async def _inspect(within: Within, nested: Nested, saved: Set[str], trees: Set[s
         if nested.tree
     ]
     if commits or paths:
-        found.append(UnsavedWork(nested.name, _count_words(len(commits), paths), folders, tuple(shared_tips)))
+        found.append(UnsavedWork(nested.name, _describe_counts(len(commits), paths), folders, tuple(shared_tips)))
     return found
 
 
-def _folders_of(nested: Nested) -> tuple[Path, ...]:
-    """Return the folders that contain all of a repository that would be deleted."""
+def _folders_of(nested: NestedRepository) -> tuple[Path, ...]:
+    """Return the folders of a nested repository that are deleted with the worktree."""
     stays = not nested.is_deleted_with_worktree and nested.folder == nested.common
     folders = [nested.tree, None if stays and nested.tree else nested.folder]
     folders += [Path(os.path.normpath(nested.common))] if nested.is_deleted_with_worktree else []
     return tuple(folder for folder in folders if folder)
 
 
-def _count_words(commits: int, paths: int) -> str:
+def _describe_counts(commits: int, paths: int) -> str:
+    """Describe unsaved work, e.g. "1 commit and 2 uncommitted paths".
+
+    A "+" after the number of commits means that there may be more.
+    """
     more = "+" if commits == COMMIT_LIMIT else ""
     parts = [f"{commits}{more} commit{'s' if commits != 1 else ''}"] if commits else []
     parts += [f"{paths} uncommitted path{'s' if paths != 1 else ''}"] if paths else []
     return " and ".join(parts)
 
 
-def _find_modules(common_dir: str, nested: Nested) -> list[Path]:
-    """Return the git folders of the checkout's own submodule. Blocks."""
+def _find_modules(common_dir: str, nested: NestedRepository) -> list[Path]:
+    """Return the git folders that the repository itself has for a submodule. Blocks.
+
+    `nested` is the submodule in the agent's worktree. Return an empty list if the nested repository is no submodule, or
+    the repository itself has none.
+    """
     top = Path(os.path.realpath(common_dir))
     found = find_submodule_folders(RepositoryFolders(top, top.parent), nested.name, nested.name)
     folder = Path(os.path.realpath(nested.folder))
-    if folder.is_relative_to(top / "worktrees"):  # <top>/worktrees/<worktree>/modules/<name>
+    if folder.is_relative_to(top / "worktrees"):  # then it is <top>/worktrees/<worktree>/modules/<name>
         counterpart = top.joinpath(*folder.relative_to(top / "worktrees").parts[1:])
         found += [counterpart] if (counterpart / "HEAD").is_file() else []
     return [module for module in found if not nested.folder.samefile(module)]
 
 
-async def _list_missing_commits(nested: Nested, tips: Tips, modules: Sequence[Path]) -> list[str]:
-    """Return commits of a submodule that the checkout's own submodule lacks."""
+async def _list_missing_commits(nested: NestedRepository, tips: Tips, modules: Sequence[Path]) -> list[str]:
+    """Return the commits of a submodule that the repository's own copies of it lack.
+
+    Args:
+        nested: The submodule in the agent's worktree.
+        tips: Its tips.
+        modules: The git folders that the repository itself has for the submodule.
+    """
     saved = set[str]()
     for module in modules:
         async with open_untrusted(module, module) as reader:
@@ -229,23 +262,31 @@ async def _list_missing_commits(nested: Nested, tips: Tips, modules: Sequence[Pa
 
 
 async def _count_uncommitted(reader: RepositoryReader, tree: Path) -> int:
-    """Return the number of paths that differ from HEAD.
+    """Return the number of paths in a nested repository that differ from HEAD.
 
-    Untracked files count, ignored files and repositories don't.
+    Untracked files count. Ignored files and repositories in it don't.
+
+    Args:
+        reader: A reader of the repository.
+        tree: The folder with the repository's files.
+
+    Raises:
+        UnreadableError: git would block on a named pipe among the files.
     """
     if pipes := await to_thread.run_sync(find_irregular_files, tree):
         raise UnreadableError(f"{printable(str(pipes[0]))} is neither a file nor a folder")
     attributes = {"GIT_ATTR_SOURCE": EMPTY_TREES[reader.id_length]}
     location = {**reader.environment, "GIT_WORK_TREE": str(tree), **attributes}
-    await show(tree, location)
+    await remove_marks(tree, location)
     lines = split_names(await git.output(tree, "status", *_STATUS, extra=location))
     return sum(not _is_ignored(line) for line in lines)
 
 
 def _is_ignored(status_line: str) -> bool:
-    """Return whether a line of `git status` doesn't count as unsaved work.
+    """Return whether a line of `git status` doesn't count as work.
 
-    It may be about a repository, or about a package manager's mark.
+    It doesn't if the path is untracked and is a repository, which is looked at separately, or a file in
+    `_IGNORED_FILES`.
     """
     is_untracked = status_line.startswith("? ")
     return is_untracked and (status_line.endswith("/") or Path(status_line[2:]).name in _IGNORED_FILES)
@@ -254,28 +295,32 @@ def _is_ignored(status_line: str) -> bool:
 # -- refs that only the worktree's own git folder has
 
 
-async def _find_private_refs(within: Within, base: str) -> list[UnsavedWork]:
-    """Return the worktree's own refs whose commits no other ref has.
+async def _find_private_refs(removed: RemovedFolders, base: str) -> list[UnsavedWork]:
+    """Return the commits that only private refs of the agent's worktree have.
 
-    Each worktree has some refs for itself (git-worktree(1)).
+    Private refs are those that a worktree has for itself (see `WORKTREE_REFS`).
+
+    Args:
+        removed: The folders that are deleted with the agent's worktree.
+        base: The commit that the agent started from. Its history counts as saved.
     """
-    if within.folder is None or not await to_thread.run_sync(_may_have_private_refs, within.folder):
+    if removed.folder is None or not await to_thread.run_sync(_may_have_private_refs, removed.folder):
         return []
     try:
-        lines = await list_refs(within.folder, "--format=%(refname) %(objectname) %(*objectname)", *WORKTREE_REFS)
+        lines = await list_refs(removed.folder, "--format=%(refname) %(objectname) %(*objectname)", *WORKTREE_REFS)
         tips = {ref: peeled or tip for ref, tip, peeled in (line.split(" ") for line in lines)}
         arguments = ("rev-list", "--ignore-missing", "--single-worktree", "--stdin", "--not", "--all", base)
         stdin = "".join(f"{tip}\n" for tip in tips.values()).encode()
-        unsaved = set((await git.output(within.common_dir, *arguments, stdin=stdin) if tips else "").split())
+        unsaved = set((await git.output(removed.common_dir, *arguments, stdin=stdin) if tips else "").split())
     except GitError as error:
-        return [UnsavedWork("refs", f"refs that can't be read: {error.last_line[:200]}", (within.folder / "refs",))]
+        return [UnsavedWork("refs", f"refs that can't be read: {error.last_line[:200]}", (removed.folder / "refs",))]
     return [UnsavedWork(ref, "commits that no branch has", (), (tip,)) for ref, tip in tips.items() if tip in unsaved]
 
 
 def _may_have_private_refs(folder: Path) -> bool:
-    """Return whether a worktree's git folder may have refs of its own.
+    """Return whether a worktree's git folder may have private refs. Blocks.
 
-    This is faster than a call of git.
+    This saves a call of git for most worktrees.
     """
     return any(walk_files(folder / "refs")) or (folder / "reftable").is_dir()
 
@@ -283,30 +328,30 @@ def _may_have_private_refs(folder: Path) -> bool:
 # -- files that git doesn't look at
 
 
-async def _find_hidden_files(within: Within, trees: Set[str]) -> list[UnsavedWork]:
-    """Return files that git doesn't look at in the agent's own worktree.
+async def _find_hidden_files(removed: RemovedFolders, trees: Set[str]) -> list[UnsavedWork]:
+    """Return the files in the agent's own worktree that no autocommit takes.
 
-    They are in the place of a submodule that is no repository, or in a worktree unknown to git.
+    They are in the folder of a submodule that is not initialized, or in a worktree that is no longer registered.
     """
-    if not await to_thread.run_sync(is_folder, within.worktree):
+    if not await to_thread.run_sync(is_folder, removed.worktree):
         return []
-    if within.folder is None:
-        has_files = await to_thread.run_sync(_has_files, within.worktree)
+    if removed.folder is None:
+        has_files = await to_thread.run_sync(_has_files, removed.worktree)
         description = "files of a worktree that git no longer knows"
-        return [UnsavedWork(".", description, (within.worktree,))] if has_files else []
-    location = {"GIT_DIR": str(within.folder), "GIT_WORK_TREE": str(within.worktree)}
-    hidden = await _find_in_gitlinks(within.folder, within.worktree, location, trees)
-    return [UnsavedWork(path, _IN_SUBMODULES_PLACE, (within.worktree / path,)) for path in hidden]
+        return [UnsavedWork(".", description, (removed.worktree,))] if has_files else []
+    location = {"GIT_DIR": str(removed.folder), "GIT_WORK_TREE": str(removed.worktree)}
+    hidden = await _find_in_gitlinks(removed.folder, removed.worktree, location, trees)
+    return [UnsavedWork(path, _IN_SUBMODULES_PLACE, (removed.worktree / path,)) for path in hidden]
 
 
 async def _find_in_gitlinks(folder: Path, tree: Path, location: Mapping[str, str], trees: Set[str]) -> list[str]:
-    """Return paths of submodules where `tree` has files but no repository.
+    """Return the submodules whose folders contain files, but are no repositories.
 
     Args:
-        folder: The git folder with the index.
-        tree: The worktree of the index.
-        location: Variables that name both to git.
-        trees: The real paths of the worktrees of all nested repositories.
+        folder: The git folder with the index that names the submodules.
+        tree: The folder with the files of that index.
+        location: The variables that name both folders to git.
+        trees: The real paths of the folders with the files of all nested repositories.
     """
     if not await to_thread.run_sync(_may_have_gitlinks, folder):
         return []
@@ -318,15 +363,18 @@ async def _find_in_gitlinks(folder: Path, tree: Path, location: Mapping[str, str
 
 
 def _may_have_gitlinks(folder: Path) -> bool:
-    """Return whether an index may have a submodule. This is faster than a call of git."""
+    """Return whether the index in a git folder may name a submodule. Blocks.
+
+    This saves a call of git for most worktrees.
+    """
     files = [folder / "index", *folder.glob("sharedindex.*")]
     return any(_GITLINK in (read_regular(file) or b"") for file in files)
 
 
 def _has_files(top: Path) -> bool:
-    """Return whether a folder contains a file, or a folder that can't be read.
+    """Return whether there is a file at any depth below `top`. Blocks.
 
-    False for a symlink.
+    A folder that this user can't read counts as a file. Return False if `top` is a symlink or no folder.
     """
     return is_folder(top) and any(
         names is None or any(not is_folder(above / name) for name in names) for above, names in walk(top)

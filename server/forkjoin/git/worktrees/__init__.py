@@ -1,4 +1,4 @@
-"""Worktrees: made, shared with the checkout, locked, committed from, repaired and removed; and scratch worktrees.
+"""Operations on worktrees: creation, sharing of files, locks, autocommits, repair and removal.
 
-May import the git package and core.
+Modules here may import the modules of `git`, but neither `git.unsaved` nor `git.merging`.
 """

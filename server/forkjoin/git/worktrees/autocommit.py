@@ -1,4 +1,4 @@
-"""Commits of the uncommitted work in an agent's worktree, in any state that its program left the worktree in.
+"""Autocommits: commits of the uncommitted work in an agent's worktree, in any state that its program left.
 
 Only the agent's own branch is moved. Commits that the branch can't take are kept under refs/forkjoin/kept/.
 """
@@ -26,14 +26,16 @@ from forkjoin.git.refs import (
 )
 from forkjoin.git.worktrees import head_reflog, merge_in_worktree
 from forkjoin.git.worktrees.checkout import find_checkout
+from forkjoin.git.worktrees.delete_path import delete_path
 from forkjoin.git.worktrees.falsely_changed_files import omit_untouched_files
-from forkjoin.git.worktrees.files_shared_from_checkout import shared
-from forkjoin.git.worktrees.included_files import included
+from forkjoin.git.worktrees.files_shared_from_checkout import read_shared_paths
+from forkjoin.git.worktrees.included_files import list_included_files
 from forkjoin.git.worktrees.staging import Status, read_status, stage
-from forkjoin.git.worktrees.worktree import delete_path, delete_symbolic_ref, repair_gitdir_file
+from forkjoin.git.worktrees.worktree import delete_symbolic_ref, repair_gitdir_file
 from forkjoin.git.worktrees.worktree_folder import (
     RegisteredWorktree,
     find_registered_worktree,
+    find_worktree_with_files,
     is_folder,
     is_linked,
     remove_pipes,
@@ -43,24 +45,31 @@ from forkjoin.git.worktrees.worktree_repair import repair_git_folder
 
 @dataclass(frozen=True, slots=True)
 class AutocommitResult:
-    """The state of an agent's branch after its uncommitted work was committed."""
+    """The outcome of an autocommit."""
 
-    tip: str | None  #: the branch's commit; `None` if the branch is gone
-    uncommitted: int  #: how many uncommitted paths were committed
+    tip: str | None  #: the commit of the agent's branch; `None` if the branch is gone
+    uncommitted: int  #: the number of uncommitted paths that were committed
     warnings: list[str]  #: sentences for the lead
-    conflicts: list[str] = field(default_factory=list[str])  #: paths with unresolved conflicts
-    refused: list[str] = field(default_factory=list[str])  #: uncommitted paths that git can't take
+    conflicts: list[str] = field(default_factory=list[str])  #: paths with unresolved merge conflicts
+    refused: list[str] = field(default_factory=list[str])  #: paths that are still uncommitted, because git refused them
 
 
 async def commit_uncommitted_work(
     common_dir: str, worktree: Path, branch: str, message: str, keep_as: str, *, set_up: bytes = b""
 ) -> AutocommitResult:
-    """Commit all uncommitted and untracked files to `branch`. This is idempotent.
+    """Commit all uncommitted and untracked files in an agent's worktree.
 
-    Work that `branch` can't take, because the agent moved it elsewhere, is kept under refs/forkjoin/kept/`keep_as`.
+    This is idempotent. The commit is made on top of HEAD. Then the agent's branch is moved to it. If HEAD has left the
+    branch and doesn't contain it, the branch stays, and the commit is kept under refs/forkjoin/kept/`keep_as`. The
+    caller ensures that no program runs in the worktree.
 
     Args:
-        set_up: The recorded state of the files that setup left, which are not the agent's work.
+        common_dir: The common git folder of the repository.
+        worktree: The agent's worktree.
+        branch: The short name of the agent's branch.
+        message: The message of the commit.
+        keep_as: The name for refs that keep commits which the branch can't take.
+        set_up: The fingerprint of the files that setup wrote, which are not the agent's work (see `fingerprint`).
     """
     await to_thread.run_sync(repair_gitdir_file, common_dir, worktree)
     place = await find_registered_worktree(common_dir, worktree)
@@ -73,52 +82,54 @@ async def commit_uncommitted_work(
         warnings += await _drop_symbolic(common_dir, place, branch)
         head = await resolve_commit(place.folder, "HEAD")
         return AutocommitResult(await _move_branch_to(place, branch, head, keep_as, warnings), 0, warnings)
-    status = await _read_whole_status(place, warnings)
+    status = await _read_repaired_status(place, warnings)
     if status.branch != branch and (symbolic := await _drop_symbolic(common_dir, place, branch)):
         warnings += symbolic
-        status = await _read_whole_status(place, warnings)
+        status = await _read_repaired_status(place, warnings)
     status = await omit_untouched_files(place, status, set_up)
     status = replace(status, unmerged=await merge_in_worktree.find_unresolved(place, status.unmerged))
-    is_home = status.head and status.branch == branch
+    is_on_branch = status.head and status.branch == branch
     warnings += await to_thread.run_sync(_warn_of_moves, place, branch, status)
     theirs = await _find_commit_to_merge(place, status)
     head, committed = await _commit(place, status, theirs, branch, message, warnings)
-    tip = head if is_home else await _move_branch_to(place, branch, head, keep_as, warnings)
+    tip = head if is_on_branch else await _move_branch_to(place, branch, head, keep_as, warnings)
     warnings += [*await _keep_detached(place, keep_as), *await _describe_remaining_files(place, status)]
     now = await omit_untouched_files(place, await read_status(place), set_up) if status.uncommitted else status
-    refused = [
-        path for path in now.uncommitted if path not in now.repositories
-    ]  # nested repositories are never committed
+    refused = [path for path in now.uncommitted if path not in now.repositories]
     return AutocommitResult(tip, committed, warnings, status.unmerged, refused)
 
 
-async def is_at(
+async def is_clean_at(
     common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False, set_up: bytes = b""
 ) -> bool:
-    """Return whether a worktree has only this commit and ignored files, or is gone.
+    """Return whether a worktree is at a commit and has no uncommitted files.
+
+    Ignored files don't count.
+
+    Also return True if the worktree is gone.
 
     Args:
+        common_dir: The common git folder of the repository.
+        worktree: The worktree.
+        commit: The id of the commit.
         or_less: Whether files of the commit may be missing.
         set_up: As for `commit_uncommitted_work`.
     """
-    place = await find_registered_worktree(common_dir, worktree)
-    if place is None or not await to_thread.run_sync(is_folder, worktree):
+    place = await find_worktree_with_files(common_dir, worktree)
+    if place is None:
         return True
     status = await omit_untouched_files(place, await read_status(place), set_up)
     different = status.uncommitted
     if or_less:
-        different = await to_thread.run_sync(_existing, worktree, different)
+        different = await to_thread.run_sync(lambda: [one for one in status.uncommitted if not is_gone(worktree / one)])
     return status.head == commit and not different and not status.repositories
 
 
-def _existing(worktree: Path, names: list[str]) -> list[str]:
-    return [name for name in names if not is_gone(worktree / name)]
-
-
 async def repair(common_dir: str, worktree: Path, branch: str) -> None:
-    """Remove lock files and pipes that keep git from working in a worktree.
+    """Repair a worktree and its git folder, so that git can be called there.
 
-    The agent's program may have been killed and left them. No program may be running in the worktree.
+    An agent's program may have left lock files and pipes, or deleted `.git`. The caller ensures that no program runs in
+    the worktree.
     """
     await to_thread.run_sync(repair_gitdir_file, common_dir, worktree)
     if place := await find_registered_worktree(common_dir, worktree):
@@ -126,9 +137,9 @@ async def repair(common_dir: str, worktree: Path, branch: str) -> None:
 
 
 def _repair(place: RegisteredWorktree, branch: str) -> list[str]:
-    """Restore a missing `.git`, and remove locks and pipes.
+    """Remove locks and pipes, repair the git folder, and restore a missing `.git`.
 
-    No program may be running. Return warnings.
+    Blocks. Return warnings for the lead.
     """
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):
         delete_path(place.folder / lock)
@@ -150,8 +161,11 @@ def _repair(place: RegisteredWorktree, branch: str) -> list[str]:
     return warnings
 
 
-async def _read_whole_status(place: RegisteredWorktree, warnings: list[str]) -> Status:
-    """Return the worktree's status. Rebuild a damaged index first, and add a warning."""
+async def _read_repaired_status(place: RegisteredWorktree, warnings: list[str]) -> Status:
+    """Return the worktree's status.
+
+    If the index is missing or damaged, rebuild it from HEAD first, and append a warning to `warnings`.
+    """
     index = place.folder / "index"
     if await to_thread.run_sync(index.exists):
         with contextlib.suppress(GitRefusedError):
@@ -164,19 +178,25 @@ async def _read_whole_status(place: RegisteredWorktree, warnings: list[str]) -> 
 
 
 async def _drop_symbolic(common_dir: str, place: RegisteredWorktree | None, branch: str) -> list[str]:
-    """Delete a symbolic ref at the agent's branch. Detach HEAD at its last commit.
+    """Delete the agent's branch if it is a symbolic ref.
+
+    Detach HEAD of the agent's worktree first, at its last own commit.
+
+    Args:
+        common_dir: The common git folder of the repository.
+        place: The agent's worktree, or `None` if it is not registered.
+        branch: The short name of the agent's branch.
 
     Returns:
-        A warning for the lead, if there was such a ref.
+        A list with a warning for the lead. An empty list if the branch is no symbolic ref.
     """
     ref = f"refs/heads/{branch}"
     target = await find_symbolic_target(common_dir, ref)
     if target is None:
         return []
     if place and (last := await _last_head(place)):
-        await update_refs(
-            common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=place.variables
-        )
+        reason = "forkjoin: left a symbolic branch"
+        await update_refs(common_dir, [f"update HEAD {last}"], reason, extra=place.variables)
     await delete_symbolic_ref(common_dir, ref)
     return [f"The agent's branch was {describe_symbolic_target(target)}."]
 
@@ -185,9 +205,9 @@ async def _drop_symbolic(common_dir: str, place: RegisteredWorktree | None, bran
 
 
 async def _find_commit_to_merge(place: RegisteredWorktree, status: Status) -> str | None:
-    """Return the commit of a resolved merge in progress.
+    """Return the commit that a resolved merge in progress merges, or `None`.
 
-    End an unresolved merge, and return `None`.
+    If the merge has conflicts, or HEAD contains the commit already, end the merge and return `None`.
     """
     theirs = await merge_in_worktree.find_merged_commit(place)
     if theirs and (status.unmerged or (status.head and await is_ancestor(place.common_dir, theirs, status.head))):
@@ -199,21 +219,30 @@ async def _find_commit_to_merge(place: RegisteredWorktree, status: Status) -> st
 async def _commit(
     place: RegisteredWorktree, status: Status, theirs: str | None, branch: str, message: str, warnings: list[str]
 ) -> tuple[str, int]:
-    """Commit uncommitted work and a resolved merge onto HEAD.
+    """Commit the uncommitted work on top of HEAD, and move HEAD.
 
-    Return HEAD's commit, and how many paths it took.
+    Args:
+        place: The agent's worktree.
+        status: Its status.
+        theirs: The commit that a resolved merge in progress merges, or `None`. It becomes the second parent.
+        branch: The short name of the agent's branch.
+        message: The message of the commit.
+        warnings: Sentences for the lead are appended to this list.
+
+    Returns:
+        The commit at HEAD, and the number of paths that were committed.
     """
     parent = status.head or await _last_head(place)
     if parent and not status.uncommitted and not theirs:
         return parent, 0
-    if status.branch not in (None, branch):  # another worktree may have moved that branch
+    if status.branch not in (None, branch):  # another worktree may have moved the branch that HEAD is on
         parent = await _last_head(place, with_reason=True) or parent
     tree = await stage(place, status, warnings)
     committed = len(await changes_between(place.common_dir, parent, tree) if parent else status.uncommitted)
     if parent and not committed and not theirs:
         return parent, 0
     who = await find_fallback_identity(place.common_dir)
-    parents = [f"-p{one}" for one in (parent, theirs) if one]
+    parents = [f"-p{commit}" for commit in (parent, theirs) if commit]
     tip = await place.git("commit-tree", *parents, "-m", message, tree, extra=who)
     await _move_head(place, status, branch, tip)
     if theirs:
@@ -228,21 +257,25 @@ async def _commit(
 
 
 async def _move_head(place: RegisteredWorktree, status: Status, branch: str, tip: str) -> None:
-    """Move HEAD to `tip`, with the agent's own branch.
+    """Move HEAD to `tip`.
 
-    Detach HEAD from any other branch, which must not move.
+    If HEAD is on the agent's branch, move that branch. If HEAD is on another branch, detach HEAD, since that branch
+    must not move.
     """
     if status.branch != branch:
         lines = ["option no-deref", f"update HEAD {tip}"]
     elif status.head:
         lines = [f"update refs/heads/{branch} {tip} {status.head}"]
-    else:  # HEAD is on a deleted branch, which is restored later
+    else:  # the agent's branch is gone: _move_branch_to creates it again
         return
     await update_refs(place.common_dir, lines, "forkjoin: uncommitted work", extra=place.variables)
 
 
 def _warn_of_moves(place: RegisteredWorktree, branch: str, status: Status) -> list[str]:
-    """Return warnings if the agent's branch was moved or deleted while HEAD was on it."""
+    """Return warnings if the agent's branch was moved or deleted from elsewhere.
+
+    Only what happened while HEAD was on that branch is found.
+    """
     tip = status.head if status.branch == branch else None
     moves = head_reflog.find_moves(place, branch, tip, differs=bool(status.uncommitted))
     deleted = [
@@ -257,22 +290,36 @@ def _warn_of_moves(place: RegisteredWorktree, branch: str, status: Status) -> li
 
 
 async def _last_head(place: RegisteredWorktree, *, with_reason: bool = False) -> str | None:
-    """Return the last commit in HEAD's reflog, which outlives the branch, or `None`.
+    """Return the last commit in HEAD's reflog, or `None`.
+
+    HEAD's reflog remains if the branch is deleted.
 
     Args:
-        with_reason: Omit entries without a reason. They only pointed HEAD to another branch, and the files stayed.
+        place: The worktree.
+        with_reason: Whether to omit entries without a reason. `git symbolic-ref` makes them when it points HEAD to
+            another branch. The files don't change then.
     """
-    entries = [one for one in await head_reflog.read_log(place) if one.why or not with_reason]
-    commit = next((name for one in reversed(entries) for name in (one.new, one.old) if name.strip("0")), None)
+    entries = [entry for entry in await head_reflog.read_log(place) if entry.why or not with_reason]
+    commit = next((name for entry in reversed(entries) for name in (entry.new, entry.old) if name.strip("0")), None)
     return await resolve_commit(place.common_dir, commit) if commit else None
 
 
 async def _move_branch_to(
     place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str, warnings: list[str]
 ) -> str | None:
-    """Move the agent's branch to the last commit `tip`, or keep that commit elsewhere.
+    """Move the agent's branch to the commit at HEAD, or keep that commit under a ref.
 
-    Return the branch's tip.
+    The branch is only moved forward, and only if no other worktree has it checked out. A missing branch is created.
+
+    Args:
+        place: The agent's worktree.
+        branch: The short name of the agent's branch.
+        tip: The commit at HEAD, or `None` if HEAD has no commit.
+        keep_as: The name of the ref below refs/forkjoin/kept/.
+        warnings: A sentence for the lead is appended to this list.
+
+    Returns:
+        The commit that the branch points to now, or `None` if the branch doesn't exist.
     """
     ref = f"refs/heads/{branch}"
     now = await find_tip(place.common_dir, ref)
@@ -293,7 +340,7 @@ async def _move_branch_to(
 async def _restore_branch(place: RegisteredWorktree, ref: str, tip: str) -> bool:
     """Create a deleted branch again.
 
-    Return False if a branch whose name is a prefix or extension is in the way.
+    Return False if git refuses, e.g. because there is a branch `a/b` and the deleted branch was `a`.
     """
     try:
         await update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
@@ -310,22 +357,10 @@ async def _may_move(place: RegisteredWorktree, ref: str) -> bool:
         return False
 
 
-async def keep_abandoned_commits(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
-    """Keep the commits that a reset, amend or rebase by the agent has abandoned.
-
-    Call this before the agent's worktree is removed.
-
-    Raises:
-        GitError: The commits can't be read.
-    """
-    if place := await find_registered_worktree(common_dir, worktree):
-        await head_reflog.keep_abandoned_commits(place, branch, tip, keep_as)
-
-
 async def _keep_detached(place: RegisteredWorktree, keep_as: str) -> list[str]:
-    """Keep the commits that the agent made on a detached HEAD and left.
+    """Keep the commits that the agent made on a detached HEAD, if HEAD has left them.
 
-    Return a warning if there are any.
+    Return a list with a warning, or an empty list if there are no such commits.
     """
     try:
         ref = await head_reflog.keep_detached_commits(place, keep_as)
@@ -338,13 +373,22 @@ async def _keep_detached(place: RegisteredWorktree, keep_as: str) -> list[str]:
 
 
 async def _describe_remaining_files(place: RegisteredWorktree, status: Status) -> list[str]:
+    """Return warnings that name the ignored files and nested repositories.
+
+    They are not committed.
+
+    Ignored files that were copied from the checkout, or are shared with it, are not named.
+    """
     warnings: list[str] = []
     if status.repositories:
         warnings.append(
             f"Repositories within the worktree stay there, and are not merged: {printable_list(status.repositories)}."
         )
     if status.ignored:
-        copied = {*await included(place.path, place.variables), *await to_thread.run_sync(shared, place)}
+        copied = {
+            *await list_included_files(place.path, place.variables),
+            *await to_thread.run_sync(read_shared_paths, place),
+        }
         if names := [name for name in status.ignored if name.removesuffix("/") not in copied]:
             warnings.append(f"Ignored files stay in the worktree and are not merged: {printable_list(names)}.")
     return warnings

@@ -1,8 +1,8 @@
-"""Files that git reports as changed although nobody has changed them.
+"""Files that git reports as changed although no person or agent has changed them.
 
 git reports a file as modified right after checkout if the file was committed with line ends that its attributes
-forbid, or before its filter was configured. Files that the repository's setup command wrote are also not the agent's
-work, until somebody changes them.
+forbid, or before its filter was configured. A file that the repository's setup command wrote is not the agent's work
+either, unless it was changed afterwards.
 """
 
 import contextlib
@@ -10,10 +10,9 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Awaitable, Iterable, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from anyio import to_thread
 
@@ -28,42 +27,43 @@ _DIGEST_SIZE = 16
 _CHUNK = 1024 * 1024
 
 
-class Git(Protocol):
-    """A function that runs git in a worktree."""
-
-    def __call__(self, *arguments: str, stdin: bytes | None = None) -> Awaitable[str]: ...
-
-
 async def omit_untouched_files(place: RegisteredWorktree, status: Status, set_up: bytes) -> Status:
-    """Return the status without files that git or setup wrote and nobody changed.
+    """Return the status without the files that still are as git or setup wrote them.
 
     Args:
-        set_up: The result of `fingerprint` after setup had ended.
+        set_up: The result of `fingerprint` after setup had ended; no bytes if there was no setup.
     """
-    status = await leave_out_set_up(place, status, set_up)
-    modified = [path for path in status.modified if path not in status.left_out]
-    return _leave_out(status, await find_unmodified_files(place.path, modified, place.git))
+    status = await omit_setup_files(place, status, set_up)
+    modified = [path for path in status.modified if path not in status.untouched]
+    return _omit(status, await find_unmodified_files(place.path, modified, place.git))
 
 
-async def leave_out_set_up(place: RegisteredWorktree, status: Status, set_up: bytes) -> Status:
-    """Return the status without files that are unchanged since the repository's setup."""
+async def omit_setup_files(place: RegisteredWorktree, status: Status, set_up: bytes) -> Status:
+    """Return the status without the files that still are as setup wrote them.
+
+    Args:
+        set_up: As for `omit_untouched_files`.
+    """
     if not set_up:
         return status
     known = {set_up[at : at + _DIGEST_SIZE] for at in range(0, len(set_up), _DIGEST_SIZE)}
     digests = await to_thread.run_sync(_digest_all, place.path, status.unstaged)
-    return _leave_out(status, {path for path, digest in digests.items() if digest in known})
+    return _omit(status, {path for path, digest in digests.items() if digest in known})
 
 
-def _leave_out(status: Status, paths: Set[str]) -> Status:
+def _omit(status: Status, paths: Set[str]) -> Status:
     uncommitted = [path for path in status.uncommitted if path not in paths]
-    return replace(status, uncommitted=uncommitted, left_out=status.left_out | paths) if paths else status
+    return replace(status, uncommitted=uncommitted, untouched=status.untouched | paths) if paths else status
 
 
 # -- files that setup wrote
 
 
 async def fingerprint(common_dir: str, worktree: Path) -> bytes:
-    """Return the digests of a worktree's unstaged and untracked files, concatenated."""
+    """Return the digests of the unstaged and untracked files, one after another.
+
+    Return no bytes if the worktree is not registered.
+    """
     place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         return b""
@@ -77,7 +77,7 @@ def _digest_all(top: Path, paths: Iterable[str]) -> dict[str, bytes]:
 
 
 def _digest_file(top: Path, path: str) -> bytes | None:
-    """Return the digest of a file's path, kind and content. `None`: unreadable."""
+    """Return the digest of a file's path, type and content, or `None` on an error."""
     digest = hashlib.blake2b(os.fsencode(path) + b"\0", digest_size=_DIGEST_SIZE)
     try:
         for part in _digested_parts(top / path):
@@ -88,7 +88,10 @@ def _digest_file(top: Path, path: str) -> bytes | None:
 
 
 def _digested_parts(file: Path) -> Iterator[bytes]:
-    """Yield a label for the file's kind, then the file's content in chunks."""
+    """Yield a label for the file's type, then the file's content in chunks.
+
+    An executable file, a missing file and a pipe have labels of their own.
+    """
     try:
         found = file.lstat()
     except FileNotFoundError:
@@ -107,38 +110,27 @@ def _digested_parts(file: Path) -> Iterator[bytes]:
 # -- files that git wrote
 
 
-async def find_unmodified_files(top: Path, paths: Sequence[str], run_git: Git) -> set[str]:
-    """Return the paths whose file equals what git writes for them at checkout.
+async def find_unmodified_files(top: Path, paths: Sequence[str], run_git: Callable[..., Awaitable[str]]) -> set[str]:
+    """Return the paths whose files are as git would write them at checkout.
 
-    The files are written from the index to a temporary folder, through the same filters, and compared there.
+    git writes these files from the index to a temporary folder, through the same filters, and they are compared there.
+
+    Args:
+        top: The worktree.
+        paths: Paths of files in the index, relative to `top`.
+        run_git: A function that runs git in the worktree, with git's arguments and `stdin`.
     """
     if not paths:
         return set()
     with tempfile.TemporaryDirectory(prefix="forkjoin-") as aside:
         write = ("checkout-index", "-q", "-z", "--stdin", f"--prefix={aside}/")
-        with contextlib.suppress(GitError):  # a full disk or a failing filter: only files written so far can match
+        with contextlib.suppress(
+            GitError
+        ):  # if the disk is full or a filter fails, the files that are missing count as modified
             await run_git(*write, stdin=join_names(paths))
-        return await to_thread.run_sync(lambda: {path for path in paths if _are_same(top / path, Path(aside, path))})
+        return await to_thread.run_sync(_find_equal_files, top, Path(aside), paths)
 
 
-def _are_same(one: Path, other: Path) -> bool:
-    try:
-        modes = one.lstat().st_mode, other.lstat().st_mode
-        if stat.S_IFMT(modes[0]) != stat.S_IFMT(modes[1]) or (modes[0] ^ modes[1]) & stat.S_IXUSR:
-            return False
-        return one.readlink() == other.readlink() if stat.S_ISLNK(modes[0]) else _have_same_bytes(one, other)
-    except OSError:
-        return False
-
-
-def _have_same_bytes(one: Path, other: Path) -> bool:
-    with contextlib.ExitStack() as files:
-        first, second = open_regular(one), open_regular(other)
-        if first is None or second is None:
-            return False
-        files.enter_context(first)
-        files.enter_context(second)
-        while (data := first.read(_CHUNK)) == second.read(_CHUNK):
-            if not data:
-                return True
-    return False
+def _find_equal_files(top: Path, written: Path, paths: Sequence[str]) -> set[str]:
+    fresh = _digest_all(written, (path for path in paths if os.path.lexists(written / path)))
+    return {path for path, digest in fresh.items() if _digest_file(top, path) == digest}

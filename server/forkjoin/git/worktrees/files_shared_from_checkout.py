@@ -1,9 +1,9 @@
-"""Ignored files, such as dependencies, that a worktree shares with the user's checkout by link or copy.
+"""Ignored paths, such as dependencies, that a worktree shares with the user's checkout as a symlink or a copy.
 
-A pattern such as `node_modules/` doesn't match a symlink. Shared paths are therefore listed in an ignore file in the
-worktree's git folder, after a copy of the user's core.excludesFile. git reads that file as core.excludesFile, both when
-uncommitted work is committed and in the environment of programs in the worktree. `info/exclude` isn't used because it
-applies to all worktrees, including the user's.
+A pattern such as `node_modules/` doesn't match a symlink. So that the shared paths are not committed, they are listed
+in an ignore file in the worktree's git folder, after a copy of the user's core.excludesFile. git reads the ignore file
+as core.excludesFile, both when forkjoin commits uncommitted work and when programs in the worktree call git.
+`info/exclude` isn't used, because it also applies to the user's checkout.
 """
 
 import os
@@ -16,21 +16,22 @@ from anyio import to_thread
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.git_config import find_users_ignore_file
+from forkjoin.git.worktrees.delete_path import delete_path
 from forkjoin.git.worktrees.included_files import is_blocked
-from forkjoin.git.worktrees.worktree import delete_path
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
 #: The suffix of a copy's name until the copy is complete.
 _INCOMPLETE = ".forkjoin-new"
-#: The lines of the ignore file between the user's own rules and the shared paths.
-_MARK = f"*{_INCOMPLETE}\n# shared with the checkout by forkjoin:\n".encode()
+#: The lines in the ignore file that separate the user's own rules from the shared paths.
+_SEPARATOR = f"*{_INCOMPLETE}\n# shared with the checkout by forkjoin:\n".encode()
 #: The most bytes of the user's own ignore file that are read.
 _LIMIT = 1024 * 1024
 
-#: How far a file system's clock may be behind the system clock.
+#: Seconds by which the times of files may be behind the system clock.
 _LAG_S = 1.0
 
-#: A shell script that copies paths: its arguments are pairs of source and target. `--reflink` shares disk blocks.
+#: A shell script that copies paths. Its arguments are pairs of source and target. Existing targets stay as they are.
+#: With `--reflink`, a copy uses the disk blocks of its source where the file system can do that.
 COPY = f"""
 while [ $# -gt 0 ]; do
   if [ ! -e "$2" ]; then
@@ -43,17 +44,20 @@ done
 
 
 async def share(checkout: Path, place: RegisteredWorktree, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Create the links, and make git ignore all shared paths. This is idempotent.
+    """Link paths of a checkout into a worktree, and make git ignore all shared paths.
 
-    A path that already exists in the worktree stays as it is. git doesn't ignore it, unless it was shared before.
+    This is idempotent. Copies are not made: the caller runs `COPY` for them. A path that already exists in the worktree
+    stays as it is. git ignores it only if an earlier call shared it.
 
     Args:
-        wanted: For each path "link" or "copy".
+        checkout: The user's checkout.
+        place: The worktree.
+        wanted: For each path, relative to the checkout, "link" or "copy".
 
     Returns:
-        The arguments for `COPY`, which makes the copies; and a sentence for each path that can't be shared.
+        The arguments for `COPY`, and a sentence for each path that can't be shared.
     """
-    new: list[str] = []
+    missing: list[str] = []
     notes: list[str] = []
     for name in wanted:
         if await to_thread.run_sync(os.path.lexists, place.path / name):
@@ -61,19 +65,20 @@ async def share(checkout: Path, place: RegisteredWorktree, wanted: Mapping[str, 
         if obstacle := await _find_obstacle(checkout, place, name):
             notes.append(f"{name} is not shared: {obstacle}")
         else:
-            new.append(name)
-    known = await to_thread.run_sync(shared, place)
-    await to_thread.run_sync(place.ignore.write_bytes, await _ignore_file(place, sorted({*known, *new})))
+            missing.append(name)
+    before = await to_thread.run_sync(read_shared_paths, place)
+    rules = await _compose_ignore_file(place, sorted({*before, *missing}))
+    await to_thread.run_sync(place.ignore_file.write_bytes, rules)
     copies: list[str] = []
-    for name in new:
+    for name in missing:
         copies += await to_thread.run_sync(_link_or_list, checkout / name, place.path / name, wanted[name])
     return copies, notes
 
 
 def delete_changed_copies(checkout: Path, place: RegisteredWorktree, wanted: Mapping[str, str]) -> None:
-    """Delete copies whose source has changed since the last call. Blocks.
+    """Delete the copies whose source has changed since the last call. Blocks.
 
-    The next call of `share` lists them as paths to copy.
+    The next call of `share` returns these paths, so that they are copied again. The arguments are those of `share`.
     """
     stamp = place.folder / "forkjoin-copied"
     now = time.time() - _LAG_S
@@ -87,9 +92,15 @@ def delete_changed_copies(checkout: Path, place: RegisteredWorktree, wanted: Map
 
 
 def _has_changed(source: Path, since: float) -> bool:
-    """Return whether a file at or below `source` was added, changed or deleted since.
+    """Return whether a file at or below `source` has changed after a time. Blocks.
 
-    The ctime is compared, because programs can't set it back.
+    A file that was added or deleted counts too.
+
+    Also return True if `source` is missing. The ctime is compared, because programs can't set it to an older time.
+
+    Args:
+        source: A file or folder of the checkout.
+        since: The time, in seconds since 1970.
     """
     try:
         return any(os.lstat(path).st_ctime > since for path in (str(source), *_walk_paths(str(source.resolve()))))
@@ -103,23 +114,23 @@ def _walk_paths(top: str) -> Iterator[str]:
         yield from (f"{above}/{name}" for name in (*folders, *files))
 
 
-async def _ignore_file(place: RegisteredWorktree, names: Iterable[str]) -> bytes:
+async def _compose_ignore_file(place: RegisteredWorktree, names: Iterable[str]) -> bytes:
     """Return the content for a worktree's ignore file.
 
     The user's own rules come first, then the shared paths.
     """
     own = await to_thread.run_sync(read_regular, await find_users_ignore_file(place.common_dir, place.path), _LIMIT)
-    return b"%s\n%s%s" % (own or b"", _MARK, "".join(f"/{name}\n" for name in names).encode())
+    return b"%s\n%s%s" % (own or b"", _SEPARATOR, "".join(f"/{name}\n" for name in names).encode())
 
 
-def shared(place: RegisteredWorktree) -> set[str]:
-    """Return the paths that are listed as shared with a worktree. Blocks."""
-    _, _, names = (read_regular(place.ignore) or b"").rpartition(_MARK)
+def read_shared_paths(place: RegisteredWorktree) -> set[str]:
+    """Return the shared paths that a worktree's ignore file lists. Blocks."""
+    _, _, names = (read_regular(place.ignore_file) or b"").rpartition(_SEPARATOR)
     return {line.removeprefix("/") for line in names.decode(errors="replace").splitlines()}
 
 
 async def _find_obstacle(checkout: Path, place: RegisteredWorktree, name: str) -> str:
-    """Return why a path can't be shared, or "" if it can."""
+    """Return why a path can't be shared, or an empty string if it can."""
     if obstacle := await to_thread.run_sync(_find_file_obstacle, checkout, place.path, name):
         return obstacle
     code, _, _ = await git.run(checkout, "check-ignore", "--quiet", "--", name)
@@ -127,6 +138,10 @@ async def _find_obstacle(checkout: Path, place: RegisteredWorktree, name: str) -
 
 
 def _find_file_obstacle(checkout: Path, worktree: Path, name: str) -> str:
+    """Return why a path can't be shared, judged by the files alone. Blocks.
+
+    Return an empty string if it can be shared.
+    """
     source = checkout / name
     if is_blocked(source.parent, checkout.resolve()) or is_blocked((worktree / name).parent, worktree.resolve()):
         return "one of its parent folders is a file, or a symlink that leads elsewhere"
@@ -136,12 +151,12 @@ def _find_file_obstacle(checkout: Path, worktree: Path, name: str) -> str:
 
 
 def _link_or_list(source: Path, target: Path, how: str) -> list[str]:
-    """Create a link.
+    """Create a symlink. For a copy, return the arguments for `COPY` instead. Blocks.
 
-    For a copy, create only the parent folders, and return the arguments for `COPY`.
+    Both ways, create the parent folders of `target`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if how == "copy":
-        return [str(source.resolve()), str(target)]  # an agent could write through a copied symlink
+    if how == "copy":  # if `source` is a symlink, its target is copied: an agent could write through a symlink
+        return [str(source.resolve()), str(target)]
     target.symlink_to(source)
     return []

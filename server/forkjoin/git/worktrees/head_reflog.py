@@ -1,4 +1,4 @@
-"""The reflog of a worktree's HEAD: commits that were abandoned, and moves of the branch made from elsewhere."""
+"""The reflog of a worktree's HEAD, which tells of abandoned commits and of moves by other worktrees."""
 
 import os
 import re
@@ -12,36 +12,36 @@ from anyio import to_thread
 from forkjoin.core.regular_file import read_end
 from forkjoin.git import git, kept_refs
 from forkjoin.git.commit_identity import FIXED_SIGNATURE
-from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
 
-#: How many bytes of a reflog are read, from its end.
+#: Bytes that are read from the end of a reflog.
 _LIMIT = 1024 * 1024
 _ENTRY = re.compile(r"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
 #: The reasons that git gives for a commit on top of the previous one.
 _FORWARD = re.compile(r"commit(?: \((?:initial|merge)\))?: |(?:cherry-pick|revert|forkjoin): |merge ")
-#: The reason that git gives when HEAD leaves a commit at which it was detached.
+#: The reason that git gives when HEAD leaves a commit at which it was detached. The group is that commit.
 _LEFT = re.compile(r"checkout: moving from ([0-9a-f]{40}|[0-9a-f]{64}) to ")
 
 
 @dataclass(frozen=True, slots=True)
 class ReflogEntry:
-    """An entry of a reflog."""
+    """An entry of a reflog: a ref moved from one commit to another."""
 
-    old: str  #: a commit, or zeros if there was none; so is `new`
-    new: str
-    why: str
+    old: str  #: the id of a commit; zeros, or empty with a reftable, if the ref did not exist before
+    new: str  #: the id of a commit; zeros if the ref was deleted
+    why: str  #: the reason that git noted
 
     @property
     def is_forward(self) -> bool:
-        """Whether `new` contains `old`."""
+        """Whether `new` is known to contain `old`, judged by the reason."""
         return self.old == self.new or not self.old.strip("0") or bool(_FORWARD.match(self.why))
 
 
 async def read_log(place: RegisteredWorktree) -> list[ReflogEntry]:
-    """Return the entries of HEAD's reflog, the oldest first."""
+    """Return the entries of the reflog of a worktree's HEAD, the oldest first."""
     if not await to_thread.run_sync(Path(place.common_dir, "reftable").is_dir):
         return await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
-    # git prints only the new commit of each entry, and prints nothing if HEAD has no commit.
+    # For each entry git prints only the new commit. The old one is the new commit of the entry before.
     _, out, _ = await git.run(place.folder, "log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
     rows = [line.partition("\t") for line in os.fsdecode(out).splitlines()[::-1]]
     olds = ["", *(new for new, _, _ in rows)]
@@ -58,18 +58,19 @@ def _read_branch(place: RegisteredWorktree, branch: str) -> list[ReflogEntry]:
 
 
 def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, differs: bool) -> list[tuple[str, str]]:
-    """Return the moves of an agent's branch that other worktrees made. Blocks.
+    """Return the moves of an agent's branch that were made outside its worktree.
 
-    A move from elsewhere leaves a gap in HEAD's reflog. Expired entries and a switch of HEAD to another branch leave
-    gaps too. A gap therefore counts only if the branch's reflog has a matching move. A ref file that was written
-    without git has no reflog entry: such a move counts only if the worktree differs from HEAD.
+    Blocks. Such a move leaves a gap in the reflog of the worktree's HEAD. Expired entries and a switch of HEAD to
+    another branch leave gaps too. A gap therefore counts only if the branch's reflog has a matching move. If somebody
+    wrote the ref's file without git, the reflogs have no entry. Then the last gap counts if the worktree differs from
+    HEAD.
+
+    Args:
+        tip: HEAD's commit, if HEAD is on the branch, else `None`.
+        differs: Whether the worktree differs from HEAD, as it does after another worktree has moved the branch.
 
     Returns:
         Pairs of old and new commit. The new commit is zeros if the branch was deleted before the agent committed again.
-
-    Args:
-        tip: HEAD's commit, if HEAD is on the branch.
-        differs: Whether the worktree differs from HEAD, as it does after another worktree has moved the branch.
     """
     entries = _read_file(place.folder / "logs" / "HEAD")
     gaps = _find_gaps([*entries, ReflogEntry(tip, tip, "")] if tip else entries)
@@ -85,9 +86,9 @@ def find_moves(place: RegisteredWorktree, branch: str, tip: str | None, *, diffe
 
 
 def _find_gaps(entries: Sequence[ReflogEntry]) -> list[tuple[str, str]]:
-    """Return the gaps in a reflog.
+    """Return the gaps in a reflog, each as a pair of commits.
 
-    A gap is the last commit of an entry, and the different commit at which the next entry begins.
+    There is a gap where an entry begins at another commit than that at which the entry before ended.
     """
     ends = ((before.new, after.old) for before, after in pairwise(entries))
     return [(old, new) for old, new in ends if old != new and old.strip("0")]
@@ -97,39 +98,60 @@ def _find_gaps(entries: Sequence[ReflogEntry]) -> list[tuple[str, str]]:
 
 
 async def keep_detached_commits(place: RegisteredWorktree, keep_as: str) -> str | None:
-    """Keep the commits at which HEAD was detached, and which it left.
+    """Keep the commits on no branch that HEAD left after it had been detached.
 
-    Return the ref, or `None` if there are none.
+    Return the ref that keeps them, or `None` if there are no such commits.
     """
     entries = await to_thread.run_sync(_read_file, place.folder / "logs" / "HEAD")
     left = [found[1] for one in entries if (found := _LEFT.match(one.why))]
     return await _keep(place.common_dir, left, f"detached/{keep_as}")
 
 
-async def keep_abandoned_commits(place: RegisteredWorktree, branch: str, tip: str | None, keep_as: str) -> str | None:
-    """Keep the commits that only reflogs name, after a reset, amend or rebase.
+async def keep_abandoned_commits(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
+    """Keep the commits that an agent abandoned by a reset, amend or rebase.
 
-    Return the ref, or `None`. The reflog of the agent's branch is read too: HEAD may have none, if
-    core.logAllRefUpdates is false.
+    Only reflogs name these commits.
+
+    The caller does this before it removes the agent's worktree. The reflog of the branch is read too, because HEAD has
+    none if core.logAllRefUpdates is false. Do nothing if the worktree is not registered.
 
     Args:
-        tip: The branch's commit.
+        common_dir: The common git folder of the repository.
+        worktree: The agent's worktree.
+        branch: The agent's branch.
+        tip: The commit of that branch, or `None` if the branch is gone.
+        keep_as: The name of the ref, below refs/forkjoin/kept/left/.
+
+    Raises:
+        GitError: The commits can't be read.
     """
+    place = await find_registered_worktree(common_dir, worktree)
+    if place is None:
+        return
     logs = [await read_log(place), await to_thread.run_sync(_read_branch, place, branch)]
-    if all(_is_straight(entries, tip) for entries in logs):
-        return None
-    names = (name for entries in logs for one in entries for name in (one.old, one.new))
-    return await _keep(place.common_dir, names, f"left/{keep_as}")
+    if not all(_is_straight(entries, tip) for entries in logs):
+        names = (name for entries in logs for one in entries for name in (one.old, one.new))
+        await _keep(common_dir, names, f"left/{keep_as}")
 
 
 def _is_straight(entries: Sequence[ReflogEntry], tip: str | None) -> bool:
-    """Return whether a reflog leads to `tip` without abandoning any commit."""
+    """Return whether a reflog leads to `tip` without a step that abandons a commit."""
     ends = [one.old for one in entries[1:]] + [tip]
     return all(one.is_forward and one.new == end for one, end in zip(entries, ends, strict=False))
 
 
 async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
-    """Keep the commits that no ref contains under one ref. Merge several tips first."""
+    """Keep those commits that no ref contains, under one ref.
+
+    If there are several tips, the ref points to a merge of them.
+
+    Args:
+        names: Ids of commits. Zeros and missing commits are ignored.
+        name: The name of the ref, below refs/forkjoin/kept/.
+
+    Returns:
+        The ref, or `None` if every commit is contained in a ref.
+    """
     wanted = [one for one in dict.fromkeys(names) if one.strip("0")]
     if not wanted:
         return None
@@ -143,7 +165,6 @@ async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
     if len(tips) > 1:
         message = "Commits that were on no branch"
         parents = [f"-p{one}" for one in tips]
-        commit = await git.output(
-            common_dir, "commit-tree", *parents, "-m", message, f"{tips[-1]}^{{tree}}", extra=FIXED_SIGNATURE
-        )
+        command = ("commit-tree", *parents, "-m", message, f"{tips[-1]}^{{tree}}")
+        commit = await git.output(common_dir, *command, extra=FIXED_SIGNATURE)
     return await kept_refs.keep_commit(common_dir, commit, name)

@@ -1,4 +1,4 @@
-"""Ignored files of the checkout that `.worktreeinclude` names, and their copies in worktrees."""
+"""Included files: ignored files that the checkout's `.worktreeinclude` names, and their copies in worktrees."""
 
 import errno
 import os
@@ -21,32 +21,37 @@ _MAX_FILES = 100_000
 _MAX_BYTES = 4 * 1024**3
 _CHUNK = 1024 * 1024
 
-#: The name of a file until it is copied completely.
+#: The name of a copy until it is complete.
 _INCOMPLETE = ".forkjoin-new"
 
-#: The file in a worktree's git folder that lists the copied files.
+#: The name of the file in a worktree's git folder that lists the copied files.
 _COPIED = "forkjoin-brought"
 
 
 async def bring_ignored(checkout: Path, worktree: Path) -> int:
-    """Copy the included files to a worktree. Return the number of copied files.
+    """Copy the included files of a checkout to a worktree.
 
-    Files that already exist in the worktree stay as they are.
+    Return the number of copied files. Files that already exist in the worktree stay as they are.
 
     Raises:
-        CallerError: Too many files are named, or a file can't be copied for a reason that doesn't pass.
+        CallerError: The included files are too many or too large, or one can't be copied for a reason that lasts.
+        OSError: A file can't be copied for a reason that may pass.
     """
-    return await _copy_all(checkout, worktree, await included(checkout), replace=False)
+    return await _copy_all(checkout, worktree, await list_included_files(checkout), replace=False)
 
 
 async def update_ignored_copies(checkout: Path, place: RegisteredWorktree) -> None:
-    """Update the copies in a worktree.
+    """Update the copies of included files in a worktree.
 
-    Copy files whose size or time differ, and delete files no longer included. Files that are tracked in the worktree
-    are left alone.
+    Copy a file again if the size or time of its copy differs, and delete copies of files that are no longer included.
+    Files that are tracked in the worktree stay as they are.
+
+    Raises:
+        CallerError: As for `bring_ignored`.
+        OSError: As for `bring_ignored`.
     """
     tracked = set(split_names(await place.git("ls-files", "-z")))
-    names = [name for name in await included(checkout) if name not in tracked]
+    names = [name for name in await list_included_files(checkout) if name not in tracked]
     record = place.folder / _COPIED
     content = await to_thread.run_sync(read_regular, record)
     before = split_names(os.fsdecode(content or b""))
@@ -56,6 +61,7 @@ async def update_ignored_copies(checkout: Path, place: RegisteredWorktree) -> No
 
 
 def _delete_copies(worktree: Path, names: Iterable[str]) -> None:
+    """Delete files, but no folders, and no file outside of `worktree`. Blocks."""
     root = worktree.resolve()
     for file in (worktree / name for name in names):
         if not is_blocked(file.parent, root) and (file.is_symlink() or not file.is_dir()):
@@ -63,29 +69,39 @@ def _delete_copies(worktree: Path, names: Iterable[str]) -> None:
 
 
 async def _copy_all(checkout: Path, worktree: Path, names: Sequence[str], *, replace: bool) -> int:
+    """Copy files to a worktree. Return the number of copied files.
+
+    Args:
+        checkout: The folder with the files.
+        worktree: The folder that gets the copies.
+        names: The paths of the files, relative to both folders.
+        replace: Whether to replace an existing file whose size or time differs.
+    """
     try:
         return await to_thread.run_sync(_copy_all_blocking, checkout, worktree, names, replace)
     except OSError as error:
-        if is_transient(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a person must free the disk
+        is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_transient(error) and not is_disk_full:  # only a person can make room on a full disk
             raise
         raise CallerError(f"A file that .worktreeinclude names can't be copied to the worktree: {error}") from error
 
 
-async def included(checkout: Path, extra: Mapping[str, str] | None = None) -> list[str]:
-    """Return the ignored files that the checkout's `.worktreeinclude` names.
+async def list_included_files(checkout: Path, extra: Mapping[str, str] | None = None) -> list[str]:
+    """Return the ignored files that the `.worktreeinclude` of a checkout names.
 
-    It has the syntax of a .gitignore.
+    `.worktreeinclude` has the syntax of a .gitignore. Without it, no file is included.
 
     Args:
-        extra: Variables for git.
+        checkout: The checkout, or a worktree.
+        extra: Environment variables for git.
     """
     if not await to_thread.run_sync((checkout / ".worktreeinclude").is_file):
-        return []  # git would block on a pipe
+        return []  # on a named pipe of that name, git would block
     command = ("ls-files", "-z", "--others", "--ignored", "--exclude-from=.worktreeinclude", "--", ".")
     names = split_names(await git.output(checkout, *command, extra=extra))
     if not names:
         return []
-    # git check-ignore exits with 1 if none of the files is ignored.
+    # git check-ignore exits with 1 if none of the files is ignored, which is no error here.
     _, out, _ = await git.run(checkout, "check-ignore", "-z", "--stdin", stdin=join_names(names), extra=extra)
     return split_names(os.fsdecode(out))
 
@@ -105,7 +121,7 @@ def _copy_all_blocking(checkout: Path, worktree: Path, names: Sequence[str], rep
             exists = target.exists() or target.is_symlink()
             if is_blocked(target.parent, root) or (exists and not (replace and _differs(target, checkout / name))):
                 continue
-            # A symlink's target is copied, because an agent could write through a copied symlink.
+            # The target of a symlink is copied, because an agent could write through a copied symlink.
             if source := open_regular(checkout / name):
                 with source:
                     remaining -= _copy_file(source, incomplete, remaining)
@@ -118,9 +134,9 @@ def _copy_all_blocking(checkout: Path, worktree: Path, names: Sequence[str], rep
 
 
 def _differs(target: Path, source: Path) -> bool:
-    """Return whether `target` has another size or modification time than `source`.
+    """Return whether a copy has another size or modification time than its source.
 
-    Return False for a folder, and if either file is gone.
+    Return False if `target` is a folder, or if either file is missing.
     """
     try:
         copy = target.lstat()
@@ -131,14 +147,18 @@ def _differs(target: Path, source: Path) -> bool:
 
 
 def _copy_file(source: BinaryIO, target: Path, limit: int) -> int:
-    """Copy a file with its mode and times. Return its size in bytes."""
-    target.unlink(missing_ok=True)  # left by a daemon that was killed
+    """Copy a file with its mode and times. Return its size in bytes.
+
+    Raises:
+        CallerError: The file has more than `limit` bytes.
+    """
+    target.unlink(missing_ok=True)  # a killed daemon may have left an incomplete copy
     original = os.fstat(source.fileno())
     copied = 0
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
         while chunk := source.read(_CHUNK):
             copied += len(chunk)
-            if copied > limit:  # checked per chunk, because the file may grow meanwhile
+            if copied > limit:  # checked for each chunk, because a program may write to the source during the copy
                 raise CallerError(
                     f".worktreeinclude names files of more than {_MAX_BYTES // 1024**3} GiB in all. Name fewer or "
                     "smaller files in it."
@@ -150,9 +170,14 @@ def _copy_file(source: BinaryIO, target: Path, limit: int) -> int:
 
 
 def is_blocked(folder: Path, root: Path) -> bool:
-    """Return whether `folder` can't be a folder inside `root`.
+    """Return whether `folder` can't be created or used as a folder inside `root`.
 
-    A symlink may lead out of `root`, or a file may be in the place of the folder or a parent.
+    Blocks. This is so if a file is in the place of the folder or of one of its parents, or if a symlink leads out of
+    `root`.
+
+    Args:
+        folder: The path of the folder, which may be missing.
+        root: The real path of the folder that must contain it.
     """
     nearest = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
     return not nearest.is_dir() or not folder.resolve().is_relative_to(root)

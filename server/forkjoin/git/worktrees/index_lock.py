@@ -1,9 +1,9 @@
-"""Possession of git's index.lock, so that no other git changes the index.
+"""git's own lock on an index: while the file index.lock exists, no other git changes the index.
 
-The lock file contains the owner's name, a daemon's home. The daemon keeps an flock(2) on the file and shares it with
-every git that it starts. A later daemon of the same home therefore recognizes the lock of a killed daemon, and takes it
-over once all git processes that outlived the killed daemon have ended. git itself never reads the file. A lock of
-somebody else is never taken over.
+forkjoin writes the owner into the file: the home of the daemon. The daemon also holds an flock(2) on the file, which
+every git that it starts inherits. A later daemon of the same home therefore recognizes the lock of a killed daemon, and
+takes it over once all git processes that outlived the killed daemon have ended. git itself never reads the file. A lock
+of another owner is never taken over.
 """
 
 import contextlib
@@ -14,17 +14,21 @@ import os
 import stat
 from pathlib import Path
 
-#: The errors of a file system without hard links.
+#: The errors of link(2) on a file system without hard links, or with too many links to a file.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def try_lock_index(file: Path, owner: str) -> int | None:
     """Create index.lock, or take over the lock of a killed daemon of the same home.
 
-    Blocks.
+    Don't wait for the lock. The call only blocks for file operations.
+
+    Args:
+        file: The path of index.lock.
+        owner: A text that identifies the home of this daemon.
 
     Returns:
-        The open descriptor, or `None` if somebody else holds the lock.
+        The open file descriptor, which holds the flock(2). `None` if another process holds the lock.
     """
     name = os.fsencode(owner)
     lock = _create_atomically(file, name)
@@ -32,12 +36,13 @@ def try_lock_index(file: Path, owner: str) -> int | None:
 
 
 def _create_atomically(file: Path, name: bytes) -> int | None:
-    """Write the lock under another name, then link it.
+    """Write the lock file under another name, then link it. Return its descriptor.
 
-    A kill in between leaves no lock file without an owner.
+    Return `None` if the lock file exists already. If the daemon is killed in between, it leaves no index.lock without
+    an owner, which nobody would take over.
     """
     draft = file.with_name(f"forkjoin-lock-{hashlib.sha256(name).hexdigest()[:12]}")
-    draft.unlink(missing_ok=True)  # left by a killed daemon of this home
+    draft.unlink(missing_ok=True)  # a killed daemon of this home may have left it
     lock = _create(draft, name)
     try:
         os.link(draft, file)
@@ -47,7 +52,7 @@ def _create_atomically(file: Path, name: bytes) -> int | None:
             with contextlib.suppress(FileExistsError):
                 return _create(file, name)
         elif not isinstance(error, FileExistsError | FileNotFoundError):
-            raise  # FileNotFoundError: another task of this daemon has just removed the draft
+            raise  # FileNotFoundError means that another task of this daemon has just deleted the draft
         return None
     else:
         return lock
@@ -60,7 +65,7 @@ def _create(file: Path, name: bytes) -> int:
     try:
         os.write(lock, name)
         try_lock(lock)
-    except OSError:  # the disk is full
+    except OSError:  # e.g. the disk is full
         os.close(lock)
         file.unlink()
         raise
@@ -68,9 +73,10 @@ def _create(file: Path, name: bytes) -> int:
 
 
 def _take_over(file: Path, name: bytes) -> int | None:
+    """Lock an existing lock file of the same owner. Return its descriptor, or `None`."""
     try:
         lock = os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # it is gone, belongs to another user, or is no regular file
+    except OSError:  # the file is gone, belongs to another user, or is a symlink
         return None
     if (
         stat.S_ISREG(os.fstat(lock).st_mode)
@@ -84,10 +90,7 @@ def _take_over(file: Path, name: bytes) -> int | None:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Try to lock an open file with flock(2).
-
-    Return False if another process holds the lock.
-    """
+    """Lock an open file with flock(2). Return False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -96,9 +99,9 @@ def try_lock(descriptor: int) -> bool:
 
 
 def is_still_held(file: Path, lock: int) -> bool:
-    """Return whether our open lock is still the file at this path.
+    """Return whether the file at a path is still the one that this daemon has open.
 
-    Somebody may have deleted or replaced the file.
+    Somebody may have deleted or replaced it.
     """
     try:
         return os.path.samestat(os.fstat(lock), file.stat())
@@ -107,7 +110,7 @@ def is_still_held(file: Path, lock: int) -> bool:
 
 
 def release_index(file: Path, lock: int) -> None:
-    """Delete the lock file if it is still ours, and close the descriptor."""
+    """Delete index.lock, unless somebody has replaced it. Close the descriptor."""
     try:
         if is_still_held(file, lock):
             file.unlink(missing_ok=True)

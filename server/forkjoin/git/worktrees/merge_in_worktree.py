@@ -1,6 +1,7 @@
-"""Merges in progress in a worktree: begun for a resolver, with conflicts, and examined after its program has ended.
+"""Merges with conflicts in a worktree: they are begun for a resolver, and examined after its program has ended.
 
-git records such a merge in the worktree's git folder: MERGE_HEAD is the merged commit, AUTO_MERGE git's merged tree.
+git records a merge in progress in the worktree's git folder: MERGE_HEAD contains the id of the merged commit, and
+AUTO_MERGE the tree that git wrote to the worktree, with conflict markers.
 """
 
 import re
@@ -18,14 +19,16 @@ from forkjoin.git.file_names import printable_list, split_names
 from forkjoin.git.merge_tree import try_merge
 from forkjoin.git.objects import read_blob
 from forkjoin.git.refs import is_ancestor, resolve_commit
-from forkjoin.git.worktrees.worktree import delete_path, lock_worktree_list
+from forkjoin.git.worktrees.delete_path import delete_path
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, git_folder
+from forkjoin.git.worktrees.worktree_list_lock import lock_worktree_list
 
-#: Overrides of the user's configuration: conflicts must show both sides and their common base.
+#: Overrides of the user's configuration: a conflict must show both sides and their base, and rerere
+#: must not resolve it.
 _CONFLICT_STYLE = ("-c", "merge.conflictStyle=zdiff3", "-c", "rerere.enabled=false")
 _MERGE = ("merge", "--quiet", "--no-commit", "--no-ff", "--strategy=ort", "--no-autostash", "--no-verify-signatures")
 
-#: The markers around both sides. Their length is set by an attribute, conflict-marker-size.
+#: The markers before and after a conflict. The attribute conflict-marker-size sets their length.
 _BEGIN, _END = re.compile(rb"^<{7,} ", re.MULTILINE), re.compile(rb"^>{7,} [^\r\n]*", re.MULTILINE)
 
 #: The most bytes of a file that are searched for conflict markers.
@@ -33,18 +36,24 @@ _MAX_BYTES = 32 * 1024 * 1024
 #: The most files that are searched for conflict markers.
 _MAX_FILES = 1_000
 #: How many files a warning names.
-_NAMED = 5
+_NAMED_FILES = 5
 
 
 async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
-    """Begin to merge a commit into HEAD of the worktree at `path`.
+    """Begin to merge a commit into HEAD of a worktree, without a commit.
 
-    Nothing is committed. This is idempotent. All uncommitted changes in the worktree are discarded, since an
-    interrupted merge may have left them.
+    This is idempotent. The caller ensures that no agent has worked in the worktree yet. All uncommitted changes there
+    are discarded: an interrupted call left them.
+
+    Args:
+        common_dir: The common git folder of the repository.
+        path: The worktree.
+        theirs: The commit.
+        message: The message of the merge commit, for the resolver's `git commit`.
     """
     folder = git_folder(common_dir, path)
     assert folder
-    async with lock_worktree_list(common_dir) as held:  # shared with git, in case it outlives the daemon
+    async with lock_worktree_list(common_dir) as held:  # git inherits the lock, in case git outlives the daemon
         delete_path(folder / "index.lock")
         await git.output(path, "reset", "--quiet", "--hard", pass_fds=(held,))
         await git.output(path, "clean", "--quiet", "-ffd", pass_fds=(held,))
@@ -55,7 +64,7 @@ async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
 
 
 async def find_merged_commit(place: RegisteredWorktree) -> str | None:
-    """Return the commit that is being merged in a worktree.
+    """Return the commit that the merge in progress in a worktree merges into HEAD.
 
     Return `None` if no merge, or a merge of several commits, is in progress.
     """
@@ -70,24 +79,27 @@ def end(place: RegisteredWorktree) -> None:
 
 
 async def find_unresolved(place: RegisteredWorktree, unmerged: Sequence[str]) -> list[str]:
-    """Return the conflicting paths that are unedited or have conflict markers.
+    """Return the paths whose conflicts are unresolved.
 
-    The other paths were edited or deleted, but not added. A submodule is unresolved until it is added.
+    A conflict counts as resolved, although the path was not added to the index, if the file was edited or deleted and
+    has no conflict markers. A submodule is unresolved until it is added.
 
     Args:
-        unmerged: The paths with conflicts in the index.
+        place: The worktree.
+        unmerged: The paths that have conflicts in the index.
     """
     if not unmerged:
         return []
     changed = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--ignore-submodules=all")
     try:
         edited = set(split_names(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
-    except GitRefusedError:  # the merge was made another way, without AUTO_MERGE
+    except GitRefusedError:  # there is no AUTO_MERGE, because the merge was not made with the strategy `ort`
         edited = set[str]()
     return [name for name in unmerged if name not in edited or await _has_markers_in_worktree(place, name)]
 
 
 async def _has_markers_in_worktree(place: RegisteredWorktree, name: str) -> bool:
+    """Return whether a file has conflict markers that neither side has in the index."""
     file = place.path / name
     data = b"" if file.is_symlink() else await to_thread.run_sync(read_regular, file, _MAX_BYTES)
     sides = [await read_blob(place.path, f":{side}:{name}", _MAX_BYTES, place.variables) for side in (2, 3)]
@@ -100,7 +112,11 @@ async def describe_unresolved(
     """Return why `tip` is not a resolved merge of two commits, or `None` if it is.
 
     Args:
-        conflicts: Files that are known to be unresolved.
+        common_dir: The common git folder of the repository.
+        ours: The commit that the resolver started from.
+        theirs: The commit that the resolver merged.
+        tip: The commit of the resolver's branch.
+        conflicts: Files that are known to have conflicts, in addition to those found at `tip`.
     """
     if files := list(dict.fromkeys((*conflicts, *await _find_marked_files(common_dir, ours, theirs, tip)))):
         return f"these files still conflict: {printable_list(files)}"
@@ -111,9 +127,10 @@ async def describe_unresolved(
 
 
 async def find_dropped_changes(common_dir: str, sides: Mapping[str, str], tip: str) -> list[str]:
-    """Return warnings about sides whose changes or new files a merge may leave out.
+    """Return warnings if a merge lacks all changes, or some new files, of one side.
 
     Args:
+        common_dir: The common git folder of the repository.
         sides: The two merged commits, each with its name for the warning.
         tip: The result of the merge.
     """
@@ -121,26 +138,25 @@ async def find_dropped_changes(common_dir: str, sides: Mapping[str, str], tip: s
     base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
     warnings: list[str] = []
     for side, other in ((ours, theirs), (theirs, ours)):
-        done = await changes_between(common_dir, base, side)
-        since = await changes_between(common_dir, side, tip)
-        moved = {change.new[1] for change in since if change.kind == "A"}
-        gone = {change.path for change in since if change.kind == "D" and change.old[1] not in moved}
-        lost = [change.path for change in done if change.kind == "A" and change.path in gone]
+        changes = await changes_between(common_dir, base, side)
+        undone = await changes_between(common_dir, side, tip)
+        moved = {change.new[1] for change in undone if change.kind == "A"}
+        deleted = {change.path for change in undone if change.kind == "D" and change.old[1] not in moved}
+        lost = [change.path for change in changes if change.kind == "A" and change.path in deleted]
         from_other = {change.path for change in await changes_between(common_dir, other, tip)}
-        if done and from_other.isdisjoint(change.path for change in done):
-            files = printable_list([change.path for change in done], _NAMED)
+        if changes and from_other.isdisjoint(change.path for change in changes):
+            files = printable_list([change.path for change in changes], _NAMED_FILES)
             warnings.append(
                 f"All that {sides[side]} changed is as on the other side, in: {files}. Check that this is right."
             )
         elif lost:
-            warnings.append(
-                f"It lacks files that {sides[side]} added: {printable_list(lost, _NAMED)}. Check that this is right."
-            )
+            files = printable_list(lost, _NAMED_FILES)
+            warnings.append(f"It lacks files that {sides[side]} added: {files}. Check that this is right.")
     return warnings
 
 
 async def _find_marked_files(common_dir: str, ours: str, theirs: str, tip: str) -> list[str]:
-    """Return the files with conflicts that still have conflict markers at `tip`."""
+    """Return the files in conflict of two commits that have markers at `tip`."""
     found: list[str] = []
     for file in (await try_merge(common_dir, ours, theirs)).conflicts[:_MAX_FILES]:
         data = await read_blob(common_dir, f"{tip}:{file}", _MAX_BYTES)
@@ -152,6 +168,6 @@ async def _find_marked_files(common_dir: str, ours: str, theirs: str, tip: str) 
 
 
 def _has_markers(data: bytes, sides: Iterable[bytes]) -> bool:
-    """Return whether a file has conflict markers that no side has as content."""
+    """Return whether a file has conflict markers that no side has as its content."""
     known = {line for side in sides for line in _END.findall(side)}
     return bool(_BEGIN.search(data)) and any(line not in known for line in _END.findall(data))

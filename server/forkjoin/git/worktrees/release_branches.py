@@ -1,4 +1,4 @@
-"""Release of the branches that an ended agent's worktree still has checked out."""
+"""Release of branches: an ended agent's worktree keeps no branch checked out except the agent's own."""
 
 import contextlib
 import os
@@ -9,19 +9,16 @@ from anyio import to_thread
 
 from forkjoin.core.error import GitError
 from forkjoin.core.regular_file import read_line, read_regular
-from forkjoin.git import git, kept_refs
+from forkjoin.git import kept_refs
 from forkjoin.git.refs import find_tip, resolve_commit, short_name, update_refs
-from forkjoin.git.worktrees.nested_repositories import find_within
-from forkjoin.git.worktrees.worktree import delete_path
-from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_registered_worktree
+from forkjoin.git.symbolic_head import follow_head
+from forkjoin.git.worktrees.checkout import REBASE_FILES
+from forkjoin.git.worktrees.delete_path import delete_path
+from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree, find_nested_worktrees, find_registered_worktree
 
-#: Files that name the branch of an operation in progress, and what to delete to release that branch (git's branch.c).
-_OPERATIONS = {
-    "rebase-merge/head-name": "rebase-merge",
-    "rebase-merge/update-refs": "rebase-merge",
-    "rebase-apply/head-name": "rebase-apply",
-    "BISECT_START": "BISECT_*",
-}
+#: For each file that names the branch of an operation in progress: what must be deleted to release that branch. The
+#: names of files are relative to the git folder.
+_OPERATIONS = {**{name: str(Path(name).parent) for name in REBASE_FILES}, "BISECT_START": "BISECT_*"}
 #: Files that name the stash of an operation (--autostash of git-merge(1) and git-rebase(1)).
 STASHES = ("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash")
 _LIMIT = 64 * 1024
@@ -29,20 +26,27 @@ _OBJECT = re.compile(r"[0-9a-f]{40,64}")
 
 
 async def release_other_branches(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
-    """Detach an idle worktree from all branches except its agent's. Keep its files.
+    """Detach a worktree from every branch except its agent's own.
 
-    Worktrees that the agent has made inside the worktree are detached too. A rebase or bisection that occupies another
-    branch is ended. The stash of a merge or rebase is kept under refs/forkjoin/kept/.
+    Don't change its files. Worktrees that the agent made inside its worktree are detached too. If a rebase or bisection
+    of another branch is in progress, end it. The stash of a merge or rebase in progress is kept under
+    refs/forkjoin/kept/.
+
+    Args:
+        common_dir: The common git folder of the repository.
+        worktree: The agent's worktree. The caller ensures that no program runs there.
+        branch: The short name of the agent's branch.
+        keep_as: A name for the refs that keep stashes.
 
     Returns:
-        Warnings for the lead.
+        Warnings for the lead, e.g. for each released branch.
     """
     place = await find_registered_worktree(common_dir, worktree)
     if place is None:
         return []
-    within = await to_thread.run_sync(find_within, common_dir, worktree)
+    found = await to_thread.run_sync(find_nested_worktrees, common_dir, worktree)
+    nested = [RegisteredWorktree(common_dir, folder, path) for path, folder in found]
     warnings: list[str] = []
-    nested = [RegisteredWorktree(common_dir, folder, path) for path, folder in within.linked]
     for worktree_place in (place, *nested):
         try:
             await _release(worktree_place, f"refs/heads/{branch}", keep_as, warnings)
@@ -52,11 +56,15 @@ async def release_other_branches(common_dir: str, worktree: Path, branch: str, k
 
 
 async def _release(place: RegisteredWorktree, own: str, keep_as: str, warnings: list[str]) -> None:
-    if other := await _find_other(place, own):
+    """Release the branches of one worktree, except `own`.
+
+    Append warnings for the lead.
+    """
+    head = await follow_head(place.common_dir, place.folder)
+    if head and head[0] != own:
         await _detach(place, own)
-        warnings.append(
-            f"The agent had left {short_name(other)} checked out; its worktree was detached from that branch."
-        )
+        branch = short_name(head[0])
+        warnings.append(f"The agent had left {branch} checked out; its worktree was detached from that branch.")
     for stash in await to_thread.run_sync(_find_stashes, place.folder):
         if commit := await resolve_commit(place.common_dir, stash):
             ref = await kept_refs.keep_commit(place.common_dir, commit, f"stash-{keep_as}")
@@ -69,28 +77,16 @@ async def _release(place: RegisteredWorktree, own: str, keep_as: str, warnings: 
 
 
 def _find_stashes(folder: Path) -> list[str]:
-    """Return the stash commits that operations in progress refer to."""
+    """Return the ids of the stash commits that operations in progress will restore.
+
+    Blocks.
+    """
     found = (read_line(folder / name) for name in STASHES)
     return [line for line in found if line and _OBJECT.fullmatch(line)]
 
 
-async def _find_other(place: RegisteredWorktree, own: str) -> str | None:
-    """Return the branch that HEAD is on.
-
-    Return `None` if HEAD is detached or on the agent's own branch.
-    """
-    head = await to_thread.run_sync(read_line, place.folder / "HEAD")
-    if head == f"ref: {own}" or (head and _OBJECT.fullmatch(head)):
-        return None
-    _, out, _ = await git.run(
-        place.folder, "symbolic-ref", "--quiet", "HEAD"
-    )  # the file HEAD is a placeholder with a reftable
-    branch = os.fsdecode(out).removesuffix("\n")
-    return branch if branch not in ("", own) else None
-
-
 async def _detach(place: RegisteredWorktree, own: str) -> None:
-    """Detach HEAD at its commit, or at the agent's tip if HEAD's branch is unborn."""
+    """Detach HEAD at its commit, or at the agent's branch if HEAD has no commit yet."""
     commit = await resolve_commit(place.folder, "HEAD") or await find_tip(place.common_dir, own)
     if commit:
         await to_thread.run_sync(delete_path, place.folder / "HEAD.lock")
@@ -99,17 +95,18 @@ async def _detach(place: RegisteredWorktree, own: str) -> None:
 
 
 def _find_operations(folder: Path, own: str) -> list[str]:
-    """Return the names of the operations in progress that occupy another branch.
+    """Find the operations in progress of other branches than `own`. Blocks.
 
-    Each name is a glob pattern for the operation's files in the git folder.
+    Returns:
+        For each operation the glob pattern of its files in the git folder.
     """
     found: list[str] = []
     for name, operation in _OPERATIONS.items():
         with contextlib.suppress(OSError):
             lines = os.fsdecode(read_regular(folder / name, _LIMIT) or b"").splitlines()
-            # BISECT_START has short branch names. The file update-refs has object ids between the refs.
-            held = (line if line.startswith("refs/") else f"refs/heads/{line}" for line in lines)
+            # BISECT_START contains a short branch name or an object id. update-refs has object ids between the refs.
+            refs = (line if line.startswith("refs/") else f"refs/heads/{line}" for line in lines)
             objects = (f"refs/heads/{line}" for line in lines if _OBJECT.fullmatch(line))
-            others = {*held} - {own, "refs/heads/", "refs/heads/detached HEAD", *objects}
+            others = {*refs} - {own, "refs/heads/", "refs/heads/detached HEAD", *objects}
             found += [operation] * bool(others and operation not in found)
     return found

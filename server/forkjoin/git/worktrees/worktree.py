@@ -1,9 +1,8 @@
 """Creation and removal of worktrees, each on a branch of its own.
 
-`git worktree add` races with itself and with `git fetch`. A lock in each repository's git folder keeps all forkjoin
-processes apart. A ready mark in a worktree's git folder says that the worktree is complete, and who owns it. The
-branch's reflog names the owner too. After a crash, making the worktree again therefore finds only the owner's worktree
-and branch. It keeps a program's changes in a complete worktree, and removes an incomplete worktree.
+A ready mark in a worktree's git folder says that the worktree is
+complete, and who owns it. The branch's reflog names the owner too. `make` can therefore be repeated after a crash: it
+takes only a worktree and a branch of its owner, returns a complete worktree as it is, and replaces an incomplete one.
 
 Worktrees are removed by path. `git worktree prune` would also drop a user's worktree on a disk that isn't mounted now.
 """
@@ -11,97 +10,39 @@ Worktrees are removed by path. `git worktree prune` would also drop a user's wor
 import contextlib
 import logging
 import os
-import shutil
 import stat
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
 from anyio import CancelScope, to_thread
 
-from forkjoin.core import file_lock
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.regular_file import is_gone, read_regular
 from forkjoin.git import git
-from forkjoin.git.git_config import read_shared_repository
 from forkjoin.git.git_folder import is_irregular
 from forkjoin.git.refs import find_symbolic_target, find_tip, update_refs
 from forkjoin.git.worktrees import sparse_checkout
+from forkjoin.git.worktrees.delete_path import delete_path
 from forkjoin.git.worktrees.worktree_folder import find_nested_worktrees, git_folder, is_folder, worktree_path_of
+from forkjoin.git.worktrees.worktree_list_lock import find_lock_mode, lock_worktree_list
 
 log = logging.getLogger(__name__)
 
-_LOCK_PAUSE_S = 0.005
-_LOCK_GIVE_UP_S = 120
-#: How often adding a worktree is tried when git loses a race against another git, and the pause in between.
-_TRIES = 5
-_REST_S = 0.02
+#: How often `git worktree add` is tried, since git may lose a race against another git.
+_ATTEMPTS = 5
+_RETRY_PAUSE_S = 0.02
 
 #: A disk with fewer free bytes than this counts as full.
-_ROOM = 1024 * 1024
+_MIN_FREE_BYTES = 1024 * 1024
 
-#: The ready mark: a file in the git folder with the worktree's owner and its branch.
+#: The name of the ready mark: a file in a worktree's git folder with the worktree's owner and its branch.
 MARK = "forkjoin-ready"
 _MARK_LIMIT = 8192
 #: The name of the ready mark once removal has begun. The file's time says when.
-_GOING = "forkjoin-going"
-#: The files in each worktree's git folder that git reads when it adds another worktree.
-_READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
-
-
-# -- the lock
-
-
-@contextlib.asynccontextmanager
-async def lock_worktree_list(common_dir: str) -> AsyncGenerator[int]:
-    """Lock the repository's list of worktrees against other processes.
-
-    Yield the descriptor, to share it with git.
-
-    Raises:
-        TimeoutError: Another process has held the lock for two minutes.
-    """
-    file, mode = Path(common_dir) / "forkjoin.lock", await _find_lock_mode(common_dir)
-    if not await to_thread.run_sync(_is_free_or_file, file):
-        await to_thread.run_sync(delete_path, file)
-    give_up = anyio.current_time() + _LOCK_GIVE_UP_S
-    while (held := file_lock.take(file, mode)) is None:
-        if anyio.current_time() > give_up:
-            raise TimeoutError(
-                f"{file} has been locked by another process for {_LOCK_GIVE_UP_S} s. End that process, then call again."
-            )
-        await anyio.sleep(_LOCK_PAUSE_S)
-    try:
-        yield held
-    finally:
-        os.close(held)
-
-
-async def _find_lock_mode(common_dir: str) -> int:
-    """Return the lock file's mode, which follows core.sharedRepository.
-
-    Every user who may write to the repository can take the lock.
-    """
-    try:
-        sharing = await read_shared_repository(common_dir)
-    except (CallerError, GitError):  # the next git call reports the error in the configuration
-        return 0o600
-    if sharing.lower() in ("all", "world", "everybody", "2"):
-        return 0o666
-    if sharing.lower() in ("group", "true", "yes", "on", "1", ""):
-        return 0o660
-    try:
-        mode = int(sharing, 8)
-    except ValueError:
-        return 0o600
-    writers = mode & 0o022
-    return 0o600 | writers | writers << 1  # writers open the file to read and write; readers need no lock
-
-
-def _is_free_or_file(path: Path) -> bool:
-    """Return whether `path` doesn't exist or is a regular file, not a symlink."""
-    return path.is_file() and not path.is_symlink() if os.path.lexists(path) else True
+_REMOVAL_MARK = "forkjoin-going"
+#: When git adds a worktree, it reads these files in the git folder of every other worktree.
+_FILES_GIT_READS = ("HEAD", "commondir", "gitdir", "locked")
 
 
 # -- making a worktree
@@ -110,15 +51,20 @@ def _is_free_or_file(path: Path) -> bool:
 async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, *, like: Path | None = None) -> str:
     """Make a worktree on a new branch at `base`. This is idempotent for one `owner`.
 
-    Returns:
-        The branch, with a numeric suffix if somebody else has a branch of this name.
-
     Args:
-        like: A checkout whose sparse checkout is copied; `None` for all files.
+        common_dir: The common git folder of the repository.
+        path: The path of the new worktree.
+        branch: The short name of the new branch.
+        base: The commit at which the branch begins.
+        owner: A text that identifies the agent and its home.
+        like: A checkout. If it is sparse, the worktree gets only the same part of the files. `None`: all files.
+
+    Returns:
+        The short name of the branch. It has a numeric suffix if somebody else has a branch of the wanted name.
 
     Raises:
         GitError: git failed. Neither the worktree nor the branch is left.
-        CallerError: Something that belongs to somebody else is at `path`, or the disk is full.
+        CallerError: Another owner's worktree or other files are at `path`, or the disk is full.
     """
     if existing := await to_thread.run_sync(_find_complete, common_dir, path, owner):
         return existing
@@ -126,7 +72,7 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, 
     try:
         await register(common_dir, path, made)
         if folder := await to_thread.run_sync(git_folder, common_dir, path):
-            await sparse_checkout.follow(common_dir, folder, like)
+            await sparse_checkout.copy_from(common_dir, like, folder)
         await git.output(path, "reset", "--quiet", "--hard")
         await to_thread.run_sync(mark, common_dir, path, owner, made)
     except (GitError, OSError) as error:
@@ -141,13 +87,18 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, 
 
 
 def _is_full(path: Path) -> bool:
-    """Return whether the disk of `path` is full. git's own errors don't say so."""
-    disk = os.statvfs(next(one for one in path.parents if one.exists()))
-    return disk.f_bavail * disk.f_frsize < _ROOM or (disk.f_files > 0 and disk.f_favail == 0)
+    """Return whether the disk of `path` is full. git's own errors don't always say so.
+
+    Blocks.
+    """
+    disk = os.statvfs(next(folder for folder in path.parents if folder.exists()))
+    return disk.f_bavail * disk.f_frsize < _MIN_FREE_BYTES or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def _find_complete(common_dir: str, path: Path, owner: str) -> str | None:
     """Return the branch of the complete worktree of `owner` at `path`, or `None`.
+
+    Blocks. `None` also means that the owner's worktree there is incomplete, or that its files are gone.
 
     Raises:
         CallerError: Somebody else's worktree, or other files, are at `path`.
@@ -165,10 +116,9 @@ def _find_complete(common_dir: str, path: Path, owner: str) -> str | None:
 
 
 async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> str:
-    """Create a branch for `owner`, or find the branch that was created before.
+    """Create a branch for `owner`, or find the one that was created before.
 
-    Returns:
-        The first usable name of `branch`, `branch-2`, and so on.
+    Return its name: the first of `branch`, `branch-2` … that is free or is the owner's.
     """
     why = f"forkjoin: created for {owner}"
     for name in (branch, *(f"{branch}-{n}" for n in range(2, 100))):
@@ -177,10 +127,9 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
             await update_refs(common_dir, [f"create {ref} {base}"], why)
             return name
         except GitError as error:
-            is_below = f"'{ref}/" in error.stderr
-            if not (
-                is_below or await find_tip(common_dir, ref) or await find_symbolic_target(common_dir, ref) is not None
-            ):
+            is_prefix = f"'{ref}/" in error.stderr  # git names the branch below `ref` that is in the way
+            exists = await find_tip(common_dir, ref) or await find_symbolic_target(common_dir, ref) is not None
+            if not (is_prefix or exists):
                 raise
         if await find_tip(common_dir, ref) and await _was_created_by(common_dir, ref, why):
             return name
@@ -188,53 +137,69 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
 
 
 async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
+    """Return whether `why` is the reason in the oldest entry of a branch's reflog."""
     _, out, _ = await git.run(common_dir, "log", "--walk-reflogs", "--format=%gs", ref, "--")
-    return os.fsdecode(out).removesuffix("\n").split("\n")[-1].split() == why.split()  # git collapses spaces
+    reasons = os.fsdecode(out).removesuffix("\n").split("\n")
+    return reasons[-1].split() == why.split()  # git replaces several spaces in a reason by one
 
 
 async def register(common_dir: str, path: Path, start: str, *options: str) -> None:
-    """Run `git worktree add --no-checkout` on a branch or at a commit.
+    """Add a worktree without its files to the repository's list.
 
-    Try again if git loses a race.
+    Files at `path` are deleted first. Try again if git loses a race against another git.
+
+    Args:
+        common_dir: The common git folder of the repository.
+        path: The path of the new worktree.
+        start: The short name of a branch, or a commit.
+        options: Further options of `git worktree add`.
     """
     arguments = ("worktree", "add", "--quiet", "--no-checkout", *options, "--", str(path), start)
     async with lock_worktree_list(common_dir) as held:
-        for left in reversed(range(_TRIES)):
+        for remaining in reversed(range(_ATTEMPTS)):
             await to_thread.run_sync(_clear, common_dir, path)
             await to_thread.run_sync(_drop_pipes, common_dir)
             await to_thread.run_sync(lambda: path.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
             try:
                 await git.output(common_dir, *arguments, pass_fds=(held,))
-                await to_thread.run_sync(_open_to_others, common_dir, path, await _find_lock_mode(common_dir))
+                await to_thread.run_sync(_open_to_others, common_dir, path, await find_lock_mode(common_dir))
                 return
             except GitError:
-                if not left:
+                if not remaining:
                     raise
-            await anyio.sleep(_REST_S)
+            await anyio.sleep(_RETRY_PAUSE_S)
 
 
 def _open_to_others(common_dir: str, path: Path, mode: int) -> None:
-    """Let all users who share the repository access a worktree's git folder.
+    """Give other users of a shared repository access to a worktree's git folder.
 
     Their `git gc` reads the folder and locks its HEAD. git sets the modes of `refs` and HEAD itself, but leaves the
     other modes to the umask (builtin/worktree.c).
+
+    Args:
+        common_dir: The common git folder of the repository.
+        path: The worktree.
+        mode: The mode of the lock file (see `find_lock_mode`).
     """
     if (mode := mode & 0o077) and (folder := git_folder(common_dir, path)):
         for file in (folder, folder / "gitdir", folder / "commondir"):
-            enter = mode >> 2 & 0o011 if file == folder else 0
-            file.chmod(stat.S_IMODE(file.stat().st_mode) | mode | enter)
+            may_enter = mode >> 2 & 0o011 if file == folder else 0
+            file.chmod(stat.S_IMODE(file.stat().st_mode) | mode | may_enter)
 
 
 def _drop_pipes(common_dir: str) -> None:
-    """Remove pipes from worktrees' git folders, since git would block on them."""
+    """Remove named pipes on which `git worktree add` would block."""
     for file in Path(common_dir, "worktrees").glob("*/*"):
-        if file.name in _READ_OF_EACH and is_irregular(file):
+        if file.name in _FILES_GIT_READS and is_irregular(file):
             log.warning("Removed %s: it is not a regular file, and git would block on it", file)
             delete_path(file)
 
 
 def repair_gitdir_file(common_dir: str, path: Path) -> None:
-    """Restore a missing or unreadable `gitdir` file in a worktree's git folder."""
+    """Restore a missing or unreadable `gitdir` file in the git folder of a worktree.
+
+    Blocks. Do nothing if the worktree at `path` was never complete.
+    """
     folder = Path(common_dir, "worktrees", path.name)
     link = folder / "gitdir"
     if is_folder(folder) and read_ready_mark(folder) and worktree_path_of(folder) is None:
@@ -243,7 +208,10 @@ def repair_gitdir_file(common_dir: str, path: Path) -> None:
 
 
 def mark(common_dir: str, path: Path, owner: str, branch: str) -> None:
-    """Write the ready mark: the worktree at `path` is complete. Blocks."""
+    """Write the ready mark, which says that the worktree at `path` is complete.
+
+    Blocks.
+    """
     folder = git_folder(common_dir, path)
     if folder is None:
         raise FileNotFoundError(f"{path} is no longer a worktree of {common_dir}")
@@ -251,7 +219,10 @@ def mark(common_dir: str, path: Path, owner: str, branch: str) -> None:
 
 
 def read_ready_mark(folder: Path) -> tuple[str, str] | None:
-    """Return the owner and branch of a complete worktree, or `None`."""
+    """Return the owner and the branch that a ready mark names. Blocks.
+
+    Return `None` if the git folder has no ready mark, because its worktree is incomplete.
+    """
     with contextlib.suppress(OSError):
         if (content := read_regular(folder / MARK, _MARK_LIMIT)) is not None:
             owner, _, branch = os.fsdecode(content).partition("\0")
@@ -260,14 +231,14 @@ def read_ready_mark(folder: Path) -> tuple[str, str] | None:
 
 
 async def discard(common_dir: str, path: Path, branch: str, base: str) -> None:
-    """Remove a worktree in which no program has run, with its branch.
+    """Remove a worktree in which no program has run, and its branch.
 
-    Keep a branch that has new commits.
+    The branch stays if it is not at `base`, since it has commits then.
     """
     with CancelScope(shield=True):
         with contextlib.suppress(OSError):
             await remove(common_dir, path)
-        with contextlib.suppress(GitError):  # the branch has commits of an agent
+        with contextlib.suppress(GitError):  # the branch is not at `base`
             await update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
 
 
@@ -277,86 +248,75 @@ async def discard(common_dir: str, path: Path, branch: str, base: str) -> None:
 async def remove(common_dir: str, path: Path) -> None:
     """Remove the worktree at `path` with everything in it.
 
-    Its branch stays. This is idempotent. A worktree that is locked with `git worktree lock` is removed too. The lock
-    only protects a missing worktree from pruning, and an agent may have set it.
+    Worktrees of the repository below it are unregistered too. The branches stay. This is idempotent. A worktree that is
+    locked with `git worktree lock` is removed too: such a lock only protects a missing worktree from pruning, and an
+    agent may have set it.
     """
-    if await to_thread.run_sync(is_gone, Path(common_dir)):  # the repository is gone
+    if await to_thread.run_sync(is_gone, Path(common_dir)):  # without a repository there is no list to lock
         await to_thread.run_sync(_clear, common_dir, path)
         return
     async with lock_worktree_list(common_dir):
         if folder := await to_thread.run_sync(git_folder, common_dir, path):
-            await to_thread.run_sync(_begin_to_go, folder)
+            await to_thread.run_sync(_mark_removal, folder)
         for _, folder in await to_thread.run_sync(find_nested_worktrees, common_dir, path):
-            await to_thread.run_sync(_drop, folder)
+            await to_thread.run_sync(_delete_git_folder, folder)
         await to_thread.run_sync(_clear, common_dir, path)
 
 
 def removal_began_at(common_dir: str, path: Path) -> float | None:
-    """Return the timestamp at which the worktree's removal began.
+    """Return when an unfinished removal of a worktree began, in seconds since 1970.
 
-    Return `None` if no removal has begun, or if it is finished.
+    Blocks. Return `None` if no removal has begun, or if it is finished.
     """
     folder = git_folder(common_dir, path)
     with contextlib.suppress(FileNotFoundError):
-        return os.lstat(folder / _GOING).st_mtime if folder else None
+        return os.lstat(folder / _REMOVAL_MARK).st_mtime if folder else None
     return None
 
 
 def _clear(common_dir: str, path: Path) -> None:
-    """Delete a worktree and its git folder, as `git worktree remove -f -f` does."""
+    """Delete the folder at `path`, and the git folder of a worktree registered there."""
     folder = git_folder(common_dir, path)
     if folder:
-        _begin_to_go(folder)
+        _mark_removal(folder)
     delete_path(path)
     if folder:
-        _drop(folder)
-        with contextlib.suppress(OSError):  # other worktrees are registered
+        _delete_git_folder(folder)
+        with contextlib.suppress(OSError):  # the folder of all git folders is not empty if there are other worktrees
             folder.parent.rmdir()
 
 
-def _begin_to_go(folder: Path) -> None:
-    """Rename the ready mark to note that removal has begun, and when."""
-    with contextlib.suppress(FileNotFoundError):  # there was no mark, or it is renamed already
+def _mark_removal(folder: Path) -> None:
+    """Rename the ready mark. Its new name and time say that the removal begins now."""
+    with contextlib.suppress(FileNotFoundError):  # the worktree was incomplete, or its removal had begun already
         os.utime(folder / MARK, follow_symlinks=False)
-        (folder / MARK).rename(folder / _GOING)  # works on a full disk too
+        (folder / MARK).rename(folder / _REMOVAL_MARK)  # renamed, because a file can't be written on a full disk
 
 
-def _drop(folder: Path) -> None:
+def _delete_git_folder(folder: Path) -> None:
     """Delete a worktree's git folder.
 
-    The files that git reads go last, so an interruption leaves no broken folder.
+    `gitdir` is deleted first of the files that git reads, and these after all others. If the daemon is killed in
+    between, git ignores the folder.
     """
-    while folder.exists():  # a concurrent git gc may prune it too
+    while folder.exists():  # a concurrent `git gc` may delete files of the same folder
         with contextlib.suppress(FileNotFoundError):
             if not folder.is_symlink():
-                last = (*_READ_OF_EACH, _GOING)
+                last = (*_FILES_GIT_READS, _REMOVAL_MARK)
                 for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name in last, entry.name != "gitdir")):
                     delete_path(entry)
             delete_path(folder)
 
 
-def delete_path(path: Path) -> None:
-    """Delete the file, symlink or folder at `path`, including read-only folders.
-
-    Do nothing if nothing is there.
-    """
-    if path.is_symlink() or not path.is_dir():
-        with contextlib.suppress(NotADirectoryError):  # a parent is a file, as with reftable
-            path.unlink(missing_ok=True)
-        return
-    try:
-        shutil.rmtree(path)
-    except PermissionError:
-        path.chmod(stat.S_IRWXU)
-        for above, names, _ in os.walk(path):
-            for folder in (Path(above, name) for name in names):
-                if not folder.is_symlink():
-                    folder.chmod(stat.S_IRWXU)
-        shutil.rmtree(path)
-
-
 async def delete_branch(common_dir: str, branch: str, tip: str | None) -> None:
-    """Delete a branch at `tip`, or a symbolic ref of its name, if it exists.
+    """Delete a branch if it exists.
+
+    If it is a symbolic ref, delete that ref, not its target.
+
+    Args:
+        common_dir: The common git folder of the repository.
+        branch: The short name of the branch.
+        tip: The commit that the branch must be at, unless it is a symbolic ref.
 
     Raises:
         GitError: The branch is at another commit.
@@ -368,13 +328,10 @@ async def delete_branch(common_dir: str, branch: str, tip: str | None) -> None:
         await delete_symbolic_ref(common_dir, ref)
 
 
-async def delete_symbolic_ref(common_dir: str, ref: str) -> str | None:
+async def delete_symbolic_ref(common_dir: str, ref: str) -> None:
     """Delete a symbolic ref, but not the ref that it points to.
 
-    Returns:
-        The ref that it pointed to, or "" if it was damaged; `None` if there is no symbolic ref.
+    Do nothing if there is none.
     """
-    target = await find_symbolic_target(common_dir, ref)
-    if target is not None:
+    if await find_symbolic_target(common_dir, ref) is not None:
         await update_refs(common_dir, [f"delete {ref}"], "forkjoin: removed")
-    return target

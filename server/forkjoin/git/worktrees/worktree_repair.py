@@ -7,26 +7,32 @@ from pathlib import Path
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.git_folder import is_irregular, is_oversized, resolve_common_dir
-from forkjoin.git.worktrees.worktree import delete_path
+from forkjoin.git.worktrees.delete_path import delete_path
 from forkjoin.git.worktrees.worktree_folder import RegisteredWorktree
 
-#: The contents that git accepts in HEAD.
+#: The contents that git accepts in HEAD: a symbolic ref, or the id of a commit.
 _HEAD = re.compile(rb"(ref:\s*refs/\S.*|[0-9a-f]{40}|[0-9a-f]{64})\n?", re.DOTALL)
-#: The folder of submodules' git folders. Symlinks in them may come from the user's git template.
+#: The folder with submodules' git folders. Symlinks in it are accepted: the user's git template may have some.
 MODULES = "modules"
 
 
 def repair_git_folder(place: RegisteredWorktree, branch: str) -> list[str]:
-    """Remove pipes and misleading links, and restore the files that git needs.
+    """Remove pipes and symlinks from a worktree's git folder, and repair its HEAD.
+
+    Blocks. Also point the git folder to the repository again, and remove pipes in place of the agent's branch.
+
+    Args:
+        place: A worktree in which no program runs.
+        branch: The agent's branch, to which a damaged HEAD is reset.
 
     Returns:
-        Warnings for the lead.
+        Warnings for the lead, one for each kind of damage.
     """
     warnings: list[str] = []
     ref = Path(place.common_dir, "refs", "heads", branch)
     reflog = Path(place.common_dir, "logs", "refs", "heads", branch)
     strange = [*_find_strange(place.folder), *filter(is_irregular, (ref, reflog))]
-    if reflog.is_symlink() and reflog not in strange:  # git would write to the symlink's target
+    if reflog.is_symlink() and reflog not in strange:  # git would append to the target of the symlink
         strange.append(reflog)
     for file in strange:
         delete_path(file)
@@ -47,7 +53,10 @@ def repair_git_folder(place: RegisteredWorktree, branch: str) -> list[str]:
 
 
 def _find_strange(top: Path) -> list[Path]:
-    """Return pipes, sockets, devices, unexpected symlinks and huge files in a folder."""
+    """Return the pipes, sockets, devices, symlinks and huge files in a git folder.
+
+    Omit symlinks that may be there: HEAD as a link to a ref, and links in the git folders of submodules.
+    """
     found: list[Path] = []
     for above, folders, files in os.walk(top):
         is_module = MODULES in Path(above).relative_to(top).parts
