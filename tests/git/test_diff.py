@@ -7,6 +7,7 @@ import pytest
 from forkjoin.core.error import GitError
 from forkjoin.git import diff
 from forkjoin.git.diff import DiffStat
+from forkjoin.git.worktrees.worktree_diff import read_worktree_diff
 from support.branches import commit, make_fork
 from support.harness import git
 
@@ -70,7 +71,7 @@ async def test_a_diff_can_be_limited_to_one_path(repository: Path, base: str) ->
 async def test_a_path_outside_the_repository_has_no_diff(repository: Path, base: str) -> None:
     (repository.parent / "outside").write_text("x\n")
     fork = await make_fork(repository)
-    assert await diff.read_worktree_diff(fork.common_dir, fork.path, base, "../../outside", stat=False) == b""
+    assert await read_worktree_diff(fork.common_dir, fork.path, base, "../../outside", stat=False) == b""
 
 
 async def test_a_missing_commit_is_an_error(repository: Path, base: str) -> None:
@@ -89,7 +90,7 @@ async def test_a_worktree_is_read_without_touching_its_index(repository: Path, b
     (fork.path / "shared.txt").write_text("edited\n")
     os.utime(fork.path / "README.md", (1, 1))  # as if edited, but the same
     index = (fork.folder / "index").read_bytes()
-    assert b"+edited" in await diff.read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False)
+    assert b"+edited" in await read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False)
     assert (fork.folder / "index").read_bytes() == index
 
 
@@ -98,7 +99,7 @@ async def test_a_replaced_worktree_has_no_diff(repository: Path, base: str) -> N
     fork.path.rename(fork.path.with_name("away"))
     fork.path.symlink_to(repository)
     (repository / "shared.txt").write_text("edited\n")
-    assert await diff.read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False) == b""
+    assert await read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False) == b""
 
 
 async def test_a_diff_is_read_up_to_its_limit(repository: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,5 +113,5 @@ async def test_new_files_in_a_worktree_are_named_unless_they_are_ignored(reposit
     commit(fork.path, {".gitignore": "*.log\n"})
     (fork.path / "a.log").touch()
     (fork.path / "a\nb").touch()
-    text = await diff.read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False)
+    text = await read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False)
     assert text.endswith(b"\nnew, not in git yet: a\\nb\n")

@@ -9,11 +9,11 @@ import pytest
 from forkjoin.core.error import CallerError, GitError, GitHungError
 from forkjoin.git import git as asked
 from forkjoin.git import git_process
-from forkjoin.git.diff import read_worktree_diff
 from forkjoin.git.objects import temporary_objects
 from forkjoin.git.refs import update_refs
 from forkjoin.git.repository import read_checkout
 from forkjoin.git.worktrees.index_lock import try_lock_index
+from forkjoin.git.worktrees.worktree_diff import read_worktree_diff
 from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from support.autocommits import leave
 from support.branches import Fork, blob, commit, make_fork, put_git

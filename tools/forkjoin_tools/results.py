@@ -15,6 +15,7 @@ from forkjoin.core.event import RecordedEvent
 from forkjoin.core.model import FINAL, Agent, Merge, State
 from forkjoin.core.result import OUTPUT_LIMIT, Result, Usage, Verify
 from forkjoin.git import diff
+from forkjoin.git.worktrees.worktree_diff import read_worktree_diff
 from forkjoin.workspace.agent_work import BranchMove, find_branch_move, find_result_commit
 from pydantic import Field
 
@@ -295,4 +296,4 @@ async def _diff(call: ToolCall, agent: Agent, commit: str | None, path: str | No
         return await diff.read_diff(common_dir, agent.worktree.base, tip, path, stat=stat) if tip else b""
     if not agent.worktree.prepared:
         return b""
-    return await diff.read_worktree_diff(common_dir, Path(agent.worktree.path), agent.worktree.base, path, stat=stat)
+    return await read_worktree_diff(common_dir, Path(agent.worktree.path), agent.worktree.base, path, stat=stat)

@@ -2,19 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from anyio import to_thread
 
 from forkjoin.git import git
-from forkjoin.git.file_names import printable, split_names
-from forkjoin.git.worktrees.worktree_folder import find_registered_worktree, is_folder
+from forkjoin.git.file_names import split_names
 
 #: The number of bytes after which a diff is cut. An agent may have added files of any size.
 LIMIT = 32 * 1024 * 1024
 
-#: The number of untracked files that are named after a diff, at most.
-_UNTRACKED_LIMIT = 100
 #: The number of files in conflict that are compared, and of commits that are named, at most.
 _FILE_LIMIT, _COMMIT_LIMIT = 100, 50
 
@@ -49,31 +43,7 @@ async def read_diff(common_dir: str, base: str, tip: str, path: str | None, *, s
         path: A path to restrict the diff to, or `None`.
         stat: Whether to return a summary per file instead of a patch.
     """
-    return await git.read_output(common_dir, *_arguments(stat), base, tip, "--", *_restrict(path), limit=LIMIT)
-
-
-async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
-    """Return the diff from `base` to a worktree's present files, cut after 32 MB.
-
-    The names of untracked files follow the diff. Return no bytes if the worktree is not registered or has no folder.
-
-    Args:
-        common_dir: The repository's common git folder.
-        worktree: The root of the worktree.
-        base: The old commit.
-        path: A path to restrict the diff to, or `None`.
-        stat: Whether to return a summary per file instead of a patch.
-    """
-    place = await find_registered_worktree(common_dir, worktree)
-    if place is None or not await to_thread.run_sync(is_folder, worktree):
-        return b""
-    text = await git.read_output(
-        worktree, *_arguments(stat), base, "--", *_restrict(path), limit=LIMIT, extra=place.variables
-    )
-    untracked = split_names(await place.git("ls-files", "-z", "--others", "--exclude-standard"))
-    return text + b"".join(
-        b"new, not in git yet: %s\n" % printable(name).encode() for name in untracked[:_UNTRACKED_LIMIT]
-    )
+    return await git.read_output(common_dir, *diff_command(stat), base, tip, "--", *restrict_to(path), limit=LIMIT)
 
 
 # -- both sides of a conflict
@@ -102,18 +72,20 @@ async def find_conflict_sides(
         limit: The number of bytes after which each diff is cut.
     """
     base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
-    paths = [argument for file in files[:_FILE_LIMIT] for argument in _restrict(file)]
+    paths = [argument for file in files[:_FILE_LIMIT] for argument in restrict_to(file)]
     diffs = [
-        await git.read_output(common_dir, *_arguments(stat=False), base, tip, "--", *paths, limit=limit)
+        await git.read_output(common_dir, *diff_command(stat=False), base, tip, "--", *paths, limit=limit)
         for tip in (ours, theirs)
     ]
     log = ("log", "--first-parent", "--format=%H", f"--max-count={_COMMIT_LIMIT}", f"{base}..{ours}", "--", *paths)
     return ConflictSides(base, diffs[0], diffs[1], tuple((await git.output(common_dir, *log)).split()))
 
 
-def _arguments(stat: bool) -> tuple[str, ...]:
+def diff_command(stat: bool) -> tuple[str, ...]:
+    """Return the arguments of git for a summary per file, or else for a patch."""
     return ("diff", *_OPTIONS, "--stat=120" if stat else "--patch")
 
 
-def _restrict(path: str | None) -> tuple[str, ...]:
+def restrict_to(path: str | None) -> tuple[str, ...]:
+    """Return the arguments, after `--`, that restrict a diff to a path. `None`: no restriction."""
     return (f":(top,literal){path}",) if path else ()
