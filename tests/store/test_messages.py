@@ -2,6 +2,7 @@
 
 import pytest
 from forkjoin.core.error import CallerError
+from forkjoin.core.event import TurnEnded
 from forkjoin.core.model import Agent, Merge, State
 from forkjoin.core.result import Result
 from forkjoin.store.rows import NewMergeJob
@@ -74,6 +75,19 @@ async def test_an_attempt_for_a_message_that_waited_resets_wind_up(store: Store)
     await send_message(store, agent)
     again = await end(store, agent)
     assert (again.state, again.attempt, again.money.wind_up) == (State.QUEUED, 2, False)
+
+
+@pytest.mark.parametrize(("ok", "state"), [(True, State.SUCCEEDED), (False, State.QUEUED)])
+async def test_a_message_waits_again_only_if_the_turn_after_it_failed(store: Store, ok: bool, state: State) -> None:
+    running = await bring(store, State.PREPARING, State.RUNNING)
+    await send_message(store, running)
+    (message,) = await store.messages.waiting(running)
+    await store.messages.begin_sending(message)
+    await store.messages.set_sent(message, running)
+    await store.events.add(running, [(TurnEnded(ok, "(error) is the word that the log shows"), 0)])
+    assert await store.events.last_turn(running) == TurnEnded(ok, "(error) is the word that the log shows")
+    finishing = await store.lifecycle.move(running, State.FINISHING)
+    assert (await end(store, finishing)).state is state
 
 
 async def test_an_ended_agent_continues_in_the_environment_of_the_messages_sender(store: Store) -> None:

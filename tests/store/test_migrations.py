@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import CallerError
+from forkjoin.core.event import TurnEnded
 from forkjoin.core.model import Pause, PauseKind, PauseReason
 from forkjoin.core.paths import Home
 from forkjoin.store.damage_detection import set_aside_copies, suspect
@@ -116,6 +117,15 @@ async def test_a_pause_of_version_0_1_gets_the_code_of_its_reason(
     agent = await store.agents.get(1)
     assert agent.pause == Pause(reason, why, PauseKind.ENDING, not_before=7)
     assert agent.pause.why == why
+    await store.close()
+
+
+async def test_a_turn_of_version_0_1_that_ended_with_an_error_is_recorded_as_failed(old: Path) -> None:
+    with sqlite3.connect(old) as connection:
+        connection.execute("INSERT INTO event VALUES (1, 1000, 1, 0, 'turn_ended', '(error) no', 0)")
+    connection.close()
+    store = await open_store(old)
+    assert await store.events.last_turn(await store.agents.get(1)) == TurnEnded(ok=False, output="no")
     await store.close()
 
 

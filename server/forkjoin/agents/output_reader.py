@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from forkjoin.adapters.contract import Adapter
 from forkjoin.agents.rate_limits import record_rate_limit
-from forkjoin.core.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
+from forkjoin.core.event import Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
 from forkjoin.core.line_reader import Lines
 from forkjoin.core.model import Agent
 from forkjoin.core.result import Usage
@@ -173,8 +173,8 @@ async def _recorded_turn(services: Services, agent: Agent) -> TurnEnded | None:
 
     Its line was dropped, because the log got too long.
     """
-    text = await services.store.events.last_turn_text(agent)
-    if text is None:
+    recorded = await services.store.events.last_turn(agent)
+    if recorded is None:
         return None
-    output = f"{text.removeprefix(FAILED)}\n[cut here: the rest is gone, the line was longer than a log may be]"
-    return TurnEnded(not text.startswith(FAILED), output)
+    output = f"{recorded.output}\n[cut here: the rest is gone, the line was longer than a log may be]"
+    return replace(recorded, output=output)

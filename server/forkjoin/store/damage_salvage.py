@@ -22,7 +22,7 @@ _TABLES = (
 _JSON = frozenset(
     {*("spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents", "above", "arguments")}
 )
-_FLAGS = frozenset({"frozen", "ending", "was_merged", "retired", "cancelled"})
+_FLAGS = frozenset({"frozen", "ending", "was_merged", "retired", "cancelled", "failed"})
 _CODES: dict[str, dict[str, frozenset[object]]] = {
     "agent": {"state": frozenset(State), "merge": frozenset(Merge), "pause_reason": frozenset({None, *PauseReason})},
     "landing": {"state": frozenset(MergeJobState)},

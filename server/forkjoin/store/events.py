@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from forkjoin.core.event import Event, RecordedEvent
+from forkjoin.core.event import FAILED, Event, RecordedEvent, TurnEnded
 from forkjoin.core.model import Agent
 from forkjoin.store import rows
 from forkjoin.store.budgets import count_spending
@@ -83,9 +83,13 @@ class Events(Records):
         found = await self._database.read_rows("refusals", agent=agent.number, attempt=agent.attempt)
         return tuple(row["text"] for row in found)
 
-    async def last_turn_text(self, agent: Agent) -> str | None:
-        """Return the text of the newest attempt's last event `turn_ended`, or None."""
-        return await self._database.read_one(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
+    async def last_turn(self, agent: Agent) -> TurnEnded | None:
+        """Return how the newest attempt's last finished turn ended, or None.
+
+        Only `ok` and the first `TEXT_LIMIT` bytes of `output` are recorded. The other fields have their defaults.
+        """
+        found = await self._database.read("last_turn", agent=agent.number, attempt=agent.attempt)
+        return found and TurnEnded(not found["failed"], found["text"].removeprefix(FAILED if found["failed"] else ""))
 
     async def is_in_turn(self, agent: Agent) -> bool:
         """Return whether the newest attempt has begun a turn that has not ended."""

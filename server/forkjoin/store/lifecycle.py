@@ -186,7 +186,9 @@ def change_state(q: Queries, agent: Agent, to: State, pause: Pause | None = None
 def log_event(q: Queries, agent: Agent, event: Event, offset: int = -1) -> None:
     """Add an event to the agent's log. Its text is cut at `TEXT_LIMIT` bytes."""
     text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
-    q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
+    failed = event.kind == "turn_ended" and not event.ok
+    attempt = {"agent": agent.number, "attempt": agent.attempt}
+    q.add_event(**attempt, at=time.time(), kind=event.kind, text=text, offset=offset, failed=failed)
     q.set_last_event(agent=agent.number, text=" ".join(text.split())[:_LAST_EVENT])
 
 

@@ -159,7 +159,7 @@ UPDATE mail SET attempt = :attempt WHERE number = :number AND attempt IS NULL;
 UPDATE mail SET attempt = NULL, sent = NULL
 WHERE agent = :agent AND attempt = :attempt AND (:all_ OR sent IS NOT NULL) AND NOT EXISTS (
   SELECT 1 FROM event AS answer WHERE answer.agent = :agent AND answer.attempt = :attempt
-  AND answer.kind = 'turn_ended' AND answer.text NOT LIKE '(error) %' AND answer.number > coalesce(mail.sent, 0)
+  AND answer.kind = 'turn_ended' AND NOT answer.failed AND answer.number > coalesce(mail.sent, 0)
   AND NOT EXISTS (SELECT 1 FROM event WHERE event.agent = :agent AND event.attempt = :attempt
                   AND event.kind = 'started' AND event.number > answer.number));
 
@@ -380,8 +380,8 @@ INSERT INTO progress (agent, attempt, offset, turn_end) VALUES (:agent, :attempt
 ON CONFLICT DO UPDATE SET offset = :offset, turn_end = coalesce(:turn_end, turn_end);
 
 -- name: add_event!
-INSERT INTO event (agent, number, attempt, at, kind, text, offset)
-SELECT :agent, coalesce(max(number), 0) + 1, :attempt, :at, :kind, :text, :offset FROM event WHERE agent = :agent;
+INSERT INTO event (agent, number, attempt, at, kind, text, offset, failed)
+SELECT :agent, coalesce(max(number), 0) + 1, :attempt, :at, :kind, :text, :offset, :failed FROM event WHERE agent = :agent;
 
 -- name: set_last_event!
 UPDATE agent SET last_event = :text WHERE number = :agent;
@@ -398,8 +398,8 @@ SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND 
 -- name: refusals
 SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'refused';
 
--- name: last_turn_text$
-SELECT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'turn_ended'
+-- name: last_turn^
+SELECT text, failed FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'turn_ended'
 ORDER BY number DESC LIMIT 1;
 
 -- name: last_of_turns$
