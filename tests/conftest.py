@@ -5,6 +5,7 @@ uses the home folder of the person who runs the tests, or a vendor's real API.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -84,17 +85,32 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def prepared_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a repository that each test copies. The first test makes it."""
+    return tmp_path_factory.mktemp("prepared") / "repository"
+
+
 @pytest.fixture
-def repository(tmp_path: Path, user: Path) -> Path:
+def repository(tmp_path: Path, user: Path, prepared_repository: Path) -> Path:
     """A repository with one commit, on main."""
+    if not prepared_repository.exists():
+        _make_repository(prepared_repository)
     folder = tmp_path / "repository"
+    shutil.copytree(prepared_repository, folder)
+    git(folder, "update-index", "--refresh")
+    return folder
+
+
+def _make_repository(folder: Path) -> None:
     folder.mkdir()
     git(folder, "init", "-q")
+    for sample in (folder / ".git" / "hooks").iterdir():
+        sample.unlink()
     (folder / "README.md").write_text("a repository\n")
     (folder / "shared.txt").write_text("one\ntwo\nthree\n")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "first")
-    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """No setting that an agent makes hides its work or changes what forkjoin reads from git."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,8 @@ async def _read_all(fork: Fork, tip: str) -> object:
     return tree, commits, changes, stat
 
 
-async def _compare(repository: Path, setting: str | None, deed: str) -> None:
-    """Compare two agents with the same work, one of which ran a script first."""
+async def _compare(repository: Path, deed: str, *scopes: str) -> None:
+    """Compare two agents with the same work, one of which first ran a script, once for each scope."""
     (repository / "link").symlink_to("shared.txt")
     ask(repository, "add", "link")
     ask(repository, "commit", "-qm", "link")
@@ -85,29 +86,36 @@ async def _compare(repository: Path, setting: str | None, deed: str) -> None:
     plain = await make_fork(repository, "a1-plain")
     _change_files(plain)
     before = await leave(plain)
-    told = await _read_all(plain, str(before.tip))
+    expected = await _read_all(plain, str(before.tip))
     ignore, attributes = repository.parent / "ignore", repository.parent / "attributes"
     ignore.write_text("*\n")
     attributes.write_text("* filter=x ident\n")
-    for scope in ("--worktree", "--local") if setting else ("",):
+    for scope in scopes:
         fork = await make_fork(repository, f"a2-set{scope}")
         script = f"I={ignore}; A={attributes}; G={fork.common_dir}; {deed.replace('SCOPE', scope)}"
         subprocess.run(["sh", "-e", "-c", script], cwd=fork.path, check=True, capture_output=True)
         _change_files(fork)
         left = await leave(fork)
         assert (left.uncommitted, left.warnings, left.refused) == (before.uncommitted, before.warnings, [])
-        assert await _read_all(fork, str(left.tip)) == told
+        assert await _read_all(fork, str(left.tip)) == expected
 
 
-@pytest.mark.parametrize("setting", _SETTINGS)
-async def test_a_setting_hides_no_work(repository: Path, setting: str) -> None:
-    name, _, value = setting.partition("=")
-    await _compare(repository, setting, f'git config SCOPE {name} "{value}"')
+#: The settings in groups, so that settings with the same key or of the same family are in different groups.
+_GROUPS = [_SETTINGS[n::7] for n in range(7)]
+
+
+@pytest.mark.parametrize(
+    "settings", [*_GROUPS, *(pytest.param((setting,), marks=pytest.mark.soak) for setting in _SETTINGS)]
+)
+async def test_settings_hide_no_work(repository: Path, settings: Sequence[str]) -> None:
+    pairs = [setting.partition("=")[::2] for setting in settings]
+    script = "; ".join(f'git config SCOPE {name} "{value}"' for name, value in pairs)
+    await _compare(repository, script, "--worktree", "--local")
 
 
 @pytest.mark.parametrize("deed", _DEEDS)
 async def test_an_agents_commands_hide_no_work(repository: Path, deed: str) -> None:
-    await _compare(repository, None, _DEEDS[deed])
+    await _compare(repository, _DEEDS[deed], "")
 
 
 async def test_changes_are_seen_if_the_configuration_marks_files_as_unchanged(repository: Path) -> None:

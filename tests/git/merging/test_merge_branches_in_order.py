@@ -60,20 +60,36 @@ def trees_after(fates: list[MergeOutcome], head: str) -> list[str]:
     return trees
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(commits=st.one_of(random_histories.histories(), random_histories.histories(criss_cross=True)))
+_HISTORIES = st.one_of(random_histories.histories(), random_histories.histories(criss_cross=True))
+_SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+async def _check_history(folder: Path, commits: list[random_histories.Commit]) -> None:
+    """Check that each branch of a history is merged to the tree that `git merge` makes."""
+    git(folder, "init", "-q")
+    random_histories.write(folder, commits)
+    branches = [f"b{place}" for place in range(1, len(commits) - 1)]
+    target = f"b{len(commits) - 1}"
+    outcomes = await join(folder, target, branches)
+    trees = trees_after(outcomes, git(folder, "rev-parse", f"{target}^{{tree}}"))
+    assert trees == one_by_one(folder, target, branches)
+
+
+@settings(max_examples=20, suppress_health_check=_SUPPRESSED)
+@given(commits=_HISTORIES)
 async def test_the_trees_equal_those_of_git_merge_for_any_history(
     tmp_path_factory: pytest.TempPathFactory, commits: list[random_histories.Commit]
 ) -> None:
-    repository = tmp_path_factory.mktemp("history")
-    git(repository, "init", "-q")
-    random_histories.write(repository, commits)
-    branches = [f"b{place}" for place in range(1, len(commits) - 1)]
-    target = f"b{len(commits) - 1}"
-    fates = await join(repository, target, branches)
-    assert trees_after(fates, git(repository, "rev-parse", f"{target}^{{tree}}")) == one_by_one(
-        repository, target, branches
-    )
+    await _check_history(tmp_path_factory.mktemp("history"), commits)
+
+
+@pytest.mark.soak
+@settings(max_examples=300, suppress_health_check=_SUPPRESSED)
+@given(commits=_HISTORIES)
+async def test_the_trees_equal_those_of_git_merge_for_many_histories(
+    tmp_path_factory: pytest.TempPathFactory, commits: list[random_histories.Commit]
+) -> None:
+    await _check_history(tmp_path_factory.mktemp("history"), commits)
 
 
 # -- few git calls
