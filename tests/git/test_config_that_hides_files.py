@@ -78,7 +78,10 @@ async def _read_all(fork: Fork, tip: str) -> object:
 
 
 async def _compare(repository: Path, deed: str, *scopes: str) -> None:
-    """Compare two agents with the same work, one of which first ran a script, once for each scope."""
+    """Compare the work of an agent that first runs a script with that of one that doesn't.
+
+    The script runs once for each scope, which replaces SCOPE in it.
+    """
     (repository / "link").symlink_to("shared.txt")
     ask(repository, "add", "link")
     ask(repository, "commit", "-qm", "link")

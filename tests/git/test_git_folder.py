@@ -52,7 +52,9 @@ async def linked(repository: Path) -> Fork:
 
 
 @pytest.mark.parametrize("meddle", MEDDLING)
-async def test_a_target_moves_in_its_own_checkout(linked: Fork, meddle: Callable[[Path], None]) -> None:
+async def test_a_target_moves_in_its_own_checkout_despite_a_changed_configuration(
+    linked: Fork, meddle: Callable[[Path], None]
+) -> None:
     target = make_target(linked.repository)
     around = set(linked.repository.parent.iterdir())
     with meddled(linked.repository, meddle):
@@ -63,7 +65,9 @@ async def test_a_target_moves_in_its_own_checkout(linked: Fork, meddle: Callable
 
 
 @pytest.mark.parametrize("meddle", MEDDLING)
-async def test_loose_work_is_that_of_the_agents_worktree(linked: Fork, meddle: Callable[[Path], None]) -> None:
+async def test_uncommitted_work_is_read_from_the_agents_worktree_despite_a_changed_configuration(
+    linked: Fork, meddle: Callable[[Path], None]
+) -> None:
     done = commit(linked.path, {"done": "x"})
     (linked.path / "loose").write_text("y")
     with meddled(linked.repository, meddle):
@@ -74,7 +78,9 @@ async def test_loose_work_is_that_of_the_agents_worktree(linked: Fork, meddle: C
 
 
 @pytest.mark.parametrize("meddle", MEDDLING)
-async def test_a_checkout_looks_as_it_is(linked: Fork, meddle: Callable[[Path], None]) -> None:
+async def test_the_state_of_a_checkout_is_read_despite_a_changed_configuration(
+    linked: Fork, meddle: Callable[[Path], None]
+) -> None:
     repository = linked.repository
     (repository / "folder").mkdir()
     before = (
@@ -90,7 +96,7 @@ async def test_a_checkout_looks_as_it_is(linked: Fork, meddle: Callable[[Path], 
 
 
 @pytest.mark.parametrize("meddle", MEDDLING)
-async def test_a_worktree_is_made_where_it_was_asked_for(
+async def test_a_worktree_is_made_at_its_path_despite_a_changed_configuration(
     linked: Fork, tmp_path: Path, meddle: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "another"
@@ -99,7 +105,7 @@ async def test_a_worktree_is_made_where_it_was_asked_for(
     assert contents(path) == contents(linked.repository)
 
 
-async def test_a_worktrees_own_git_folder_that_leads_to_another_repository_leads_nobody_there(
+async def test_a_worktree_that_an_agent_redirects_to_another_repository_stays_in_its_own(
     linked: Fork, tmp_path: Path
 ) -> None:
     git(linked.repository, "clone", "-q", ".", str(tmp_path / "other"))
@@ -116,7 +122,7 @@ async def test_a_worktrees_own_git_folder_that_leads_to_another_repository_leads
 # -- what a repository, or its place, may be called
 
 
-async def test_a_repository_with_names_that_mean_something_else_looks_as_any(repository: Path) -> None:
+async def test_refs_with_ambiguous_names_do_not_change_what_is_read(repository: Path) -> None:
     before = await read_checkout(repository, check_dirty=True)
     for ref in (
         "refs/tags/HEAD",
@@ -130,7 +136,7 @@ async def test_a_repository_with_names_that_mean_something_else_looks_as_any(rep
 
 
 @pytest.mark.parametrize("name", ["HEAD", "-x", "--all", "@", "forkjoin"])
-async def test_on_a_branch_with_an_odd_name_it_is_that_branch(repository: Path, name: str) -> None:
+async def test_a_checked_out_branch_with_an_odd_name_is_found(repository: Path, name: str) -> None:
     git(repository, "update-ref", f"refs/heads/{name}", "HEAD")
     git(repository, "symbolic-ref", "HEAD", f"refs/heads/{name}")
     found = await read_checkout(repository)
@@ -138,7 +144,7 @@ async def test_on_a_branch_with_an_odd_name_it_is_that_branch(repository: Path, 
 
 
 @pytest.mark.parametrize("name", ["new\nline", "end\n", " spaces ", "gitdir: x", 'quo"te\\'])
-async def test_in_a_folder_with_an_odd_name_all_is_found(user: Path, tmp_path: Path, name: str) -> None:
+async def test_a_repository_in_a_folder_with_an_odd_name_works(user: Path, tmp_path: Path, name: str) -> None:
     repository = tmp_path / name / "repository"
     repository.mkdir(parents=True)
     git(repository, "init", "-q")
@@ -154,7 +160,7 @@ async def test_in_a_folder_with_an_odd_name_all_is_found(user: Path, tmp_path: P
     assert contents(repository) == AFTER
 
 
-async def test_in_a_git_folder_there_is_no_checkout(repository: Path, tmp_path: Path) -> None:
+async def test_a_folder_in_a_git_folder_has_no_worktree(repository: Path, tmp_path: Path) -> None:
     git(repository, "clone", "-q", ".", str(tmp_path / "library"))
     git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "library"), "lib")
     inner = repository / ".git" / "modules" / "lib"
@@ -166,7 +172,7 @@ async def test_in_a_git_folder_there_is_no_checkout(repository: Path, tmp_path: 
 @pytest.mark.parametrize(
     "text", ["{0}", "gitdir:{0}", "Gitdir: {0}", " gitdir: {0}"], ids=["bare", "close", "capital", "space"]
 )
-def test_a_git_file_that_git_would_not_follow_leads_nowhere(repository: Path, tmp_path: Path, text: str) -> None:
+def test_a_gitfile_that_git_would_not_follow_is_ignored(repository: Path, tmp_path: Path, text: str) -> None:
     (folder := tmp_path / "folder").mkdir()
     (folder / ".git").write_text(f"gitdir: {repository}/.git\r\n")
     assert find_common_dir(folder) == str(repository / ".git")

@@ -14,14 +14,14 @@ async def fork(repository: Path) -> Fork:
     return await make_fork(repository)
 
 
-async def test_what_was_kept_before_under_the_same_name_stays_kept(fork: Fork) -> None:
+async def test_a_commit_that_was_kept_under_the_same_name_stays_kept(fork: Fork) -> None:
     first, second = commit(fork.path, {"new": "one"}), commit(fork.path, {"new": "two"})
     for tip, ref in ((first, "a1-left"), (second, "a1-left-2"), (first, "a1-left"), (second, "a1-left-2")):
         assert await kept_refs.keep_commit(fork.common_dir, tip, "a1-left") == f"refs/forkjoin/kept/{ref}"
     assert git(fork.repository, "rev-parse", "refs/forkjoin/kept/a1-left-2") == second
 
 
-async def test_a_base_and_what_is_before_it_are_elsewhere(fork: Fork) -> None:
+async def test_the_base_and_its_ancestors_are_reachable_elsewhere(fork: Fork) -> None:
     later = commit(fork.path, {"new": "x"})
     assert await kept_refs.is_reachable_elsewhere(fork.common_dir, fork.base, fork.base)
     assert await kept_refs.is_reachable_elsewhere(fork.common_dir, fork.base, later)
@@ -42,7 +42,7 @@ REFS = [
 
 
 @pytest.mark.parametrize(("ref", "keeps"), REFS)
-async def test_a_commit_is_kept_by_a_persons_branches_and_tags_and_by_no_agents(
+async def test_a_persons_branches_and_tags_keep_a_commit_and_agents_branches_do_not(
     fork: Fork, ref: str, keeps: bool
 ) -> None:
     tip = commit(fork.path, {"new": "x"})
@@ -50,13 +50,13 @@ async def test_a_commit_is_kept_by_a_persons_branches_and_tags_and_by_no_agents(
     assert await kept_refs.is_reachable_elsewhere(fork.common_dir, tip, fork.base) == keeps
 
 
-async def test_a_branch_that_only_stands_for_an_agents_keeps_nothing(fork: Fork) -> None:
+async def test_a_symbolic_ref_to_an_agents_branch_keeps_nothing(fork: Fork) -> None:
     tip = commit(fork.path, {"new": "x"})
     git(fork.repository, "symbolic-ref", "refs/heads/alias", f"refs/heads/{fork.branch}")
     assert not await kept_refs.is_reachable_elsewhere(fork.common_dir, tip, fork.base)
 
 
-async def test_where_the_commit_is_missing_it_is_not_guessed(fork: Fork) -> None:
+async def test_a_missing_commit_raises_an_error(fork: Fork) -> None:
     tip = commit(fork.path, {"new": "x"})
     Path(fork.common_dir, "objects", tip[:2], tip[2:]).unlink()
     with pytest.raises(GitError):

@@ -77,22 +77,24 @@ async def test_changes_to_the_same_line_conflict(repository: Path, common_dir: s
     assert merged.conflicts == ("lines",)
 
 
-async def test_a_file_that_one_changed_and_the_other_deleted_conflicts(repository: Path, common_dir: str) -> None:
+async def test_a_file_that_one_side_changed_and_the_other_deleted_conflicts(repository: Path, common_dir: str) -> None:
     merged = await merge(repository, put(repository, {"lines": None}), put(repository, {"lines": "x"}))
     assert merged.conflicts == ("lines",)
 
 
-async def test_a_file_that_both_added_conflicts_with_its_odd_name(repository: Path, common_dir: str) -> None:
+async def test_a_file_with_an_odd_name_that_both_sides_added_conflicts(repository: Path, common_dir: str) -> None:
     merged = await merge(repository, put(repository, {"a\nb": "x"}), put(repository, {"a\nb": "y"}))
     assert merged.conflicts == ("a\nb",)
 
 
-async def test_a_file_that_was_moved_to_two_places_conflicts_in_all_three(repository: Path, common_dir: str) -> None:
+async def test_a_file_that_was_moved_to_two_places_conflicts_at_all_three_paths(
+    repository: Path, common_dir: str
+) -> None:
     merged = await merge(repository, move(repository, "lines", "here"), move(repository, "lines", "there"))
     assert sorted(merged.conflicts) == ["here", "lines", "there"]
 
 
-async def test_a_file_that_was_moved_takes_the_others_change_along(repository: Path, common_dir: str) -> None:
+async def test_a_moved_file_gets_the_other_sides_change(repository: Path, common_dir: str) -> None:
     merged = await merge(repository, move(repository, "lines", "here"), put(repository, {"lines": lines(l9="theirs")}))
     assert merged.conflicts == ()
     assert blob(repository, merged.tree, "here") == lines(l9="theirs").encode()
@@ -103,7 +105,7 @@ async def test_binary_files_conflict(repository: Path, common_dir: str) -> None:
     assert merged.conflicts == ("lines",)
 
 
-async def test_a_mode_and_a_text_that_changed_are_both_taken(repository: Path, common_dir: str) -> None:
+async def test_a_changed_mode_and_a_changed_text_are_both_merged(repository: Path, common_dir: str) -> None:
     merged = await merge(
         repository, lambda: (repository / "lines").chmod(0o755), put(repository, {"lines": lines(l2="theirs")})
     )
@@ -117,7 +119,7 @@ async def test_a_file_in_a_folders_place_conflicts(repository: Path, common_dir:
     assert merged.conflicts[0].startswith("new")
 
 
-async def test_a_submodule_that_both_moved_conflicts(repository: Path, common_dir: str) -> None:
+async def test_a_submodule_that_both_sides_moved_conflicts(repository: Path, common_dir: str) -> None:
     commits = [git(repository, "commit-tree", "-m", text, "HEAD^{tree}") for text in ("base", "ours", "theirs")]
 
     def point(number: int) -> Callable[[], None]:
@@ -134,9 +136,7 @@ def _point(repository: Path, commit: str) -> None:
     git(repository, "update-index", "--add", "--cacheinfo", f"160000,{commit},library")
 
 
-async def test_a_folder_that_was_split_while_the_other_added_to_it_conflicts_though_no_file_does(
-    repository: Path, common_dir: str
-) -> None:
+async def test_a_split_folder_to_which_the_other_side_adds_a_file_conflicts(repository: Path, common_dir: str) -> None:
     def split() -> None:
         move(repository, "folder/a", "one/a")()
         move(repository, "folder/b", "two/b")()
@@ -146,7 +146,7 @@ async def test_a_folder_that_was_split_while_the_other_added_to_it_conflicts_tho
 
 
 @pytest.mark.skipif(GIT_VERSION < (2, 41), reason="git merge-tree finds no attributes")
-async def test_attributes_of_our_side_say_how_files_are_merged(repository: Path, common_dir: str) -> None:
+async def test_the_attributes_of_our_side_decide_how_files_are_merged(repository: Path, common_dir: str) -> None:
     commit(repository, {".gitattributes": "lines merge=union\n"})
     git(repository, "branch", "-qf", "theirs")
     merged = await merge(
@@ -156,12 +156,12 @@ async def test_attributes_of_our_side_say_how_files_are_merged(repository: Path,
     assert blob(repository, merged.tree, "lines").endswith(b"18\nours\ntheirs\n")
 
 
-async def test_a_merge_of_what_is_merged_is_the_tree_that_is_there(repository: Path, common_dir: str) -> None:
+async def test_merging_a_contained_branch_returns_the_present_tree(repository: Path, common_dir: str) -> None:
     tree = git(repository, "rev-parse", "main^{tree}")
     assert await try_merge(common_dir, "main", "theirs") == TriedMerge(tree, ())
 
 
-async def test_histories_with_nothing_in_common_are_refused(repository: Path, common_dir: str) -> None:
+async def test_unrelated_histories_are_refused(repository: Path, common_dir: str) -> None:
     alone = git(repository, "commit-tree", "-m", "alone", "HEAD^{tree}")
     with pytest.raises(GitError, match="unrelated histories"):
         await try_merge(common_dir, "main", alone)

@@ -21,7 +21,9 @@ MODES = [
 
 
 @pytest.mark.parametrize(("sharing", "mode"), MODES)
-async def test_the_lock_can_be_taken_by_all_who_may_write(repository: Path, sharing: str | None, mode: int) -> None:
+async def test_all_users_who_may_write_to_the_repository_can_take_the_lock(
+    repository: Path, sharing: str | None, mode: int
+) -> None:
     if sharing:
         git(repository, "config", "core.sharedRepository", sharing)
     file = repository / ".git" / "forkjoin.lock"
@@ -39,7 +41,7 @@ def reachable() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
-def test_another_user_takes_the_lock_after_the_first(reachable: Path) -> None:
+def test_another_user_can_take_the_lock_once_it_is_free(reachable: Path) -> None:
     held = file_lock.take(reachable / "forkjoin.lock", 0o666)
     assert held
     os.close(held)
@@ -120,9 +122,7 @@ def test_a_branch_that_is_rebased_in_a_closed_worktree_is_refused(repository: Pa
 
 
 @pytest.mark.parametrize("name", ["", "HEAD", "gitdir", "rebase-merge"])
-def test_a_worktree_of_which_git_s_own_files_are_closed_may_have_the_branch(
-    repository: Path, others: Path, name: str
-) -> None:
+def test_a_worktree_whose_git_folder_is_closed_may_have_the_branch(repository: Path, others: Path, name: str) -> None:
     write(repository, ".git/worktrees/theirs/rebase-merge/head-name", "refs/heads/other\n")
     closed = repository / ".git" / "worktrees" / "theirs" / name
     found = _find_with_closed(repository, closed)

@@ -16,13 +16,15 @@ from forkjoin.git.worktrees.index_lock import try_lock_index
 from forkjoin.git.worktrees.worktree_diff import read_worktree_diff
 from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from support.autocommits import leave
-from support.branches import Fork, blob, commit, make_fork, put_git
+from support.branches import Fork, blob, commit, make_fork
 from support.harness import GIVE_UP_S, git
 
 OWN = [
     *("HEAD", "index", "logs/HEAD", "info/sparse-checkout", "config.worktree", "commondir", "MERGE_HEAD", "ORIG_HEAD"),
     *("logs", "info", "forkjoin-ignore"),
 ]
+
+
 COMMON = ["config", "packed-refs", "info/exclude", "info/attributes", "objects/info/alternates", "shallow"]
 
 
@@ -47,7 +49,7 @@ def _clear(file: Path) -> None:
 
 @pytest.mark.parametrize("put", [put_pipe, put_link_to_a_pipe])
 @pytest.mark.parametrize("name", OWN)
-async def test_one_in_a_worktrees_own_git_folder_costs_nothing_of_its_work(
+async def test_a_pipe_in_a_worktrees_git_folder_loses_no_work(
     fork: Fork, name: str, put: Callable[[Path], None]
 ) -> None:
     done = commit(fork.path, {"done": "x"})
@@ -64,7 +66,7 @@ async def test_one_in_a_worktrees_own_git_folder_costs_nothing_of_its_work(
 
 @pytest.mark.parametrize("put", [put_pipe, put_link_to_a_pipe])
 @pytest.mark.parametrize("name", ["HEAD", "commondir", "gitdir", "locked"])
-async def test_one_of_an_agent_at_work_keeps_no_other_worktree_from_being_made(
+async def test_a_pipe_in_one_worktrees_git_folder_does_not_prevent_another_worktree(
     fork: Fork, name: str, put: Callable[[Path], None]
 ) -> None:
     commit(fork.path, {"done": "x"})
@@ -77,7 +79,7 @@ async def test_one_of_an_agent_at_work_keeps_no_other_worktree_from_being_made(
     assert blob(fork.repository, fork.branch, "loose") == b"y"
 
 
-async def test_a_log_of_its_branch_that_is_a_link_is_not_written_through(fork: Fork, tmp_path: Path) -> None:
+async def test_a_reflog_that_is_a_symlink_is_not_followed(fork: Fork, tmp_path: Path) -> None:
     (elsewhere := tmp_path / "elsewhere").write_text("the user's\n")
     log = fork.repository / ".git" / "logs" / "refs" / "heads" / fork.branch
     log.unlink()
@@ -88,7 +90,7 @@ async def test_a_log_of_its_branch_that_is_a_link_is_not_written_through(fork: F
     assert elsewhere.read_text() == "the user's\n"
 
 
-async def test_a_worktree_whose_git_folder_no_longer_names_it_is_found_by_its_own_name(fork: Fork) -> None:
+async def test_a_worktree_is_found_by_its_name_if_its_gitdir_file_is_deleted(fork: Fork) -> None:
     (fork.path / "loose").write_text("y")
     (fork.folder / "gitdir").unlink()
     await leave(fork)
@@ -97,7 +99,7 @@ async def test_a_worktree_whose_git_folder_no_longer_names_it_is_found_by_its_ow
 
 @pytest.mark.parametrize("name", ["commondir", "gitdir", "HEAD", "ORIG_HEAD", "config.worktree", ".git"])
 @pytest.mark.parametrize("content", [b"", b"\0"], ids=["huge", "with a NUL"])
-async def test_a_huge_or_binary_file_in_place_of_a_line_costs_nothing_of_its_work(
+async def test_a_huge_or_binary_file_in_a_worktrees_git_folder_loses_no_work(
     fork: Fork, name: str, content: bytes
 ) -> None:
     (fork.path / "loose").write_text("y")
@@ -110,13 +112,13 @@ async def test_a_huge_or_binary_file_in_place_of_a_line_costs_nothing_of_its_wor
     assert blob(fork.repository, fork.branch, "loose") == b"y"
 
 
-async def test_a_huge_file_in_the_common_git_folder_is_named(fork: Fork) -> None:
+async def test_the_error_names_a_huge_file_in_the_common_git_folder(fork: Fork) -> None:
     os.truncate(Path(fork.common_dir, "info", "exclude"), 1024**4)
     with pytest.raises(CallerError, match="info/exclude is larger than 16 MB"):
         await read_checkout(fork.repository)
 
 
-async def test_one_as_the_log_of_head_of_a_deleted_branch_costs_nothing_but_that_log(fork: Fork) -> None:
+async def test_a_pipe_as_the_reflog_of_head_loses_no_work_of_a_deleted_branch(fork: Fork) -> None:
     (fork.path / "loose").write_text("y")
     git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
     put_pipe(fork.folder / "logs" / "HEAD")
@@ -125,7 +127,7 @@ async def test_one_as_the_log_of_head_of_a_deleted_branch_costs_nothing_but_that
     assert blob(fork.repository, fork.branch, "loose") == b"y"
 
 
-async def test_one_as_the_agents_branch_is_a_branch_that_is_gone(fork: Fork) -> None:
+async def test_a_pipe_in_place_of_the_agents_branch_counts_as_a_deleted_branch(fork: Fork) -> None:
     done = commit(fork.path, {"done": "x"})
     put_pipe(Path(fork.common_dir, "refs", "heads", fork.branch))
     with anyio.fail_after(GIVE_UP_S):
@@ -133,7 +135,7 @@ async def test_one_as_the_agents_branch_is_a_branch_that_is_gone(fork: Fork) -> 
 
 
 @pytest.mark.parametrize("name", COMMON)
-async def test_one_in_the_common_git_folder_is_named_by_each_call(fork: Fork, name: str) -> None:
+async def test_each_call_names_a_pipe_in_the_common_git_folder(fork: Fork, name: str) -> None:
     put_pipe(Path(fork.common_dir, name))
     with anyio.fail_after(GIVE_UP_S):
         with pytest.raises(
@@ -145,7 +147,7 @@ async def test_one_in_the_common_git_folder_is_named_by_each_call(fork: Fork, na
     assert Path(fork.common_dir, name).is_fifo()
 
 
-async def test_while_an_agent_runs_what_it_has_put_there_is_looked_at_by_nobody(fork: Fork, tmp_path: Path) -> None:
+async def test_a_pipe_in_place_of_a_running_agents_index_is_not_opened(fork: Fork, tmp_path: Path) -> None:
     (fork.path / "loose").write_text("y")
     put_pipe(fork.folder / "index")
     with anyio.fail_after(GIVE_UP_S):
@@ -155,19 +157,19 @@ async def test_while_an_agent_runs_what_it_has_put_there_is_looked_at_by_nobody(
             await read_worktree_diff(fork.common_dir, fork.path, fork.base, None, stat=False)
 
 
-async def test_one_as_the_lock_of_an_index_is_somebodys_lock(tmp_path: Path) -> None:
+async def test_a_pipe_in_place_of_an_index_lock_counts_as_somebody_elses_lock(tmp_path: Path) -> None:
     put_pipe(tmp_path / "index.lock")
     assert try_lock_index(tmp_path / "index.lock", "owner") is None
 
 
-async def test_a_git_that_only_reads_is_ended_once_it_does_nothing(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_git_that_only_reads_is_ended_once_it_is_idle(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 0.5)
     put_pipe(fork.path / ".gitmodules")
     with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"hung, and was ended after 0\.5 s"):
         await asked.output(fork.path, "config", "--file", ".gitmodules", "--list")
 
 
-async def test_a_configuration_that_includes_one_is_not_waited_for_time_and_again(
+async def test_a_configuration_that_includes_a_pipe_is_waited_for_once(
     fork: Fork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 1.0)
@@ -178,9 +180,7 @@ async def test_a_configuration_that_includes_one_is_not_waited_for_time_and_agai
             await read_checkout(fork.repository)
 
 
-async def test_a_git_that_writes_is_ended_where_it_waits_for_a_pipe(
-    fork: Fork, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_git_that_writes_is_ended_if_it_waits_for_a_pipe(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git_process, "_PIPE_TIMEOUT_S", 0.5)
     log = Path(fork.common_dir, "logs", "refs", "heads", "main")
     put_pipe(log)
@@ -188,22 +188,3 @@ async def test_a_git_that_writes_is_ended_where_it_waits_for_a_pipe(
     with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"waited for a named pipe.*find .* -type p"):
         await update_refs(fork.common_dir, [f"update refs/heads/main {done}"], "test")
     assert not Path(fork.common_dir, "refs", "heads", "main.lock").exists()
-
-
-async def test_a_git_that_only_reads_is_let_go_on_while_it_works(
-    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 1.0)
-    put_git(tmp_path / "bin", monkeypatch, "n=0; while [ $n -lt 400000 ]; do n=$((n+1)); done; echo $n; exit")
-    assert await asked.output(fork.repository, "rev-parse") == "400000"
-
-
-async def test_a_git_that_only_reads_ends_with_who_has_asked(
-    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path}/n; mv {tmp_path}/n {tmp_path}/pid; exec sleep 99")
-    with anyio.fail_after(GIVE_UP_S):
-        while not (tmp_path / "pid").exists():
-            with anyio.move_on_after(0.5):
-                await asked.output(fork.repository, "rev-parse")
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()

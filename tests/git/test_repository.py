@@ -21,22 +21,22 @@ def clean(repository: Path, top: Path | None = None) -> Checkout:
     )
 
 
-async def test_from_its_root(repository: Path) -> None:
+async def test_a_checkout_is_read_from_its_root(repository: Path) -> None:
     assert await read_checkout(repository) == clean(repository)
 
 
-async def test_from_a_folder_deep_in_it(repository: Path) -> None:
+async def test_a_checkout_is_read_from_a_nested_folder(repository: Path) -> None:
     (repository / "a" / "b").mkdir(parents=True)
     assert await read_checkout(repository / "a" / "b") == clean(repository)
 
 
-async def test_through_a_symlink_to_a_folder_in_it(repository: Path, tmp_path: Path) -> None:
+async def test_a_checkout_is_read_through_a_symlink_to_one_of_its_folders(repository: Path, tmp_path: Path) -> None:
     (repository / "a").mkdir()
     (tmp_path / "link").symlink_to(repository / "a")
     assert await read_checkout(tmp_path / "link") == clean(repository)
 
 
-async def test_from_a_linked_worktree(repository: Path, tmp_path: Path) -> None:
+async def test_a_linked_worktree_is_read(repository: Path, tmp_path: Path) -> None:
     git(repository, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
     found = await read_checkout(tmp_path / "side")
     assert (found.common_dir, found.top, found.branch) == (
@@ -44,7 +44,7 @@ async def test_from_a_linked_worktree(repository: Path, tmp_path: Path) -> None:
     )
 
 
-async def test_from_a_bare_repository_and_from_a_worktree_of_it(repository: Path, tmp_path: Path) -> None:
+async def test_a_bare_repository_and_its_worktree_are_read(repository: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.git"
     git(repository, "clone", "-q", "--bare", ".", str(bare))
     assert await read_checkout(bare, check_dirty=True) == Checkout(
@@ -56,26 +56,26 @@ async def test_from_a_bare_repository_and_from_a_worktree_of_it(repository: Path
     )
 
 
-async def test_from_a_submodule(repository: Path, tmp_path: Path) -> None:
+async def test_a_submodule_is_read_as_a_repository_of_its_own(repository: Path, tmp_path: Path) -> None:
     git(repository, "clone", "-q", ".", str(tmp_path / "library"))
     git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "library"), "lib")
     found = await read_checkout(repository / "lib")
     assert (found.common_dir, found.top) == (str(repository / ".git" / "modules" / "lib"), str(repository / "lib"))
 
 
-async def test_with_its_git_folder_elsewhere(tmp_path: Path, user: Path) -> None:
+async def test_a_checkout_with_its_git_folder_elsewhere_is_read(tmp_path: Path, user: Path) -> None:
     git(tmp_path, "init", "-q", "--separate-git-dir", str(tmp_path / "git"), "work")
     found = await read_checkout(tmp_path / "work")
     assert (found.common_dir, found.top) == (str(tmp_path / "git"), str(tmp_path / "work"))
 
 
-async def test_with_a_detached_head(repository: Path) -> None:
+async def test_a_detached_head_has_no_branch(repository: Path) -> None:
     git(repository, "switch", "-q", "--detach")
     found = await read_checkout(repository)
     assert (found.branch, found.head) == (None, head_of(repository))
 
 
-async def test_without_a_commit(tmp_path: Path, user: Path) -> None:
+async def test_a_repository_without_commits_has_no_head(tmp_path: Path, user: Path) -> None:
     git(tmp_path, "init", "-q", "empty")
     (tmp_path / "empty" / "new").touch()
     assert await read_checkout(tmp_path / "empty", check_dirty=True) == Checkout(
@@ -85,7 +85,7 @@ async def test_without_a_commit(tmp_path: Path, user: Path) -> None:
 
 @pytest.mark.skipif(GIT_VERSION < (2, 45), reason="git knows no reftable")
 @pytest.mark.parametrize("form", ["--ref-format=reftable", "--object-format=sha256"])
-async def test_in_gits_newer_formats(tmp_path: Path, user: Path, form: str) -> None:
+async def test_repositories_in_gits_newer_formats_are_read(tmp_path: Path, user: Path, form: str) -> None:
     git(tmp_path, "init", "-q", form, "new")
     base, tip = (commit(tmp_path / "new", {"file": text}, text) for text in ("one", "two"))
     found = await read_checkout(tmp_path / "new")
@@ -93,12 +93,12 @@ async def test_in_gits_newer_formats(tmp_path: Path, user: Path, form: str) -> N
     assert await list_commits(found.common_dir, base, tip, 9) == [f"{tip[:10]} two"]
 
 
-async def test_on_a_branch_whose_name_is_no_utf_8(repository: Path) -> None:
+async def test_a_branch_whose_name_is_not_utf_8_is_read(repository: Path) -> None:
     git(repository, "switch", "-qc", os.fsdecode(b"br\xff"))
     assert (await read_checkout(repository)).branch == os.fsdecode(b"refs/heads/br\xff")
 
 
-async def test_git_variables_around_it_mean_nothing(
+async def test_git_variables_of_this_process_are_ignored(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git(tmp_path, "init", "-q", "other")
@@ -108,19 +108,19 @@ async def test_git_variables_around_it_mean_nothing(
     assert (found.common_dir, found.top) == (str(repository / ".git"), str(repository))
 
 
-async def test_on_a_symbolic_branch_it_is_the_one_behind_it(repository: Path) -> None:
+async def test_a_symbolic_branch_is_read_as_its_target(repository: Path) -> None:
     git(repository, "symbolic-ref", "refs/heads/master", "refs/heads/main")
     git(repository, "symbolic-ref", "HEAD", "refs/heads/master")
     assert (await read_checkout(repository)).branch == "refs/heads/main"
 
 
 @pytest.mark.parametrize("folder", ["", "none"])
-async def test_outside_of_any_repository_it_is_said_what_to_do(tmp_path: Path, folder: str) -> None:
+async def test_a_folder_in_no_repository_is_refused_with_advice(tmp_path: Path, folder: str) -> None:
     with pytest.raises(CallerError, match="is not in a git repository"):
         await read_checkout(tmp_path / folder)
 
 
-async def test_a_repository_that_git_will_not_use_is_refused_in_gits_words(repository: Path) -> None:
+async def test_a_repository_that_git_will_not_use_is_refused_with_gits_message(repository: Path) -> None:
     (repository / ".git" / "config").write_text("[core]\nrepositoryformatversion = 99\n")
     with pytest.raises(CallerError, match=r"git will not use the repository of .*99"):
         await read_checkout(repository)
@@ -139,20 +139,20 @@ async def dirty(repository: Path) -> bool:
     return found.dirty
 
 
-async def test_untracked_and_touched_files_are_no_dirt(repository: Path) -> None:
+async def test_untracked_and_touched_files_do_not_make_a_checkout_dirty(repository: Path) -> None:
     (repository / "new").touch()
     os.utime(repository / "shared.txt", (1, 1))
     assert not await dirty(repository)
 
 
-async def test_edited_and_staged_files_are(repository: Path) -> None:
+async def test_edited_and_staged_files_make_a_checkout_dirty(repository: Path) -> None:
     (repository / "shared.txt").write_text("edited\n")
     assert await dirty(repository)
     git(repository, "add", ".")
     assert await dirty(repository)
 
 
-async def test_a_file_changed_within_the_second_of_its_commit_is(repository: Path) -> None:
+async def test_a_file_changed_within_the_second_of_its_commit_makes_a_checkout_dirty(repository: Path) -> None:
     stat = (repository / "shared.txt").stat()
     (repository / "shared.txt").write_text("two\none\nthree\n")
     os.utime(repository / "shared.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -163,23 +163,21 @@ async def test_a_file_changed_within_the_second_of_its_commit_is(repository: Pat
 # -- commits
 
 
-async def test_commits_are_told_newest_first_and_no_more_than_asked_for(repository: Path) -> None:
+async def test_commits_are_listed_newest_first_up_to_the_limit(repository: Path) -> None:
     base = head_of(repository)
     made = [commit(repository, {"file": str(number)}, f"number {number}\n\nmore") for number in range(4)]
     told = await list_commits(str(repository / ".git"), base, made[-1], 3)
     assert told == [f"{made[number][:10]} number {number}" for number in (3, 2, 1)]
 
 
-async def test_no_commits_between_a_commit_and_itself_or_an_older_one(repository: Path) -> None:
+async def test_no_commit_is_listed_between_a_commit_and_itself_or_an_ancestor(repository: Path) -> None:
     base = head_of(repository)
     tip = commit(repository, {"file": "x"})
     assert await list_commits(str(repository / ".git"), tip, tip, 9) == []
     assert await list_commits(str(repository / ".git"), tip, base, 9) == []
 
 
-async def test_a_subject_is_one_line_of_plain_text_whatever_the_user_has_configured(
-    repository: Path, tmp_path: Path
-) -> None:
+async def test_a_subject_is_one_plain_line_despite_the_users_settings(repository: Path, tmp_path: Path) -> None:
     base = head_of(repository)
     git(repository, "commit", "-q", "--allow-empty", "-m", "a\nb\n\nc")
     tip = sign(repository, tmp_path / "told")

@@ -69,7 +69,7 @@ WITH_A_COMMIT = (head_leads_to_main, branch_leads_to_main, branch_leads_there_by
 
 
 @pytest.mark.parametrize("meddle", MEDDLING)
-async def test_loose_work_goes_on_the_agents_last_commit_and_main_stays(
+async def test_uncommitted_work_goes_on_top_of_the_agents_last_commit_and_main_stays(
     fork: Fork, meddle: Callable[[Fork], None]
 ) -> None:
     done, main = commit(fork.path, {"done": "x"}), git(fork.repository, "rev-parse", "main")
@@ -84,7 +84,7 @@ async def test_loose_work_goes_on_the_agents_last_commit_and_main_stays(
     assert await find_symbolic_target(fork.common_dir, f"refs/heads/{fork.branch}") is None
 
 
-async def test_that_a_branch_was_symbolic_is_said(fork: Fork) -> None:
+async def test_a_warning_says_that_the_branch_was_symbolic(fork: Fork) -> None:
     branch_leads_to_main(fork)
     assert (
         "The agent's branch was a symbolic ref to refs/heads/main, which counts as gone."
@@ -92,7 +92,7 @@ async def test_that_a_branch_was_symbolic_is_said(fork: Fork) -> None:
     )
 
 
-async def test_commits_that_an_agent_made_through_a_symbolic_branch_stay_where_it_made_them(fork: Fork) -> None:
+async def test_commits_made_through_a_symbolic_branch_stay_on_its_target(fork: Fork) -> None:
     main = git(fork.repository, "rev-parse", "main")
     branch_leads_to_main(fork)
     done = commit(fork.path, {"done": "x"})
@@ -102,7 +102,7 @@ async def test_commits_that_an_agent_made_through_a_symbolic_branch_stay_where_i
 
 
 @pytest.mark.parametrize("meddle", MEDDLING[1:5])
-async def test_a_symbolic_branch_is_gone_for_all_who_ask(fork: Fork, meddle: Callable[[Fork], None]) -> None:
+async def test_a_symbolic_branch_has_no_tip(fork: Fork, meddle: Callable[[Fork], None]) -> None:
     meddle(fork)
     ref = f"refs/heads/{fork.branch}"
     assert await find_tip(fork.common_dir, ref) is None
@@ -112,7 +112,7 @@ async def test_a_symbolic_branch_is_gone_for_all_who_ask(fork: Fork, meddle: Cal
 
 
 @pytest.mark.parametrize("meddle", MEDDLING[1:5])
-async def test_retiring_a_symbolic_branch_takes_away_that_ref_alone(fork: Fork, meddle: Callable[[Fork], None]) -> None:
+async def test_deleting_a_symbolic_branch_deletes_only_that_ref(fork: Fork, meddle: Callable[[Fork], None]) -> None:
     main = git(fork.repository, "rev-parse", "main")
     meddle(fork)
     await worktree.delete_branch(fork.common_dir, fork.branch, None)
@@ -121,7 +121,7 @@ async def test_retiring_a_symbolic_branch_takes_away_that_ref_alone(fork: Fork, 
     await worktree.delete_branch(fork.common_dir, fork.branch, None)
 
 
-async def test_a_ref_that_is_changed_is_that_very_ref(fork: Fork) -> None:
+async def test_updating_a_symbolic_ref_does_not_change_its_target(fork: Fork) -> None:
     main = git(fork.repository, "rev-parse", "main")
     branch_leads_to_main(fork)
     await update_refs(fork.common_dir, [f"update refs/heads/{fork.branch} {fork.base} {main}"], "why")
@@ -129,7 +129,7 @@ async def test_a_ref_that_is_changed_is_that_very_ref(fork: Fork) -> None:
 
 
 @pytest.mark.parametrize("name", ["forkjoin/stream", "forkjoin/kept"])
-async def test_making_commits_writes_no_ref_though_there_is_one_of_the_streams_name(fork: Fork, name: str) -> None:
+async def test_making_commits_writes_no_ref(fork: Fork, name: str) -> None:
     git(fork.repository, "symbolic-ref", f"refs/{name}", "refs/heads/main")
     before = git(fork.repository, "for-each-ref")
     who = "a <b> 0 +0000"
@@ -139,7 +139,7 @@ async def test_making_commits_writes_no_ref_though_there_is_one_of_the_streams_n
 
 
 @pytest.mark.parametrize("leads_to", ["refs/heads/main", "refs/heads/none"])
-async def test_what_is_kept_is_kept_by_no_symbolic_ref(fork: Fork, leads_to: str) -> None:
+async def test_a_symbolic_ref_does_not_count_as_a_kept_ref(fork: Fork, leads_to: str) -> None:
     tip, main = commit(fork.path, {"done": "x"}), git(fork.repository, "rev-parse", "main")
     git(fork.repository, "symbolic-ref", "refs/forkjoin/kept/a1-left", leads_to)
     ref = await kept_refs.keep_commit(fork.common_dir, tip, "a1-left")
@@ -149,7 +149,7 @@ async def test_what_is_kept_is_kept_by_no_symbolic_ref(fork: Fork, leads_to: str
     assert await find_tip(fork.common_dir, "refs/heads/none") is None
 
 
-async def test_where_another_kept_ref_is_below_its_name_work_is_kept_under_the_next(fork: Fork) -> None:
+async def test_a_commit_is_kept_under_the_next_name_if_a_ref_is_below_the_first(fork: Fork) -> None:
     tip = commit(fork.path, {"done": "x"})
     git(fork.repository, "update-ref", "refs/forkjoin/kept/a1-left/below", fork.base)
     assert await kept_refs.keep_commit(fork.common_dir, tip, "a1-left") == "refs/forkjoin/kept/a1-left-2"
@@ -159,7 +159,7 @@ async def test_where_another_kept_ref_is_below_its_name_work_is_kept_under_the_n
 
 
 @pytest.mark.parametrize("leads_to", ["refs/heads/main", "refs/heads/none"])
-async def test_a_new_agents_branch_is_never_one_that_was_planted(fork: Fork, tmp_path: Path, leads_to: str) -> None:
+async def test_a_new_agents_branch_replaces_a_planted_symbolic_ref(fork: Fork, tmp_path: Path, leads_to: str) -> None:
     git(fork.repository, "symbolic-ref", "refs/heads/forkjoin/a2-new", leads_to)
     before = git(fork.repository, "for-each-ref", "refs/heads/main", "refs/heads/none")
     branch = await worktree.make(fork.common_dir, tmp_path / "a2-new", "forkjoin/a2-new", fork.base, "a2 of /somewhere")
@@ -168,7 +168,7 @@ async def test_a_new_agents_branch_is_never_one_that_was_planted(fork: Fork, tmp
     assert git(fork.repository, "for-each-ref", "refs/heads/main", "refs/heads/none") == before
 
 
-async def test_a_branch_that_points_to_no_commit_spoils_nothing_for_the_others(fork: Fork) -> None:
+async def test_a_branch_that_points_to_no_commit_does_not_hide_other_branches(fork: Fork) -> None:
     if (Path(fork.common_dir) / "reftable").exists():
         pytest.skip("git writes no such ref to a table")
     file = Path(fork.common_dir, "refs", "heads", "damaged")
@@ -178,7 +178,7 @@ async def test_a_branch_that_points_to_no_commit_spoils_nothing_for_the_others(f
         assert await find_tip(fork.common_dir, "refs/heads/damaged") is None
 
 
-async def test_a_name_with_a_line_end_of_another_kind_than_gits_is_one_name(fork: Fork) -> None:
+async def test_a_ref_name_with_an_unusual_line_end_is_one_name(fork: Fork) -> None:
     name = "refs/heads/next\u2028line\x85end"
     git(fork.repository, "update-ref", name, fork.base)
     assert list(await find_tips(fork.common_dir, [name])) == [name]

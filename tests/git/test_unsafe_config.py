@@ -1,21 +1,18 @@
 """Entries of a git configuration that nobody trusts are overridden."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forkjoin.core.error import CallerError, GitError
-from forkjoin.core.trust_records import Trust, Trusted
+from forkjoin.core.error import CallerError
+from forkjoin.core.trust_records import Trusted
 from forkjoin.git import git as asked
-from forkjoin.git import git_process
-from forkjoin.git.git_config import GIT_CONFIG, find_warnings, trust_existing_entries
-from forkjoin.git.repository import read_checkout
 from forkjoin.git.unsafe_config import ConfigEntry, find_overrides, parse_listing
-from support.branches import commit, put_counting_git
+from support.branches import commit
 from support.harness import git
 
 CLEAN = ConfigEntry("local", "filter.x.clean", "run me")
+
+
 NO_LISTING = Trusted()
 
 
@@ -33,11 +30,11 @@ def told(environment: dict[str, str]) -> dict[str, str]:
         ConfigEntry("global", "core.sshcommand", "ssh -v"),
     ],
 )
-def test_what_is_in_the_users_own_configuration_is_run(entry: ConfigEntry) -> None:
+def test_commands_in_the_users_own_configuration_are_not_overridden(entry: ConfigEntry) -> None:
     assert find_overrides([entry], NO_LISTING) == ({}, [])
 
 
-def test_what_was_trusted_is_run_and_nothing_else_of_that_name() -> None:
+def test_a_trusted_command_replaces_an_untrusted_one_with_the_same_key() -> None:
     trusted = Trusted(frozenset({CLEAN.digest}))
     assert find_overrides([CLEAN], trusted) == ({}, [])
     changed = ConfigEntry("local", "filter.x.clean", "run me; and me")
@@ -45,12 +42,12 @@ def test_what_was_trusted_is_run_and_nothing_else_of_that_name() -> None:
     assert (told(environment), keys) == ({"filter.x.clean": "run me"}, ["filter.x.clean"])
 
 
-def test_a_filter_of_nobodys_is_none_and_not_required() -> None:
+def test_an_untrusted_filter_is_empty_and_not_required() -> None:
     required = {"filter.x.clean": "", "filter.x.required": "false"}
     assert told(find_overrides([CLEAN], NO_LISTING)[0]) == required
 
 
-def test_a_filter_that_is_overridden_for_the_repository_is_the_users_own() -> None:
+def test_the_users_own_filter_replaces_the_repositorys() -> None:
     lfs = ConfigEntry("global", "filter.lfs.smudge", "git-lfs smudge -- %f")
     taken = ConfigEntry("worktree", "filter.lfs.smudge", "run me")
     assert told(find_overrides([lfs, taken], NO_LISTING)[0]) == {"filter.lfs.smudge": lfs.value}
@@ -59,22 +56,22 @@ def test_a_filter_that_is_overridden_for_the_repository_is_the_users_own() -> No
 @pytest.mark.parametrize(
     "key", ["core.sshcommand", "credential.https://x.helper", "remote.o.promisor", "url.a.insteadof"]
 )
-def test_nothing_missing_is_fetched_by_what_nobody_trusts(key: str) -> None:
+def test_untrusted_settings_of_fetches_switch_off_lazy_fetching(key: str) -> None:
     assert find_overrides([ConfigEntry("local", key, "x")], NO_LISTING) == ({"GIT_NO_LAZY_FETCH": "1"}, [key])
 
 
-def test_a_hook_in_the_configuration_is_off() -> None:
+def test_an_untrusted_hook_in_the_configuration_is_disabled() -> None:
     assert told(find_overrides([ConfigEntry("local", "hook.x.command", "run me")], NO_LISTING)[0]) == {
         "hook.x.enabled": "false"
     }
 
 
-def test_more_than_an_environment_holds_is_refused_in_words() -> None:
+def test_overrides_too_large_for_an_environment_are_refused() -> None:
     with pytest.raises(CallerError, match="more commands than forkjoin can override"):
         find_overrides([ConfigEntry("local", f"filter.{n}.clean", "x") for n in range(10_000)], NO_LISTING)
 
 
-def test_a_listing_is_read_whatever_its_names_and_values_are() -> None:
+def test_a_listing_with_odd_names_and_values_is_parsed() -> None:
     assert parse_listing("local\0core.bare\nfalse\0local\0user.flag\0global\0include.path\n~/x\0") == [
         ConfigEntry("local", "core.bare", "false"),
         ConfigEntry("local", "user.flag", ""),
@@ -85,95 +82,7 @@ def test_a_listing_is_read_whatever_its_names_and_values_are() -> None:
     ]
 
 
-async def test_a_configuration_is_listed_once_until_it_changes(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = put_counting_git(tmp_path / "bin", monkeypatch, everything=True)
-    GIT_CONFIG.use_trust(Trust(tmp_path / "trust"))
-
-    async def listings() -> int:
-        log.write_text("")
-        for _ in range(3):
-            await asked.output(repository, "rev-parse", "HEAD")
-        return log.read_text().count("config --list")
-
-    assert await listings() == 1
-    assert await listings() == 0
-    git(repository, "config", "filter.x.clean", "run me")
-    log.write_text("")
-    assert await listings() == 1
-    git(repository, "config", "include.path", "/elsewhere")
-    assert await listings() == 3
-
-
-async def test_a_worktrees_own_configuration_counts_there(repository: Path, tmp_path: Path) -> None:
-    path = tmp_path / "linked"
-    git(repository, "worktree", "add", "-q", "--detach", str(path))
-    git(repository, "config", "extensions.worktreeConfig", "true")
-    git(path, "config", "--worktree", "filter.x.clean", f"touch {tmp_path}/told; cat")
-    (path / ".gitattributes").write_text("* filter=x\n")
-    await asked.output(path, "add", ".")
-    assert not (tmp_path / "told").exists()
-    git(path, "add", "--renormalize", ".")
-    assert (tmp_path / "told").exists(), "the filter does work"
-
-
-async def test_what_a_new_project_has_is_its_persons_and_is_remembered(repository: Path, tmp_path: Path) -> None:
-    common_dir = str(repository / ".git")
-    trust = Trust(tmp_path / "trust")
-    git(repository, "config", "filter.x.clean", "tr a-z A-Z")
-    GIT_CONFIG.use_trust(trust)
-    await trust_existing_entries(common_dir)
-    git(repository, "config", "filter.y.clean", "tr a-z A-Z")
-    for _ in range(2):
-        await trust_existing_entries(common_dir)
-        [warning] = await find_warnings(common_dir)
-        assert "filter.y.clean" in warning
-        assert "filter.x.clean" not in warning
-        GIT_CONFIG.use_trust(trust)  # as after a restart
-    assert trust.file(common_dir).stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"commands": 5}', b"\xff\xfe"])
-async def test_a_damaged_record_of_what_is_trusted_trusts_nothing(
-    repository: Path, tmp_path: Path, damage: bytes
-) -> None:
-    common_dir = str(repository / ".git")
-    trust = Trust(tmp_path / "trust")
-    git(repository, "config", "filter.x.clean", "tr a-z A-Z")
-    GIT_CONFIG.use_trust(trust)
-    await trust_existing_entries(common_dir)
-    assert await find_warnings(common_dir) == []
-    trust.file(common_dir).write_bytes(damage)
-    await trust_existing_entries(common_dir)
-    assert "filter.x.clean" in (await find_warnings(common_dir))[0]
-
-
-async def test_a_configuration_without_end_is_refused_in_words(repository: Path) -> None:
-    with (repository / ".git" / "config").open("a") as config:
-        config.write("[x]\n" + "a = b\n" * 200_000)
-    with pytest.raises(CallerError, match="is larger than 1024 KB"):
-        await asked.output(repository, "status")
-
-
-async def test_a_configuration_that_never_ends_is_given_up(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with (repository / ".git" / "config").open("a") as config:
-        config.write(f"[include]\npath = {tmp_path}/pipe\n")
-    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 0.2)
-    with pytest.raises(GitError, match="hung"):
-        await asked.output(repository, "status")
-
-
-async def test_a_repository_whose_configuration_is_broken_is_refused_in_words(repository: Path) -> None:
-    (repository / ".git" / "config").write_text("[broken\n")
-    with pytest.raises(CallerError, match=r"git will not use the repository .*bad config line 1"):
-        await read_checkout(repository)
-
-
-async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repository: Path, tmp_path: Path) -> None:
+async def test_an_untrusted_merge_driver_is_replaced_by_gits_text_merge(repository: Path, tmp_path: Path) -> None:
     (repository / ".git" / "info" / "attributes").write_text("* merge=x\n")
     git(repository, "config", "merge.x.driver", f"touch {tmp_path}/told; true")
     base = git(repository, "rev-parse", "HEAD")
@@ -185,11 +94,3 @@ async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repos
     assert git(repository, "show", f"{tree}:shared.txt") == "ONE\ntwo\nTHREE"
     assert (await asked.run(repository, "merge-tree", "--write-tree", ours, clash))[0] == 1
     assert not (tmp_path / "told").exists()
-
-
-@pytest.fixture(autouse=True)
-def no_trust() -> Iterator[None]:
-    """Reset the records of trust before and after each test."""
-    GIT_CONFIG.use_trust(None)
-    yield
-    GIT_CONFIG.use_trust(None)

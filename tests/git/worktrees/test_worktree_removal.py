@@ -1,4 +1,4 @@
-"""A worktree is removed in any state, and other worktrees stay untouched."""
+"""Removal of worktrees in any state, while other worktrees stay untouched."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from support.branches import commit, contents, everything, make_fork, run_bound
 from support.harness import git
 
 
-async def test_a_worktree_that_is_taken_away_leaves_all_as_before(repository: Path) -> None:
+async def test_removing_a_worktree_leaves_the_repository_as_before(repository: Path) -> None:
     before = everything(repository)
     fork = await make_fork(repository)
     (fork.path / "loose").write_text("x")
@@ -23,7 +23,7 @@ async def test_a_worktree_that_is_taken_away_leaves_all_as_before(repository: Pa
     assert not fork.path.exists()
 
 
-async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
+async def test_a_worktree_whose_folder_is_gone_is_removed(repository: Path) -> None:
     before = everything(repository)
     fork = await make_fork(repository)
     shutil.rmtree(fork.path)
@@ -32,7 +32,9 @@ async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
     assert everything(repository) == before
 
 
-async def test_a_gc_that_prunes_it_meanwhile_is_no_fault(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gc_that_prunes_the_worktree_at_the_same_time_is_no_error(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = everything(repository)
     fork = await make_fork(repository)
     folder = fork.folder
@@ -48,7 +50,7 @@ async def test_a_gc_that_prunes_it_meanwhile_is_no_fault(repository: Path, monke
     assert everything(repository) == before
 
 
-async def test_a_pipe_in_its_place_is_taken_away(repository: Path) -> None:
+async def test_a_pipe_in_the_place_of_a_worktree_is_removed(repository: Path) -> None:
     before = everything(repository)
     fork = await make_fork(repository)
     shutil.rmtree(fork.path)
@@ -59,7 +61,7 @@ async def test_a_pipe_in_its_place_is_taken_away(repository: Path) -> None:
     assert not os.path.lexists(fork.path)
 
 
-async def test_one_that_is_locked_is_taken_away_and_can_be_made_again(repository: Path) -> None:
+async def test_a_locked_worktree_is_removed_and_can_be_made_again(repository: Path) -> None:
     fork = await make_fork(repository)
     git(repository, "worktree", "lock", str(fork.path))
     await worktree.remove(fork.common_dir, fork.path)
@@ -67,7 +69,7 @@ async def test_one_that_is_locked_is_taken_away_and_can_be_made_again(repository
     assert (await make_fork(repository)).branch == fork.branch
 
 
-async def test_one_whose_git_folder_is_damaged_is_taken_away(repository: Path) -> None:
+async def test_a_worktree_with_a_damaged_git_folder_is_removed(repository: Path) -> None:
     before = everything(repository)
     fork = await make_fork(repository)
     for name in ("HEAD", "commondir", "index"):
@@ -78,7 +80,7 @@ async def test_one_whose_git_folder_is_damaged_is_taken_away(repository: Path) -
     assert everything(repository) == before
 
 
-async def test_a_users_worktree_on_a_disk_that_is_away_stays_known(repository: Path, tmp_path: Path) -> None:
+async def test_a_users_worktree_on_an_absent_disk_stays_registered(repository: Path, tmp_path: Path) -> None:
     git(repository, "worktree", "add", "-q", "--detach", str(tmp_path / "disk"))
     commit(tmp_path / "disk", {"own": "x"})
     (tmp_path / "disk").rename(tmp_path / "away")
@@ -103,7 +105,7 @@ async def test_a_symlink_in_a_worktree_or_in_its_place_is_never_followed(reposit
     assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
-async def test_read_only_folders_are_taken_away(repository: Path, tmp_path: Path) -> None:
+async def test_read_only_folders_are_removed(repository: Path, tmp_path: Path) -> None:
     fork = await make_fork(repository)
     (fork.path / "a" / "b").mkdir(parents=True)
     (fork.path / "a" / "b" / "file").touch()

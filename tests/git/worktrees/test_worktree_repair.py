@@ -14,12 +14,12 @@ from support.harness import git
 # -- where HEAD is
 
 
-async def test_commits_on_the_branch_are_its_tip(fork: Fork) -> None:
+async def test_the_tip_of_an_agents_branch_is_its_last_commit(fork: Fork) -> None:
     tip = commit(fork.path, {"done": "x"})
     assert await leave_twice(fork) == AutocommitResult(tip, 0, [])
 
 
-async def test_loose_work_goes_on_top_of_the_agents_own_commits(fork: Fork) -> None:
+async def test_uncommitted_work_goes_on_top_of_the_agents_own_commits(fork: Fork) -> None:
     tip = commit(fork.path, {"done": "x"})
     (fork.path / "loose").write_text("y")
     left = await leave_twice(fork)
@@ -36,7 +36,7 @@ async def test_work_on_a_detached_head_is_brought_to_the_branch(fork: Fork) -> N
     assert "The agent worked off its branch; the branch was moved to its last commit." in left.warnings
 
 
-async def test_work_on_another_branch_is_brought_to_the_agents_and_that_one_does_not_move(fork: Fork) -> None:
+async def test_work_on_another_branch_is_committed_to_the_agents_branch_only(fork: Fork) -> None:
     git(fork.repository, "branch", "develop")
     git(fork.path, "switch", "-q", "develop")
     (fork.path / "loose").write_text("y")
@@ -58,7 +58,7 @@ async def test_work_that_the_branch_cannot_take_is_kept_under_a_ref(fork: Fork) 
     assert blob(fork.repository, "refs/forkjoin/kept/a1-left", "loose") == b"y"
 
 
-async def test_what_was_kept_of_an_earlier_attempt_stays_kept(fork: Fork) -> None:
+async def test_work_that_was_kept_of_an_earlier_attempt_stays_kept(fork: Fork) -> None:
     commit(fork.path, {"mine": "x"})
     for name in ("first", "second"):
         git(fork.path, "switch", "-q", "--detach", fork.base)
@@ -68,7 +68,7 @@ async def test_what_was_kept_of_an_earlier_attempt_stays_kept(fork: Fork) -> Non
     assert blob(fork.repository, "refs/forkjoin/kept/a1-left-2", "second") == b"y"
 
 
-async def test_a_branch_that_a_person_has_checked_out_is_not_moved_under_them(fork: Fork) -> None:
+async def test_a_branch_that_a_person_has_checked_out_is_not_moved(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "--detach")
     git(fork.repository, "switch", "-q", fork.branch)
     commit(fork.path, {"done": "x"})
@@ -78,13 +78,13 @@ async def test_a_branch_that_a_person_has_checked_out_is_not_moved_under_them(fo
     assert blob(fork.repository, "refs/forkjoin/kept/a1-left", "done") == b"x"
 
 
-async def test_an_older_commit_checked_out_leaves_the_branch_where_it_is(fork: Fork) -> None:
+async def test_checking_out_an_older_commit_does_not_move_the_branch(fork: Fork) -> None:
     tip = commit(fork.path, {"done": "x"})
     git(fork.path, "switch", "-q", "--detach", fork.base)
     assert await leave_twice(fork) == AutocommitResult(tip, 0, [])
 
 
-async def test_a_branch_that_was_reset_is_where_it_was_reset_to(fork: Fork) -> None:
+async def test_a_reset_branch_stays_at_the_commit_that_it_was_reset_to(fork: Fork) -> None:
     commit(fork.path, {"done": "x"})
     git(fork.path, "reset", "-q", "--soft", fork.base)
     left = await leave_twice(fork)
@@ -92,7 +92,7 @@ async def test_a_branch_that_was_reset_is_where_it_was_reset_to(fork: Fork) -> N
     assert left.uncommitted == 1
 
 
-async def test_a_deleted_branch_is_made_again_with_the_commits_that_were_on_it(fork: Fork) -> None:
+async def test_a_deleted_branch_is_created_again_with_its_commits(fork: Fork) -> None:
     done = commit(fork.path, {"done": "x"})
     git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
     left = await leave_twice(fork)
@@ -101,7 +101,7 @@ async def test_a_deleted_branch_is_made_again_with_the_commits_that_were_on_it(f
     )
 
 
-async def test_loose_work_on_a_deleted_branch_goes_on_top_of_the_commits_that_were_on_it(fork: Fork) -> None:
+async def test_uncommitted_work_on_a_deleted_branch_goes_on_top_of_its_commits(fork: Fork) -> None:
     done = commit(fork.path, {"done": "x"})
     git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
     (fork.path / "loose").write_text("y")
@@ -110,7 +110,7 @@ async def test_loose_work_on_a_deleted_branch_goes_on_top_of_the_commits_that_we
     assert git(fork.path, "status", "--porcelain", "--branch") == f"## {fork.branch}"
 
 
-async def test_where_the_branch_cannot_be_made_again_what_was_on_it_is_kept(fork: Fork) -> None:
+async def test_commits_of_a_branch_that_cannot_be_created_again_are_kept(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "--detach")
     done = commit(fork.path, {"done": "x"})
     git(fork.path, "branch", "-qD", fork.branch)
@@ -124,7 +124,7 @@ async def test_where_the_branch_cannot_be_made_again_what_was_on_it_is_kept(fork
     assert await leave(fork) == left
 
 
-async def test_a_branch_deleted_from_a_detached_head_is_made_again(fork: Fork) -> None:
+async def test_a_branch_deleted_from_a_detached_head_is_created_again(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "--detach")
     done = commit(fork.path, {"done": "x"})
     git(fork.path, "branch", "-qD", fork.branch)
@@ -134,7 +134,7 @@ async def test_a_branch_deleted_from_a_detached_head_is_made_again(fork: Fork) -
 # -- operations that were under way
 
 
-async def test_a_merge_with_conflicts_is_committed_as_it_stands_and_said(fork: Fork) -> None:
+async def test_a_merge_with_conflicts_is_committed_with_a_warning(fork: Fork) -> None:
     commit(fork.repository, {"shared.txt": "theirs\n"})
     done = commit(fork.path, {"shared.txt": "mine\n"})
     git(fork.path, "merge", "main", check=False)
@@ -144,7 +144,7 @@ async def test_a_merge_with_conflicts_is_committed_as_it_stands_and_said(fork: F
     assert "They were in the middle of a merge, with conflicts in: shared.txt." in left.warnings
 
 
-async def test_a_rebase_with_conflicts_is_kept_beside_the_branch(fork: Fork) -> None:
+async def test_the_files_of_a_rebase_with_conflicts_are_kept_under_a_ref(fork: Fork) -> None:
     commit(fork.repository, {"shared.txt": "theirs\n"})
     done = commit(fork.path, {"shared.txt": "mine\n"})
     git(fork.path, "rebase", "main", check=False)
@@ -153,14 +153,14 @@ async def test_a_rebase_with_conflicts_is_kept_beside_the_branch(fork: Fork) -> 
     assert b"<<<<<<<" in blob(fork.repository, "refs/forkjoin/kept/a1-left", "shared.txt")
 
 
-async def test_locks_of_a_git_that_was_killed_are_in_nobodys_way(fork: Fork) -> None:
+async def test_locks_of_a_killed_git_are_removed(fork: Fork) -> None:
     for lock in (fork.folder / "index.lock", fork.folder / "HEAD.lock", _ref_lock(fork)):
         lock.write_bytes(b"")
     (fork.path / "loose").write_text("y")
     assert (await leave_twice(fork)).uncommitted == 1
 
 
-async def test_folders_in_place_of_locks_are_in_nobodys_way(fork: Fork) -> None:
+async def test_folders_in_place_of_locks_are_removed(fork: Fork) -> None:
     for lock in (fork.folder / "index.lock", fork.folder / "HEAD.lock", _ref_lock(fork)):
         (lock / "deep").mkdir(parents=True)
     (fork.path / "loose").write_text("y")
@@ -172,7 +172,7 @@ def _ref_lock(fork: Fork) -> Path:
 
 
 @pytest.mark.parametrize("damage", [b"garbage", b"", None])
-async def test_a_damaged_index_loses_nothing_that_is_in_the_files(fork: Fork, damage: bytes | None) -> None:
+async def test_a_damaged_index_loses_no_file(fork: Fork, damage: bytes | None) -> None:
     commit(fork.path, {".gitignore": "ignored\n", "ignored": "but committed\n"})
     (fork.path / "loose").write_text("y")
     if damage is None:
@@ -220,7 +220,7 @@ def put_a_pipe_for_git(fork: Fork) -> None:
         put_a_pipe_for_git,
     ],
 )
-async def test_files_are_committed_though_git_was_taken_from_the_worktree(
+async def test_files_are_committed_if_the_worktrees_git_link_is_damaged(
     fork: Fork, meddle: Callable[[Fork], None]
 ) -> None:
     done = commit(fork.path, {"done": "x"})
@@ -237,7 +237,7 @@ async def test_files_are_committed_though_git_was_taken_from_the_worktree(
     assert (await leave(fork)).tip == left.tip
 
 
-async def test_a_deleted_git_is_put_back(fork: Fork) -> None:
+async def test_a_deleted_git_link_is_restored(fork: Fork) -> None:
     delete_git(fork)
     await leave(fork)
     assert git(fork.path, "status", "--porcelain", "--branch") == f"## {fork.branch}"
@@ -257,9 +257,7 @@ async def test_a_repository_around_the_worktrees_is_not_touched(repository: Path
 
 
 @pytest.mark.parametrize("instead", ["nothing", "a file", "a symlink"])
-async def test_of_a_worktree_whose_folder_is_gone_the_commits_are_left(
-    fork: Fork, tmp_path: Path, instead: str
-) -> None:
+async def test_the_commits_of_a_worktree_whose_folder_is_gone_stay(fork: Fork, tmp_path: Path, instead: str) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "precious").touch()
     git(fork.path, "switch", "-q", "--detach")
@@ -275,9 +273,7 @@ async def test_of_a_worktree_whose_folder_is_gone_the_commits_are_left(
     assert files_of(fork.repository, done) == ["100644 README.md", "100644 done", "100644 shared.txt"]
 
 
-async def test_a_folder_of_the_worktree_that_is_a_symlink_outward_is_committed_as_a_symlink(
-    fork: Fork, tmp_path: Path
-) -> None:
+async def test_a_symlink_that_leads_out_of_the_worktree_is_committed_as_a_symlink(fork: Fork, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "precious").touch()
     (fork.path / "link").symlink_to(tmp_path / "outside")
