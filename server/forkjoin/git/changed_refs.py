@@ -35,11 +35,8 @@ class ChangedRef:
     new: str  #: empty if the ref was deleted
 
     def __str__(self) -> str:
-        if not self.new:
-            return f"{_ref_label(self.ref)} (deleted)"
-        if not self.old:
-            return f"{_ref_label(self.ref)} (new)"
-        return f"{_ref_label(self.ref)} ({_shorten(self.old)} → {_shorten(self.new)})"
+        moved = f"{_shorten(self.old)} → {_shorten(self.new)}"
+        return f"{_ref_label(self.ref)} ({moved if self.old and self.new else 'new' if self.new else 'deleted'})"
 
 
 def _ref_label(ref: str) -> str:

@@ -240,15 +240,12 @@ def restore_files(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> 
         names
     ):  # sorted, so that a symlink in a folder's place is removed before the folder's files are written
         file, old = Path(common_dir, name), snapshot.get(name)
-        if old and old.link is None and (old.content is None or len(old.content) < old.size):
-            failed.append(name)
-            continue
-        if file.is_dir() and not file.is_symlink():
+        is_cut = old is not None and old.link is None and (old.content is None or len(old.content) < old.size)
+        is_same_link = old is not None and file.is_symlink() and os.readlink(file) == old.link  # noqa: PTH115
+        if is_cut or is_same_link or (file.is_dir() and not file.is_symlink()):
             failed.append(name)
         elif old is None:
             file.unlink(missing_ok=True)
-        elif old.link is not None and file.is_symlink() and os.readlink(file) == old.link:  # noqa: PTH115
-            failed.append(name)
         elif old.link is not None:
             file.unlink(missing_ok=True)
             file.symlink_to(old.link)

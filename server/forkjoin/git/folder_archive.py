@@ -4,7 +4,6 @@ A git folder is archived byte for byte. git is never run in it.
 """
 
 import errno
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,6 @@ from forkjoin.core.error import CallerError
 from forkjoin.git import git, kept_refs
 from forkjoin.git.commit_identity import FIXED_SIGNATURE
 from forkjoin.git.file_names import printable_list
-from forkjoin.git.git_folder import walk_strictly
 
 #: The number of bytes that the files of one archive may have together.
 _SIZE_LIMIT = 1024**3
@@ -68,7 +66,7 @@ def restore_command(common_dir: str, ref: str, folder: Path) -> str:
 
 
 def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
-    """Write folders to a tar file, without sockets.
+    """Write folders to a tar file, without the sockets in them.
 
     Of pipes and devices, only the name and the mode are written.
 
@@ -76,21 +74,17 @@ def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
         CallerError: The folders are too large.
     """
     size = 0
-    tops = sorted(map(str, folders.values()))
+
+    def check_size(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        nonlocal size
+        size += member.size
+        if size > _SIZE_LIMIT:
+            tops = printable_list(sorted(map(str, folders.values())))
+            problem = f"more than {_SIZE_LIMIT // 1024**3} GB, too large to archive"
+            raise CallerError(f"{tops}: {problem}. Move large files away, then call again")
+        return member
+
     with tarfile.open(fileobj=file, mode="w") as tar:
         for name, top in sorted(folders.items()):
-            for path in (top, *_below(top)):
-                size += os.lstat(path).st_size
-                if size > _SIZE_LIMIT:
-                    problem = f"more than {_SIZE_LIMIT // 1024**3} GB, too large to archive"
-                    raise CallerError(f"{printable_list(tops)}: {problem}. Move large files away, then call again")
-                tar.add(path, Path(name, path.relative_to(top)), recursive=False)
+            tar.add(top, name, filter=check_size)
     file.flush()
-
-
-def _below(top: Path) -> Iterable[Path]:
-    if top.is_symlink() or not top.is_dir():
-        return
-    for above, folders, names in walk_strictly(top):
-        folders.sort()
-        yield from (Path(above, name) for name in sorted((*folders, *names)))

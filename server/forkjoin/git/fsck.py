@@ -67,13 +67,9 @@ async def _check_pack(common_dir: str, pack: IO[bytes], variables: Mapping[str, 
     try:
         await git.run(common_dir, *check, stdin=pack, extra=variables, ok_codes=(0,))
     except GitRefusedError as error:
-        return _first_error(error)
+        lines = [line for line in error.stderr.splitlines() if line.startswith("error: ")]
+        return lines[0].removeprefix("error: ") if lines else error.last_line
     return ""
-
-
-def _first_error(error: GitRefusedError) -> str:
-    lines = [line for line in error.stderr.splitlines() if line.startswith("error: ")]
-    return lines[0].removeprefix("error: ") if lines else error.last_line
 
 
 async def _find_milder_option(common_dir: str) -> str:

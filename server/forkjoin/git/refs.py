@@ -95,6 +95,9 @@ async def find_tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Ti
     """Return the tips of branches, by full ref name.
 
     Leave out branches that are missing or damaged, or symbolic, because a symbolic ref has another branch's commits.
+
+    Raises:
+        GitRefusedError: git can't read the only branch in `refs`, or the repository.
     """
     try:
         return await _read_tips(repository, refs)
