@@ -78,7 +78,7 @@ async def _read_all(fork: Fork, tip: str) -> object:
 
 
 async def _compare(repository: Path, deed: str, *scopes: str) -> None:
-    """Compare the work of an agent that first runs a script with that of one that doesn't.
+    """Compare two agents with the same work, one of which first runs a script.
 
     The script runs once for each scope, which replaces SCOPE in it.
     """
