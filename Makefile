@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Without compiled modules each Python process of the tests would compile forkjoin.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST := $(BIN)/python -m pytest -q
 # A test of real processes may fail on a machine that is short of time; that is told, never hidden.
 define AGAIN

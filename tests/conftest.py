@@ -33,6 +33,16 @@ kind = "command"
 command = ["sh"]
 """
 
+#: git's configuration of the user. Without maintenance, each `git commit` needs one process less.
+GIT_CONFIG = """
+[user]
+name = Test
+email = test@example.com
+[init]
+defaultBranch = main
+[maintenance]
+auto = false
+"""
 
 #: Every run tries the same examples, even on a slow machine. tests/support/fuzzing.py can try others.
 settings.register_profile(
@@ -78,7 +88,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     folder = tmp_path / "user"
     folder.mkdir()
-    (folder / ".gitconfig").write_text("[user]\nname = Test\nemail = test@example.com\n[init]\ndefaultBranch = main\n")
+    (folder / ".gitconfig").write_text(GIT_CONFIG)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "no-runtime-folder"))
@@ -98,7 +108,7 @@ def repository(tmp_path: Path, user: Path, prepared_repository: Path) -> Path:
         _make_repository(prepared_repository)
     folder = tmp_path / "repository"
     shutil.copytree(prepared_repository, folder)
-    git(folder, "update-index", "--refresh")
+    git(folder, "update-index", "--refresh")  # otherwise the first `git status` would change the index
     return folder
 
 
@@ -161,7 +171,8 @@ def processes_of(folder: Path) -> dict[int, str]:
 async def any_lead(request: pytest.FixtureRequest, repository: Path, home: Home) -> AsyncIterator[Lead]:
     """A lead in the repository.
 
-    The test runs twice: with a reconciler in this process, and with relay and daemon.
+    The test runs twice: with a reconciler in this process, and with relay and daemon. It is for tests of what a relay
+    or a daemon could change. All other tests use `near_lead`.
     """
     opened = open_lead(repository) if request.param == "stdio" else open_lead_in_memory(home, repository)
     async with opened as found:
