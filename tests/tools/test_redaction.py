@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from forkjoin.core.paths import Home
 from forkjoin.core.redaction import MARK
 from forkjoin.core.result import OUTPUT_LIMIT
-from support.harness import Lead, first_answer, forkjoin, open_lead
+from support.harness import Lead, first_answer, forkjoin
 
 PASSWORD = "correct-horse-battery"
 KEY = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7"
@@ -26,9 +25,11 @@ printf '{"type":"result","subtype":"success","result":"it is %s"}\n' "$MY_PASSWO
 """
 
 
-@pytest.fixture
-async def lead(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[Lead]:
-    """Yield a lead whose environment contains a password and an API key."""
+@pytest.fixture(autouse=True)
+def secrets(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a password and an API key into the environment of leads, and a token into the configuration."""
+    monkeypatch.setenv("MY_PASSWORD", PASSWORD)
+    monkeypatch.setenv("KEY", KEY)
     program = tmp_path / "claude"
     program.write_text(CLAUDE)
     program.chmod(0o755)
@@ -37,8 +38,6 @@ async def lead(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[Le
         + f"[agents.fake]\nkind = 'claude'\ncommand = ['{program}']\n"
         + "environment = { THEIR_TOKEN = 'of-the-settings' }\n"
     )
-    async with open_lead(repository, MY_PASSWORD=PASSWORD, KEY=KEY) as found:
-        yield found
 
 
 def _without_keys(answer: Any) -> str:
@@ -49,9 +48,9 @@ def _without_keys(answer: Any) -> str:
     return text
 
 
-async def test_a_commands_output_and_errors_contain_no_secret_for_the_lead(lead: Lead) -> None:
+async def test_a_commands_output_and_errors_contain_no_secret_for_the_lead(near_lead: Lead) -> None:
     task = 'echo "$MY_PASSWORD"; echo "$KEY" >&2; echo "last: $KEY"; exit 3'
-    ended = await lead.call("wait_agents", ids=await lead.spawn(task))
+    ended = await near_lead.call("wait_agents", ids=await near_lead.spawn(task))
     assert MARK in _without_keys(ended)
     for tool, arguments in (
         ("get_result", {"detail": "full"}),
@@ -59,37 +58,39 @@ async def test_a_commands_output_and_errors_contain_no_secret_for_the_lead(lead:
         ("read_log", {}),
         ("read_log", {"raw": True, "tail": 5}),
     ):
-        assert MARK in _without_keys(await lead.call(tool, id="a1", **arguments)), tool
-    assert MARK in _without_keys((await lead.call("list_agents"))["agents"][0]["last_event"])
+        assert MARK in _without_keys(await near_lead.call(tool, id="a1", **arguments)), tool
+    assert MARK in _without_keys((await near_lead.call("list_agents"))["agents"][0]["last_event"])
 
 
-async def test_a_running_commands_output_and_its_commits_contain_no_secret_for_the_lead(lead: Lead, home: Home) -> None:
+async def test_a_running_commands_output_and_its_commits_contain_no_secret_for_the_lead(
+    near_lead: Lead, home: Home
+) -> None:
     commit = 'git commit -q --allow-empty -m "by $MY_PASSWORD"'
-    (first,) = await lead.spawn(f'{commit}; echo "$KEY"; until test -e {home.state}/go; do sleep 0.02; done')
+    (first,) = await near_lead.spawn(f'{commit}; echo "$KEY"; until test -e {home.state}/go; do sleep 0.02; done')
 
     async def is_told_without_key() -> bool:
-        return MARK in _without_keys(await lead.call("list_agents"))
+        return MARK in _without_keys(await near_lead.call("list_agents"))
 
     await first_answer(is_told_without_key)
     (home.state / "go").touch()
-    await lead.call("wait_agents", ids=[first])
-    assert f"by {MARK}" in _without_keys((await lead.call("get_result", id=first))["commits"])
+    await near_lead.call("wait_agents", ids=[first])
+    assert f"by {MARK}" in _without_keys((await near_lead.call("get_result", id=first))["commits"])
 
 
-async def test_a_verify_and_a_diff_contain_no_secret_for_the_lead(lead: Lead) -> None:
-    (first,) = await lead.run('echo "$KEY" > leaked.txt', verify='echo "$MY_PASSWORD"; exit 1')
-    assert MARK in _without_keys(await lead.call("get_result", id=first))
-    assert f"+{MARK}" in _without_keys(await lead.call("read_diff", id=first))
+async def test_a_verify_and_a_diff_contain_no_secret_for_the_lead(near_lead: Lead) -> None:
+    (first,) = await near_lead.run('echo "$KEY" > leaked.txt', verify='echo "$MY_PASSWORD"; exit 1')
+    assert MARK in _without_keys(await near_lead.call("get_result", id=first))
+    assert f"+{MARK}" in _without_keys(await near_lead.call("read_diff", id=first))
 
 
-async def test_an_error_repeats_no_secret(lead: Lead) -> None:
+async def test_an_error_repeats_no_secret(near_lead: Lead) -> None:
     for arguments in ({"task": "x", "base": KEY}, {"task": "x", "name": PASSWORD + "/x"}, {"task": "x", KEY: 1}):
-        assert MARK in _without_keys(await lead.refusal("spawn_agent", **arguments))
-    assert MARK in _without_keys(await lead.refusal("get_result", id=KEY))
+        assert MARK in _without_keys(await near_lead.refusal("spawn_agent", **arguments))
+    assert MARK in _without_keys(await near_lead.refusal("get_result", id=KEY))
 
 
-async def test_a_name_is_not_redacted_even_if_it_equals_a_password(lead: Lead) -> None:
-    answer = await lead.call("spawn_agent", task="true", name=PASSWORD)
+async def test_a_name_is_not_redacted_even_if_it_equals_a_password(near_lead: Lead) -> None:
+    answer = await near_lead.call("spawn_agent", task="true", name=PASSWORD)
     assert (answer["name"], PASSWORD in answer["branch"]) == (PASSWORD, True)
 
 
@@ -112,11 +113,11 @@ async def test_events_results_and_raw_pages_contain_no_secret(lead: Lead, reposi
     assert _without_keys(forkjoin(repository, "logs", first, "--raw").stdout)
 
 
-async def test_a_key_that_a_page_would_cut_in_two_is_on_the_next_whole(lead: Lead) -> None:
-    (first,) = await lead.run("printf '%0190d ' 0; printf '%s' \"$KEY\"; printf '%0300d' 0")
+async def test_a_key_that_a_page_would_cut_in_two_is_on_the_next_whole(near_lead: Lead) -> None:
+    (first,) = await near_lead.run("printf '%0190d ' 0; printf '%s' \"$KEY\"; printf '%0300d' 0")
     offset, pages = 0, ""
     while True:
-        page = await lead.call("read_log", id=first, offset=offset, limit=200)
+        page = await near_lead.call("read_log", id=first, offset=offset, limit=200)
         body, _, where = page.rpartition("\n[")
         pages += f"{body}|"
         if "offset=" not in where:
@@ -126,23 +127,23 @@ async def test_a_key_that_a_page_would_cut_in_two_is_on_the_next_whole(lead: Lea
     assert MARK in pages
 
 
-async def test_the_end_of_a_log_begins_with_no_part_of_a_secret(lead: Lead) -> None:
+async def test_the_end_of_a_log_begins_with_no_part_of_a_secret(near_lead: Lead) -> None:
     after = "and more " * 21 + "end"  # a page of 200 bytes begins within the key
-    (first,) = await lead.run(f'echo "a long line: $KEY {after}"')
-    text = await lead.call("read_log", id=first, tail=1, limit=200)
+    (first,) = await near_lead.run(f'echo "a long line: $KEY {after}"')
+    text = await near_lead.call("read_log", id=first, tail=1, limit=200)
     assert text.endswith("and more end\n[end]")
     assert "Q7" not in text
 
 
-async def test_the_end_of_one_huge_line_begins_with_no_part_of_a_secret(lead: Lead) -> None:
+async def test_the_end_of_one_huge_line_begins_with_no_part_of_a_secret(near_lead: Lead) -> None:
     pad = "head -c {} /dev/zero | tr '\\0' x"
     long = "sk-ant-$(head -c 3000 /dev/zero | tr '\\0' K)"
     for limit, fields in ((4_000, ("verify_output", "error")), (OUTPUT_LIMIT, ("output",))):
         noise = f"printf '%s ' {long}; {pad.format(limit - 1700)}"
-        (agent,) = await lead.run(f"{noise}; ({noise}) >&2; exit {int(fields[0] != 'output')}", verify=noise)
-        (verified,) = await lead.run("true", verify=f"{noise}; false")
+        (agent,) = await near_lead.run(f"{noise}; ({noise}) >&2; exit {int(fields[0] != 'output')}", verify=noise)
+        (verified,) = await near_lead.run("true", verify=f"{noise}; false")
         for id_ in (agent, verified):
-            result = await lead.call("get_result", id=id_)
+            result = await near_lead.call("get_result", id=id_)
             assert "KKKK" not in str(result), fields
             assert "xxxx" in str(result)
 
@@ -175,28 +176,28 @@ async def test_an_agents_token_is_shown_nowhere_and_recorded_in_no_event(
     records.close()
 
 
-async def test_a_page_that_begins_within_a_token_shows_no_part_of_it(lead: Lead) -> None:
-    (first,) = await lead.run('echo "before $FORKJOIN_TOKEN after"; echo "$FORKJOIN_TOKEN" > leaked.txt')
+async def test_a_page_that_begins_within_a_token_shows_no_part_of_it(near_lead: Lead) -> None:
+    (first,) = await near_lead.run('echo "before $FORKJOIN_TOKEN after"; echo "$FORKJOIN_TOKEN" > leaked.txt')
     for tool, arguments in (("read_log", {"raw": True}), ("read_diff", {"path": "leaked.txt"})):
-        whole = await lead.call(tool, id=first, **arguments)
+        whole = await near_lead.call(tool, id=first, **arguments)
         begin = whole.index(MARK)
         for offset in (begin + 1, begin + 5, begin + 20):
-            page = await lead.call(tool, id=first, offset=offset, **arguments)
+            page = await near_lead.call(tool, id=first, offset=offset, **arguments)
             assert page.startswith(MARK), page
             assert page.removeprefix(MARK).split()[0] in ("after", "[end]"), page
 
 
 @pytest.mark.parametrize("tool", ["read_log", "read_diff"])
 @pytest.mark.parametrize("what", ["PEM", "bearer"])
-async def test_a_secret_longer_than_a_page_is_on_no_page(lead: Lead, tool: str, what: str) -> None:
+async def test_a_secret_longer_than_a_page_is_on_no_page(near_lead: Lead, tool: str, what: str) -> None:
     body = "Q7q8" * 12
     key = f"Bearer {body * 20}"
     if what == "PEM":
         key = "\n".join((f"-----BEGIN {'PRIVATE'} KEY-----", *[body] * 30, f"-----END {'PRIVATE'} KEY-----"))
-    (first,) = await lead.run(f"echo '{'a line ' * 20}\n{key}\n{'and more ' * 30}' | tee leaked.txt")
+    (first,) = await near_lead.run(f"echo '{'a line ' * 20}\n{key}\n{'and more ' * 30}' | tee leaked.txt")
     offset, pages = 0, ""
     while True:
-        page = await lead.call(tool, id=first, offset=offset, limit=200)
+        page = await near_lead.call(tool, id=first, offset=offset, limit=200)
         pages += page
         if "offset=" not in page:
             break

@@ -63,13 +63,13 @@ def _refs(repository: Path) -> str:
 
 
 async def test_a_bad_spec_is_refused_and_nothing_is_changed(
-    any_lead: Lead, repository: Path, home: Home, subtests: pytest.Subtests
+    near_lead: Lead, repository: Path, home: Home, subtests: pytest.Subtests
 ) -> None:
     before = _refs(repository)
     for arguments, says in BAD_SPECS:
         with subtests.test(arguments=str(arguments)[:40]):
-            assert says in await any_lead.refusal("spawn_agent", **arguments)
-            assert (await any_lead.call("list_agents"))["agents"] == []
+            assert says in await near_lead.refusal("spawn_agent", **arguments)
+            assert (await near_lead.call("list_agents"))["agents"] == []
             assert _refs(repository) == before
             assert list(home.attempts.iterdir()) == []
 
@@ -85,27 +85,27 @@ async def test_a_bad_call_is_refused_and_nothing_is_changed(
             assert _refs(repository) == before
 
 
-async def test_a_name_that_is_taken_is_refused_naming_its_holder(any_lead: Lead) -> None:
-    await any_lead.call("spawn_agent", task="true", name="taken")
-    assert "taken by a1" in await any_lead.refusal("spawn_agent", task="true", name="taken")
+async def test_a_name_that_is_taken_is_refused_naming_its_holder(near_lead: Lead) -> None:
+    await near_lead.call("spawn_agent", task="true", name="taken")
+    assert "taken by a1" in await near_lead.refusal("spawn_agent", task="true", name="taken")
 
 
-async def test_a_result_that_is_not_there_yet_says_to_wait(any_lead: Lead) -> None:
-    (first,) = await any_lead.spawn("sleep 1000")
-    assert "Call wait_agents first" in await any_lead.refusal("get_result", id=first)
-    await any_lead.call("stop_agents", ids=[first])
+async def test_a_result_that_is_not_there_yet_says_to_wait(near_lead: Lead) -> None:
+    (first,) = await near_lead.spawn("sleep 1000")
+    assert "Call wait_agents first" in await near_lead.refusal("get_result", id=first)
+    await near_lead.call("stop_agents", ids=[first])
 
 
-async def test_an_agent_with_unmerged_work_is_not_removed_unasked(any_lead: Lead, repository: Path) -> None:
-    (first,) = await any_lead.run("echo work > work.txt")
-    assert "Unmerged work: a1" in await any_lead.refusal("remove_worktrees", ids=[first])
+async def test_an_agent_with_unmerged_work_is_not_removed_unasked(near_lead: Lead, repository: Path) -> None:
+    (first,) = await near_lead.run("echo work > work.txt")
+    assert "Unmerged work: a1" in await near_lead.refusal("remove_worktrees", ids=[first])
     assert git(repository, "for-each-ref", "refs/heads/forkjoin") != ""
 
 
-async def test_an_agent_at_work_is_not_removed(any_lead: Lead) -> None:
-    (first,) = await any_lead.spawn("sleep 1000")
-    assert "Call stop_agents first" in await any_lead.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
-    await any_lead.call("stop_agents", ids=[first])
+async def test_an_agent_at_work_is_not_removed(near_lead: Lead) -> None:
+    (first,) = await near_lead.spawn("sleep 1000")
+    assert "Call stop_agents first" in await near_lead.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
+    await near_lead.call("stop_agents", ids=[first])
 
 
 async def test_a_folder_outside_of_repositories_is_refused(tmp_path: Path, home: Home) -> None:

@@ -7,55 +7,55 @@ from forkjoin.core.paths import Home
 from support.harness import GIVE_UP_S, Lead, forkjoin, git, limit, open_lead
 
 
-async def test_a_spawn_answers_with_id_name_state_branch_and_place(any_lead: Lead) -> None:
-    answer = await any_lead.call("spawn_agent", task="true", name="first")
+async def test_a_spawn_answers_with_id_name_state_branch_and_place(near_lead: Lead) -> None:
+    answer = await near_lead.call("spawn_agent", task="true", name="first")
     place = answer.pop("queue_position", None)
     state = answer.pop("state")
     assert answer == {"id": "a1", "name": "first", "branch": "forkjoin/a1-first"}
     assert (state, place) in (("queued", 1), ("queued", None), ("preparing", None))
 
 
-async def test_fields_next_to_agents_are_defaults_for_entries_without_them(any_lead: Lead) -> None:
-    answer = await any_lead.call(
+async def test_fields_next_to_agents_are_defaults_for_entries_without_them(near_lead: Lead) -> None:
+    answer = await near_lead.call(
         "spawn_agents", agents=[{}, {"task": "echo own"}], task="echo common", verify="test 1 = 1", agent="sh"
     )
     ids = [agent["id"] for agent in answer["agents"]]
-    ended = await any_lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
+    ended = await near_lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
     assert [agent["summary"] for agent in ended["finished"]] == ["common", "own"]
     assert [agent["verify"] for agent in ended["finished"]] == ["passed", "passed"]
 
 
-async def test_an_agent_without_a_name_gets_one_from_its_task_and_a_second_one_a_number(any_lead: Lead) -> None:
-    answer = await any_lead.call("spawn_agents", agents=[{"task": "true"}, {"task": "true"}])
+async def test_an_agent_without_a_name_gets_one_from_its_task_and_a_second_one_a_number(near_lead: Lead) -> None:
+    answer = await near_lead.call("spawn_agents", agents=[{"task": "true"}, {"task": "true"}])
     assert [agent["name"] for agent in answer["agents"]] == ["true", "true-2"]
 
 
 async def test_an_agent_of_a_dirty_checkout_starts_from_its_last_commit_with_a_note(
-    any_lead: Lead, repository: Path
+    near_lead: Lead, repository: Path
 ) -> None:
     (repository / "shared.txt").write_text("changed\n")
-    answer = await any_lead.call("spawn_agent", task="cat shared.txt | tail -1")
+    answer = await near_lead.call("spawn_agent", task="cat shared.txt | tail -1")
     assert "uncommitted changes" in answer["note"]
-    ended = await any_lead.call("wait_agents", ids=[answer["id"]], timeout_s=GIVE_UP_S)
+    ended = await near_lead.call("wait_agents", ids=[answer["id"]], timeout_s=GIVE_UP_S)
     assert ended["finished"][0]["summary"] == "three"
 
 
-async def test_an_agent_starts_from_the_base_that_was_named(any_lead: Lead, repository: Path) -> None:
+async def test_an_agent_starts_from_the_base_that_was_named(near_lead: Lead, repository: Path) -> None:
     git(repository, "tag", "old")
     (repository / "shared.txt").write_text("newer\n")
     git(repository, "commit", "-aqm", "newer")
-    (first,) = await any_lead.run("head -1 shared.txt", base="old")
-    assert (await any_lead.call("get_result", id=first))["summary"] == "one"
+    (first,) = await near_lead.run("head -1 shared.txt", base="old")
+    assert (await near_lead.call("get_result", id=first))["summary"] == "one"
 
 
 async def test_on_a_branch_without_a_commit_agents_start_from_a_base_that_was_named(
-    any_lead: Lead, repository: Path
+    near_lead: Lead, repository: Path
 ) -> None:
     git(repository, "switch", "-q", "--orphan", "empty")
-    (first,) = await any_lead.run("head -1 shared.txt; echo x > x.txt", base="main")
-    assert (await any_lead.call("get_result", id=first))["summary"] == "one"
-    assert "pass a commit as `base`" in await any_lead.refusal("spawn_agent", task="true")
-    merged = await any_lead.call("merge_worktree", ids=[first], into="main")
+    (first,) = await near_lead.run("head -1 shared.txt; echo x > x.txt", base="main")
+    assert (await near_lead.call("get_result", id=first))["summary"] == "one"
+    assert "pass a commit as `base`" in await near_lead.refusal("spawn_agent", task="true")
+    merged = await near_lead.call("merge_worktree", ids=[first], into="main")
     assert [agent["id"] for agent in merged["merged"]] == [first]
     assert git(repository, "show", "main:x.txt") == "x"
     assert git(repository, "status", "--porcelain") == ""
@@ -94,15 +94,15 @@ async def test_an_agent_commits_where_git_knows_no_author(repository: Path, home
     assert git(repository, "log", "-1", "--format=%an <%ae>", landed["commit"]) == "forkjoin <forkjoin@localhost>"
 
 
-async def test_ignored_files_that_worktreeinclude_names_are_copied(any_lead: Lead, repository: Path) -> None:
+async def test_ignored_files_that_worktreeinclude_names_are_copied(near_lead: Lead, repository: Path) -> None:
     (repository / ".gitignore").write_text(".env\nsecret.txt\n")
     (repository / ".worktreeinclude").write_text(".env\n")
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "ignore")
     (repository / ".env").write_text("KEY=1\n")
     (repository / "secret.txt").write_text("no\n")
-    (first,) = await any_lead.run("cat .env; ls secret.txt 2>/dev/null; true")
-    result = await any_lead.call("get_result", id=first)
+    (first,) = await near_lead.run("cat .env; ls secret.txt 2>/dev/null; true")
+    result = await near_lead.call("get_result", id=first)
     assert result["output"] == "KEY=1\n"
     assert not [warning for warning in result["warnings"] if ".env" in warning]
 

@@ -21,17 +21,17 @@ from support.harness import (
 FOREVER = "sleep 1000"
 
 
-async def test_a_wait_without_ids_reports_each_end_once(any_lead: Lead) -> None:
-    await any_lead.spawn("echo one", "echo two")
-    first = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
+async def test_a_wait_without_ids_reports_each_end_once(near_lead: Lead) -> None:
+    await near_lead.spawn("echo one", "echo two")
+    first = await near_lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert [agent["summary"] for agent in first["finished"]] == ["one", "two"]
-    again = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
+    again = await near_lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert again == {"finished": [], "pending": [], "timed_out": False}
 
 
-async def test_a_wait_with_ids_reports_an_end_again(any_lead: Lead) -> None:
-    (first,) = await any_lead.run("echo one")
-    again = await any_lead.call("wait_agents", ids=[first])
+async def test_a_wait_with_ids_reports_an_end_again(near_lead: Lead) -> None:
+    (first,) = await near_lead.run("echo one")
+    again = await near_lead.call("wait_agents", ids=[first])
     assert [agent["id"] for agent in again["finished"]] == [first]
 
 
@@ -44,12 +44,12 @@ async def test_a_wait_for_any_returns_with_the_first_end(any_lead: Lead) -> None
     await any_lead.call("stop_agents", ids=[slow])
 
 
-async def test_a_wait_that_times_out_says_who_is_pending(any_lead: Lead) -> None:
-    (slow,) = await any_lead.spawn(FOREVER)
-    answer = await any_lead.call("wait_agents", timeout_s=0.05)
+async def test_a_wait_that_times_out_says_who_is_pending(near_lead: Lead) -> None:
+    (slow,) = await near_lead.spawn(FOREVER)
+    answer = await near_lead.call("wait_agents", timeout_s=0.05)
     assert answer["timed_out"] is True
     assert [agent["id"] for agent in answer["pending"]] == [slow]
-    await any_lead.call("stop_agents", ids=[slow])
+    await near_lead.call("stop_agents", ids=[slow])
 
 
 async def test_a_wait_that_is_cancelled_hurts_no_agent(any_lead: Lead) -> None:
@@ -71,41 +71,41 @@ async def test_a_wait_reports_the_leads_own_agents_and_a_list_shows_all(reposito
         assert [agent["id"] for agent in listed["agents"]] == [theirs, mine]
 
 
-async def test_ten_ended_agents_are_reported_in_under_4_kilobytes(any_lead: Lead) -> None:
+async def test_ten_ended_agents_are_reported_in_under_4_kilobytes(near_lead: Lead) -> None:
     task = "printf 'x%.0s' $(seq 1 1000); echo"
-    await any_lead.spawn(*[task] * 10)
-    answer = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
+    await near_lead.spawn(*[task] * 10)
+    answer = await near_lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert len(answer["finished"]) == 10
     assert {len(agent["summary"]) for agent in answer["finished"]} == {240}
     assert len(json.dumps(answer, separators=(",", ":"))) < 4_000
 
 
-async def test_a_list_is_paged_filtered_and_counted(any_lead: Lead) -> None:
-    await any_lead.run("true", "true", "false")
-    page = await any_lead.call("list_agents", limit=2)
+async def test_a_list_is_paged_filtered_and_counted(near_lead: Lead) -> None:
+    await near_lead.run("true", "true", "false")
+    page = await near_lead.call("list_agents", limit=2)
     assert [agent["id"] for agent in page["agents"]] == ["a3", "a2"]
     assert page["counts"] == {"succeeded": 2, "failed": 1}
-    rest = await any_lead.call("list_agents", limit=2, cursor=page["cursor"])
+    rest = await near_lead.call("list_agents", limit=2, cursor=page["cursor"])
     assert [agent["id"] for agent in rest["agents"]] == ["a1"]
     assert "cursor" not in rest
-    failed = await any_lead.call("list_agents", state=["failed"])
+    failed = await near_lead.call("list_agents", state=["failed"])
     assert [agent["id"] for agent in failed["agents"]] == ["a3"]
-    named = await any_lead.call("list_agents", ids=["true-2"])
+    named = await near_lead.call("list_agents", ids=["true-2"])
     assert [agent["id"] for agent in named["agents"]] == ["a2"]
 
 
-async def test_removed_agents_are_listed_only_when_all_are_asked_for(any_lead: Lead) -> None:
-    (first,) = await any_lead.run("true")
-    await any_lead.call("remove_worktrees", ids=[first])
-    assert (await any_lead.call("list_agents"))["agents"] == []
-    listed = await any_lead.call("list_agents", all=True)
+async def test_removed_agents_are_listed_only_when_all_are_asked_for(near_lead: Lead) -> None:
+    (first,) = await near_lead.run("true")
+    await near_lead.call("remove_worktrees", ids=[first])
+    assert (await near_lead.call("list_agents"))["agents"] == []
+    listed = await near_lead.call("list_agents", all=True)
     assert [agent["id"] for agent in listed["agents"]] == [first]
 
 
-async def test_a_running_commands_last_line_is_its_last_event(any_lead: Lead) -> None:
-    (first,) = await any_lead.spawn(f"echo working hard; {FOREVER}")
-    await any_lead.until(first, last_event="working hard")
-    await any_lead.call("stop_agents", ids=[first])
+async def test_a_running_commands_last_line_is_its_last_event(near_lead: Lead) -> None:
+    (first,) = await near_lead.spawn(f"echo working hard; {FOREVER}")
+    await near_lead.until(first, last_event="working hard")
+    await near_lead.call("stop_agents", ids=[first])
 
 
 async def test_the_status_says_what_runs_what_waits_and_why(repository: Path, home: Home) -> None:

@@ -45,45 +45,45 @@ async def test_stopping_ends_grandchildren_in_sessions_of_their_own(any_lead: Le
     assert [pid for pid in pids.read_text().split() if identify(int(pid))] == []
 
 
-async def test_stopping_again_is_no_error_and_changes_nothing(any_lead: Lead) -> None:
-    (first,) = await any_lead.run("true")
+async def test_stopping_again_is_no_error_and_changes_nothing(near_lead: Lead) -> None:
+    (first,) = await near_lead.run("true")
     for _ in range(2):
-        answer = await any_lead.call("stop_agents", ids=[first])
+        answer = await near_lead.call("stop_agents", ids=[first])
         assert answer["agents"][0]["state"] == "succeeded"
 
 
-async def test_an_agent_that_outlives_its_time_is_ended_and_keeps_its_work(any_lead: Lead) -> None:
-    (first,) = await any_lead.run(f"echo kept > kept.txt; {FOREVER}", timeout_minutes=0.01)
-    result = await any_lead.call("get_result", id=first)
+async def test_an_agent_that_outlives_its_time_is_ended_and_keeps_its_work(near_lead: Lead) -> None:
+    (first,) = await near_lead.run(f"echo kept > kept.txt; {FOREVER}", timeout_minutes=0.01)
+    result = await near_lead.call("get_result", id=first)
     assert (result["state"], result["files_changed"]) == ("timed_out", 1)
     assert "time limit" in result["error"]
 
 
-async def test_discarded_work_stays_reachable(any_lead: Lead, repository: Path) -> None:
-    (first,) = await any_lead.run("echo work > work.txt")
-    answer = await any_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
+async def test_discarded_work_stays_reachable(near_lead: Lead, repository: Path) -> None:
+    (first,) = await near_lead.run("echo work > work.txt")
+    answer = await near_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
     kept = answer["removed"][0]["kept_as"]
     assert git(repository, "show", f"{kept}:work.txt") == "work"
     assert git(repository, "for-each-ref", "refs/heads/forkjoin") == ""
     assert len(git(repository, "worktree", "list").splitlines()) == 1
-    again = await any_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    again = await near_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
     assert again == answer
 
 
-async def test_a_removed_agents_name_is_free_again(any_lead: Lead) -> None:
+async def test_a_removed_agents_name_is_free_again(near_lead: Lead) -> None:
     for wanted in ("a1", "a2"):
-        answer = await any_lead.call("spawn_agent", task="true", name="again")
+        answer = await near_lead.call("spawn_agent", task="true", name="again")
         assert answer["id"] == wanted
-        await any_lead.call("wait_agents", ids=[wanted], timeout_s=GIVE_UP_S)
-        await any_lead.call("remove_worktrees", ids=["again"])
+        await near_lead.call("wait_agents", ids=[wanted], timeout_s=GIVE_UP_S)
+        await near_lead.call("remove_worktrees", ids=["again"])
 
 
-async def test_a_removed_agents_result_and_diff_can_still_be_read(any_lead: Lead) -> None:
-    (first,) = await any_lead.run("echo work > work.txt; echo said")
-    await any_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
-    assert (await any_lead.call("get_result", id=first))["summary"] == "said"
-    assert "+work" in await any_lead.call("read_diff", id=first)
-    assert "said" in await any_lead.call("read_log", id=first)
+async def test_a_removed_agents_result_and_diff_can_still_be_read(near_lead: Lead) -> None:
+    (first,) = await near_lead.run("echo work > work.txt; echo said")
+    await near_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert (await near_lead.call("get_result", id=first))["summary"] == "said"
+    assert "+work" in await near_lead.call("read_diff", id=first)
+    assert "said" in await near_lead.call("read_log", id=first)
 
 
 def test_a_person_stops_and_removes(repository: Path, home: Home) -> None:
@@ -93,21 +93,21 @@ def test_a_person_stops_and_removes(repository: Path, home: Home) -> None:
 
 
 async def test_removing_an_agent_keeps_what_a_person_did_in_its_worktree_after_its_end(
-    any_lead: Lead, repository: Path, home: Home
+    near_lead: Lead, repository: Path, home: Home
 ) -> None:
-    (first,) = await any_lead.run("echo work > work.txt")
-    await any_lead.call("merge_worktree", ids=[first])
+    (first,) = await near_lead.run("echo work > work.txt")
+    await near_lead.call("merge_worktree", ids=[first])
     (worktree,) = home.worktrees.glob(f"*/{first}-*")
     (worktree / "work.txt").write_text("a person's\n")
-    kept = (await any_lead.call("remove_worktrees", ids=[first]))["removed"][0]["kept_as"]
+    kept = (await near_lead.call("remove_worktrees", ids=[first]))["removed"][0]["kept_as"]
     assert git(repository, "show", f"{kept}:work.txt") == "a person's"
 
 
-async def test_an_agent_that_changed_nothing_is_removed_also_after_a_merge_that_skipped_it(any_lead: Lead) -> None:
-    (first,) = await any_lead.run("true")
-    landed = await any_lead.call("merge_worktree", ids=[first])
+async def test_an_agent_that_changed_nothing_is_removed_also_after_a_merge_that_skipped_it(near_lead: Lead) -> None:
+    (first,) = await near_lead.run("true")
+    landed = await near_lead.call("merge_worktree", ids=[first])
     assert landed["skipped"][0]["why"].startswith("nothing")
-    assert (await any_lead.call("remove_worktrees", ids=[first]))["removed"] == [{"id": first, "name": "true"}]
+    assert (await near_lead.call("remove_worktrees", ids=[first]))["removed"] == [{"id": first, "name": "true"}]
 
 
 async def test_a_result_with_too_many_agents_has_the_first_ones_and_the_number_of_others(
