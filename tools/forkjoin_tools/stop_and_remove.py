@@ -43,7 +43,7 @@ async def stop_agents(call: ToolCall, arguments: Stop) -> StopAnswer:
 
 class Remove(Arguments):
     ids: Ids
-    discard_unmerged: bool = Field(False, description="Also remove_agents unmerged work.")
+    discard_unmerged: bool = Field(False, description="Also remove unmerged work.")
 
 
 class RemovedAgent(BaseModel):
