@@ -84,8 +84,7 @@ def _is_configuration(name: str) -> bool:
 async def _compare_entries(file: str, old: FileState | None, new: FileState | None) -> list[ConfigChange] | None:
     """Return the entries that changed, or `None` if they can't be compared.
 
-    Entries can't be compared if a side is no complete and valid configuration file, or if the file became a symlink to
-    another one.
+    They can't be compared if a file is invalid or cut in its snapshot, or if the target of a symlink changed.
     """
     before, after = await _parse_entries(old), await _parse_entries(new)
     if before is None or after is None or (old and new and old.link != new.link):

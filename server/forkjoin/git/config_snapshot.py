@@ -214,7 +214,7 @@ def write_copies(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None
 
     The copies are not executable.
 
-    A file that is large or irregular in the snapshot is written in part or not at all.
+    A file that is cut in the snapshot is written in part, and an irregular file not at all.
     """
     for name in names:
         found = snapshot.get(name)

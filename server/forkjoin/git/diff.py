@@ -87,5 +87,8 @@ def diff_command(stat: bool) -> tuple[str, ...]:
 
 
 def restrict_to(path: str | None) -> tuple[str, ...]:
-    """Return the arguments, after `--`, that restrict a diff to a path. `None`: no restriction."""
+    """Return the arguments, after `--`, that restrict a diff to a path.
+
+    With `None`, the diff is not restricted.
+    """
     return (f":(top,literal){path}",) if path else ()

@@ -77,7 +77,7 @@ async def _find_milder_option(common_dir: str) -> str:
 
     Return an empty string if no setting asks for a milder check.
 
-    It allows what the `fsck.<msg-id>` settings in the user's own configuration allow. An agent can write to the
+    The option allows what the `fsck.<msg-id>` settings in the user's own configuration allow. An agent can write to the
     repository's configuration, so that does not count. In a partial clone, objects may be missing.
     """
     entries = (await read_config(common_dir)).entries

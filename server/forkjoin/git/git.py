@@ -105,8 +105,8 @@ async def find_git_dir(folder: Path) -> Path:
     for level in (folder, *folder.parents):
         if location := await to_thread.run_sync(locate, level, dict[str, str]()):
             await to_thread.run_sync(location.check_usable, arguments)
-            # If git hangs on the configuration, this raises at once when it did so a moment ago. If git refuses the
-            # configuration, the call below reports that or finds a repository further up.
+            # GIT_CONFIG raises an error at once if git hung on this configuration a moment ago. If git refuses the
+            # configuration, the call below reports that, or finds a repository further up.
             with contextlib.suppress(GitRefusedError):
                 await GIT_CONFIG.read(location)
             break

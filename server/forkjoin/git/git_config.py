@@ -35,7 +35,7 @@ _HANG_REST_S = 30.0
 class GitConfig:
     """The configuration that applies to calls of git in one git folder."""
 
-    stamp: tuple[object, ...]  #: what changes when one of the files changes that the configuration was read from
+    stamp: tuple[object, ...]  #: a value that changes as soon as one of the configuration's files changes
     entries: Sequence[ConfigEntry]  #: in git's order: the last entry of a key counts
     overrides: dict[str, str]  #: environment variables that keep git from using untrusted entries
     untrusted_keys: list[str]
@@ -92,7 +92,7 @@ class GitConfigReader:
     async def _list(self, folder: Path, stamp: object) -> list[ConfigEntry]:
         """Return the entries of the configuration that applies in a git folder.
 
-        If git hung on the same files less than half a minute ago, raise that error again.
+        If git hung on the same files less than half a minute ago, raise the same error again.
         """
         since, hung_stamp, error = self._hangs.pop(folder, (0.0, None, None))
         if error and hung_stamp == stamp and time.monotonic() - since < _HANG_REST_S:

@@ -46,8 +46,8 @@ _GITFILE_PREFIX = "gitdir: "
 class Location:
     """The git folder and work tree of a call of git."""
 
-    git_dir: Path
-    common_dir: str
+    git_dir: Path  #: the worktree's own git folder
+    common_dir: str  #: the common git folder, without symlinks
     work_tree: Path  #: equals `git_dir` if the call is made in the git folder
 
     @property
@@ -112,7 +112,7 @@ def git_dir_at(folder: Path) -> Path | None:
 
     If `folder` is a git folder itself, return `folder`.
 
-    Return `None` if `folder` is neither. The git folder of a worktree may not exist.
+    Return `None` if `folder` is neither. The git folder of a worktree is not checked: its `.git` may name any path.
     """
     link = folder / ".git"
     if link.is_dir():

@@ -22,7 +22,7 @@ OPTIONS = (
     *("-c", "diff.autoRefreshIndex=false"),
     *("-c", "submodule.recurse=false"),
     *("-c", "safe.bareRepository=all"),  # git may use a bare repository, because each call names the git folder
-    # The default fsync method of some versions, "batch", loses objects if a gc runs at the same time.
+    # The fsync method "batch" loses objects if a gc runs at the same time.
     *("-c", "core.fsync=committed", "-c", "core.fsyncMethod=fsync"),
     # Milliseconds that git waits for a lock on a ref. Its own defaults are 100 ms for one ref and 1 s for packed-refs,
     # which is too short while `git gc` rewrites packed-refs.

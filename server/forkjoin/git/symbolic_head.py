@@ -33,7 +33,9 @@ def _follow(common_dir: Path, git_dir: Path) -> list[str]:
     ref = _read_target(git_dir / "HEAD")
     while ref and ref not in found:
         found.append(ref)
-        ref = _read_target(git_dir / ref) or _read_target(common_dir / ref)  # some refs belong to one worktree
+        ref = _read_target(git_dir / ref) or _read_target(
+            common_dir / ref
+        )  # some refs, such as refs/bisect/bad, belong to one worktree
     return found
 
 

@@ -65,7 +65,7 @@ class ConfigEntry:
 
     @property
     def needs_trust(self) -> bool:
-        """Whether the entry is unsafe and the repository's, with a harmful value."""
+        """Whether the entry is the repository's, unsafe, and not set to a harmless value."""
         is_harmless = self.value.lower() == _SAFE_VALUES.get(self.key)
         return self.is_unsafe and self.is_from_repository and not is_harmless
 

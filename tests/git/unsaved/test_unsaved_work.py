@@ -228,14 +228,15 @@ async def test_a_repository_of_another_format_is_read(fork: Fork, form: str) -> 
 
 async def test_a_folder_that_cannot_be_read_is_unsaved(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
     (fork.path / "closed").mkdir()
-    really = os.scandir
+    for name in ("scandir", "listdir"):
+        really = getattr(os, name)
 
-    def scan(path: str | Path) -> object:
-        if str(path).endswith("/closed"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return really(path)
+        def read(path: str | Path, really: Callable[[str | Path], object] = really) -> object:
+            if str(path).endswith("/closed"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return really(path)
 
-    monkeypatch.setattr(os, "scandir", scan)
+        monkeypatch.setattr(os, name, read)
     unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     assert [str(one) for one in unsaved] == ["closed (a folder that can't be read)"]
     with pytest.raises(CallerError, match="closed can't be archived: Permission denied"):

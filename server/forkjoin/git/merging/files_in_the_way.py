@@ -143,7 +143,7 @@ async def _list(checkout: LockedCheckout, option: str, paths: list[str]) -> list
 async def _find_dirty(checkout: LockedCheckout, changes: Iterable[str]) -> list[str]:
     """Return the user's changed files that are related to a path in `changes`.
 
-    A file is related to its own path, and to paths above or below it.
+    A file is related to a path if it is at, above or below that path.
     """
     changed = set(changes)
     folders = {folder for path in changed for folder in parent_folders(path)}

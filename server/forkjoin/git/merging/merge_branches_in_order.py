@@ -27,7 +27,7 @@ from forkjoin.git.safe_options import NO_FSYNC
 #: The first version of git whose merge-tree can merge trees. With an older git, each branch is merged with its history.
 _TREES_SINCE = (2, 45)
 
-#: For more branches than this, all new objects are flushed to disk together, because an fsync takes milliseconds.
+#: For more branches than this, all new objects are flushed to disk together, as an fsync of each takes milliseconds.
 _SYNC_TOGETHER = 8
 
 
