@@ -12,7 +12,6 @@ from crash.run import run
     ("seed", "rounds"),
     [
         ("ci-1", 4),
-        ("ci-2", 4),
         pytest.param("ci-1", 25, marks=pytest.mark.soak),
         pytest.param("ci-2", 25, marks=pytest.mark.soak),
     ],
