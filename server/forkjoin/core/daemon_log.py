@@ -47,7 +47,9 @@ def open_journal(file: Path, redact: Callable[[str], str]) -> None:
     """
     handler = _File(file, maxBytes=LIMIT, backupCount=1, encoding="utf-8", errors="replace")
     handler.setFormatter(_Formatter(redact))
-    logging.raiseExceptions = False  # entries that can't be written, e.g. on a full disk, are dropped
+    logging.raiseExceptions = (
+        False  # an entry that can't be written, e.g. on a full disk, must not raise an exception in its writer
+    )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("mcp").setLevel(logging.WARNING)
 

@@ -75,7 +75,7 @@ class TurnEnded:
 
     ok: bool
     output: str
-    cost_usd: float | None = None  #: of this attempt so far, if the program reports it
+    cost_usd: float | None = None  #: the cost of this attempt so far; None if the program reports no cost
     usage: Usage = field(default_factory=Usage)
     denied: tuple[str, ...] = ()  #: the tool calls that were denied
     status: int | None = None  #: HTTP status of the last model call, if the vendor's API refused it

@@ -21,7 +21,7 @@ class Home:
 
     def __init__(self, state: Path, config: Path, *, named: bool = False) -> None:
         self.state = state
-        #: environment variables that lead a child process to this home
+        #: the environment variables that make a child process use this home
         self.variables = {"FORKJOIN_HOME": str(state)} if named else {}
         self.config_file = config / "config.toml"
         self.records = state / "records.sqlite"

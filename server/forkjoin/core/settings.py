@@ -132,7 +132,11 @@ class Settings(_Strict):
     agents: dict[Name, AgentProgram] = {}
 
     def on(self, memory: int) -> "Settings":
-        """Return the settings with defaults for a machine with this many bytes of memory."""
+        """Return the settings with the default `memory_per_agent` for a machine.
+
+        Args:
+            memory: The machine's memory in bytes.
+        """
         asked = self.limits.memory_per_agent
         half = self.limits.model_copy(update={"memory_per_agent": memory // 2 if asked is None else asked})
         return self.model_copy(update={"limits": half})

@@ -28,7 +28,7 @@ class Columns(TypedDict, total=False):
 
 
 class Agents(Records):
-    """The part of the store that finds agents. What changes their state is in `Lifecycle`."""
+    """The part of the store that finds agents. `Lifecycle` changes their states."""
 
     # -- one agent
 
@@ -78,7 +78,7 @@ class Agents(Records):
         await self._database.execute("add_token", agent=agent, digest=digest)
 
     async def update(self, *agents: Agent, **columns: Unpack[Columns]) -> None:
-        """Set columns of these agents. The log names the write after the first column."""
+        """Set columns of these agents. If the write fails, the log names it after the first column."""
         numbers = tuple(agent.number for agent in agents)
         values = dict.fromkeys(Columns.__annotations__) | columns
         await self._database.write(f"set_{next(iter(columns))}", lambda q: q.set_agents(numbers=numbers, **values))
@@ -113,7 +113,8 @@ class Agents(Records):
     async def dependencies(self, numbers: Iterable[int]) -> dict[int, set[int]]:
         """Return the direct and indirect dependencies of these agents.
 
-        Agents without dependencies are left out.
+        The result maps the number of each agent to the numbers of its dependencies. Agents without dependencies are
+        left out.
         """
         found = defaultdict[int, set[int]](set)
         for row in await self._database.read_rows("agents_before", numbers=tuple(numbers)):
@@ -181,9 +182,10 @@ class Agents(Records):
         return {State(row["state"]): row["count"] for row in found}
 
     async def needing_attention(self, project: int, limit: int) -> tuple[list[Agent], int]:
-        """Return agents that are live, unmerged or failed, and the number of them all.
+        """Return agents that are live, unmerged or failed, and how many there are.
 
-        Live agents come first, then the newest. At most `limit` are returned.
+        At most `limit` agents are returned: live agents first, and the newest first among live and among ended agents.
+        Agents whose worktree was removed are left out.
         """
         found = await self._database.read_rows("open_agents", project=project, limit=limit)
         return [rows.agent(row) for row in found], found[0]["total"] if found else 0

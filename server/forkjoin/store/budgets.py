@@ -50,7 +50,10 @@ class Budgets(Records):
 
     @transaction()
     def count_reserved_as_spent(self, q: Queries, agent: Agent) -> None:
-        """Count the agent's whole reservation as spent, if its newest attempt has no cost."""
+        """Count the agent's whole reservation as spent, if its newest attempt has no cost.
+
+        The cost of an attempt is unknown if the program reported none, for example because the program was killed.
+        """
         q.add_grant(agent=agent.number, attempt=agent.attempt)
         count_spending(q, agent)
 

@@ -18,6 +18,9 @@ class Calls(Records):
 
 
 def remember(q: Queries, call: Call, answer: dict[str, Any]) -> None:
-    """Record the answer to a call in the transaction that carries the call out."""
+    """Record the answer to a call in the transaction that carries the call out.
+
+    A call without a relay id can't be repeated, and is not recorded.
+    """
     if call.relay:
         q.add_call(relay=call.relay, request=call.request, answer=answer, at=time.time())

@@ -26,7 +26,7 @@ _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Return whether the error means that the database file is damaged."""
-    code = getattr(error, "sqlite_errorcode", None)  # errors that Python's own module raises have no code
+    code = getattr(error, "sqlite_errorcode", None)  # an error that the sqlite3 module raises itself has no code
     return code is not None and code & 0xFF in _DAMAGED
 
 
@@ -39,7 +39,7 @@ def open_read_only(file: Path, *, damaged: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
     connection.row_factory = as_dict
     if damaged:
-        connection.execute("PRAGMA writable_schema = ON")  # SQLite then opens a truncated file, too
+        connection.execute("PRAGMA writable_schema = ON")  # without this, SQLite refuses to open a truncated file
     return connection
 
 

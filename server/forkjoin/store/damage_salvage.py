@@ -28,9 +28,9 @@ _CODES: dict[str, dict[str, frozenset[object]]] = {
     "landing": {"state": frozenset(MergeJobState)},
     "request": {"kind": frozenset(get_args(RequestKind))},
 }
-#: No installation has used more agent numbers: a larger number is damage.
+#: The largest plausible agent number. A larger number in a row is damage.
 _MOST_AGENTS = 1_000_000
-#: No agent has paused until a later time, in seconds since the epoch.
+#: The latest plausible end of a pause, in seconds since the epoch. A later time in a row is damage.
 _LATEST = 1e11
 
 

@@ -67,7 +67,7 @@ class Changes:
 
         `ask` is called at least once, even if `seconds` is 0.
         """
-        answer = await ask()  # not in the cancel scope: one without time would cancel this first call
+        answer = await ask()  # called outside the cancel scope, since a scope of 0 seconds would cancel this first call
         if answer is None:
             with anyio.move_on_after(seconds):
                 answer = await self.until(ask)
@@ -79,7 +79,7 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection, first_port: int = FIRST) -> None:
         self.connection = connection
-        self.first_port = first_port  #: where the search for a free block of ports begins
+        self.first_port = first_port  #: the port at which the search for a free block of ports begins
         self.changes = Changes()
         self.damaged = anyio.Event()  #: set when SQLite reports damage while the database is in use
         self._queries = Queries(connection)
@@ -135,7 +135,9 @@ class Database:
                 result = act(self._queries)
                 self.connection.execute("COMMIT" if commit else "ROLLBACK")
             except BaseException:
-                if self.connection.in_transaction:  # SQLite itself rolls back when the disk is full
+                if (
+                    self.connection.in_transaction
+                ):  # if the disk is full, SQLite has already rolled the transaction back
                     self.connection.execute("ROLLBACK")
                 raise
             return result
@@ -150,7 +152,7 @@ class Database:
         return result
 
     async def in_thread(self, act: Callable[[], T]) -> T:
-        """Run `act` in the database's thread.
+        """Run `act` in the database's thread, and return what `act` returns.
 
         Waits for the end of `act` even if the task is cancelled.
 

@@ -63,7 +63,9 @@ def _read_version(file: Path, *, damaged: bool = False) -> int:
 
     Neither the file nor its log is changed.
     """
-    if not file.exists() or not file.stat().st_size:  # next to an empty database SQLite would delete the log
+    if (
+        not file.exists() or not file.stat().st_size
+    ):  # SQLite deletes the log of an empty database when it opens the database
         return 0
     try:
         with closing(open_read_only(file, damaged=damaged)) as connection:
@@ -76,7 +78,7 @@ def _read_version(file: Path, *, damaged: bool = False) -> int:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    _make_private(file)  # SQLite creates the log and its index with the mode of the database, not from the umask
+    _make_private(file)  # SQLite gives the log and its index the mode of the database file
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     connection.row_factory = rows.as_dict
     connection.execute("PRAGMA journal_mode = WAL")

@@ -27,9 +27,9 @@ class Events(Records):
         Waiters are woken only if the agent has little left of the money that it was given.
 
         Args:
-            events: Each with the offset of its line in the attempt's output.
+            events: Each event with the offset of its line in the attempt's output, or -1 if it has no line.
             progress: How far the output has been read.
-            costs: What model calls have cost since.
+            costs: The costs of model calls that this part of the output reports.
         """
         attempt = {"agent": agent.number, "attempt": agent.attempt}
 

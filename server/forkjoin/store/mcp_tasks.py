@@ -26,7 +26,7 @@ class McpTask:
     request: str
     tool: str
     arguments: Json[dict[str, Any]]
-    agents: Json[tuple[int, ...]]  #: the agents that the call is for, as found when it was made
+    agents: Json[tuple[int, ...]]  #: numbers of the agents that the call concerns, found when it was made
     created: float  #: seconds since the epoch, as is `updated`
     updated: float
     cancelled: bool

@@ -48,9 +48,9 @@ def listening() -> set[int]:
 
 
 def find_ports(q: Queries, begin: int) -> "Ports":
-    """Return the ports, with the blocks of all agents and scratch worktrees taken.
+    """Return the blocks of ports that are taken.
 
-    Ports on which a program listens are taken, too.
+    These are the blocks of all agents and scratch worktrees, and the ports on which a program listens.
     """
     blocks = [(row["port_base"], rows.recipe(row["recipe"]).ports or DEFAULT_SIZE) for row in q.port_blocks()]
     return Ports([*blocks, *((port, 1) for port in listening())], begin)

@@ -24,5 +24,5 @@ class Queries:
         return partial(getattr(self._named, query), self._connection)
 
     def agent(self, number: int) -> Agent:
-        """Return the agent's record as the transaction sees it now."""
+        """Return the agent's record, with the changes of the current transaction."""
         return rows.agent(self.agent_numbered(number=number))

@@ -27,7 +27,7 @@ _AGENT = TypeAdapter(Agent)
 _MERGE_JOB = TypeAdapter(MergeJob)
 request = TypeAdapter(Request).validate_python
 
-# The columns' formats of types that SQLite lacks.
+# SQLite has no column types for these classes. Their values are stored as JSON text.
 sqlite3.register_adapter(RepositorySettings, lambda recipe: recipe.model_dump_json(exclude_defaults=True))
 sqlite3.register_adapter(Result, lambda result: RESULT.dump_json(result).decode())
 sqlite3.register_adapter(tuple, json.dumps)
@@ -61,7 +61,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a part of a model call."""
+    """The cost in one usage report.
+
+    `part` identifies the report's part of a model call, so that a repeated report counts once.
+    """
 
     part: str
     model: str
@@ -69,7 +72,11 @@ class Cost:
 
 
 class Others(NamedTuple):
-    """Agents that a new agent refers to. Agents that are recorded with it have no numbers yet."""
+    """Agents that a new agent refers to.
+
+    Agents that are recorded in the same transaction have no numbers yet. An index in the list of new agents stands for
+    each of these.
+    """
 
     older: tuple[int, ...] = ()  #: numbers of agents that have a record
     new: tuple[int, ...] = ()  #: indexes in the list of new agents
@@ -98,8 +105,8 @@ class NewAgent:
     base_agents: Others = _NO_AGENTS
     candidate: int = 0  #: the agent's position in its group of candidates, from 1; 0 if the agent is no candidate
     candidates: int = 0  #: the size of the group; its candidates follow each other in the list of new agents
-    resolves: int | None = None  #: the agent of `ConflictToResolve`
-    theirs: str = ""  #: the commit of `ConflictToResolve`
+    resolves: int | None = None  #: `ConflictToResolve.agent`
+    theirs: str = ""  #: `ConflictToResolve.commit`
     parent: int | None = None  #: this and the next as in `Lineage`
     above: tuple[str, ...] = ()
 
@@ -158,7 +165,7 @@ class Restored:
     attempt: int
     about: About
     asked: Asked
-    removed: bool  #: whether its worktree and branch are gone
+    removed: bool  #: whether the agent's worktree and branch no longer exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +243,7 @@ def columns(agent: Agent) -> Row:
 
 @lru_cache(maxsize=4096)
 def _parse_json(text: str) -> Any:
-    """Parse JSON. The cache serves the many empty lists."""
+    """Parse JSON. The cache pays because most of these columns hold an empty list."""
     return json.loads(text)
 
 
