@@ -18,7 +18,7 @@ def target(repository: Path) -> Target:
 
 @pytest.fixture(scope="session")
 def prepared_forks(tmp_path_factory: pytest.TempPathFactory) -> list[Fork]:
-    """The repository and worktree that the fixture `fork` copies. The first test makes them."""
+    """The worktree that the fixture `fork` copies. The first test makes it."""
     return []
 
 

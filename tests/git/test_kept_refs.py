@@ -5,13 +5,8 @@ from pathlib import Path
 import pytest
 from forkjoin.core.error import GitError
 from forkjoin.git import kept_refs
-from support.branches import Fork, commit, make_fork
+from support.branches import Fork, commit
 from support.harness import git
-
-
-@pytest.fixture
-async def fork(repository: Path) -> Fork:
-    return await make_fork(repository)
 
 
 async def test_a_commit_that_was_kept_under_the_same_name_stays_kept(fork: Fork) -> None:
