@@ -78,7 +78,10 @@ class Agents(Records):
         await self._database.execute("add_token", agent=agent, digest=digest)
 
     async def update(self, *agents: Agent, **columns: Unpack[Columns]) -> None:
-        """Set columns of these agents. If the write fails, the log names it after the first column."""
+        """Set columns of these agents.
+
+        If the write fails, the log names it after the first column.
+        """
         numbers = tuple(agent.number for agent in agents)
         values = dict.fromkeys(Columns.__annotations__) | columns
         await self._database.write(f"set_{next(iter(columns))}", lambda q: q.set_agents(numbers=numbers, **values))

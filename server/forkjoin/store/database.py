@@ -127,28 +127,25 @@ class Database:
         Raises:
             RecordsError: SQLite failed; nothing was changed.
         """
-
-        def transact() -> T:
-            self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = act(self._queries)
-                self.connection.execute("COMMIT" if commit else "ROLLBACK")
-            except BaseException:
-                if (
-                    self.connection.in_transaction
-                ):  # if the disk is full, SQLite has already rolled the transaction back
-                    self.connection.execute("ROLLBACK")
-                raise
-            return result
-
         try:
-            result = await self.in_thread(transact)
+            result = await self.in_thread(lambda: self._transact(act, durable=durable, commit=commit))
         except RecordsError as error:
             log.warning("%s could not be recorded: %s", name, error.__cause__)
             raise
         if commit and announce:
             self.changes.announce()
+        return result
+
+    def _transact(self, act: Callable[[Queries], T], *, durable: bool, commit: bool) -> T:
+        self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = act(self._queries)
+            self.connection.execute("COMMIT" if commit else "ROLLBACK")
+        except BaseException:
+            if self.connection.in_transaction:  # if the disk is full, SQLite has already rolled the transaction back
+                self.connection.execute("ROLLBACK")
+            raise
         return result
 
     async def in_thread(self, act: Callable[[], T]) -> T:

@@ -49,7 +49,7 @@ def add_agents(q: Queries, first_port: int, new: Sequence[rows.NewAgent], place:
 
 
 def record(q: Queries, number: int, spec: Spec, columns: rows.Row) -> None:
-    """Record an agent, its task, and the limit of the budget that it grants its nested agents."""
+    """Record an agent and its task, and the limit of its nested agents' budget."""
     text = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
     q.add_agent(**columns | {"number": number, "spec": text, "priority": spec.priority, "budget_usd": spec.budget_usd})
     q.add_task(agent=number, task=spec.task)
