@@ -51,7 +51,9 @@ class LeadEnvironments:
             self._in_file = environments.keys()
 
     def set_current(self, project: int, lead: str, digest: str) -> bool:
-        """Set a lead's current environment, which replaces its agents' lost ones.
+        """Set a lead's current environment.
+
+        `find` returns it for agents whose recorded environment is lost.
 
         Returns:
             Whether the lead had another environment, or no environment, before.

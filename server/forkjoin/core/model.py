@@ -199,7 +199,7 @@ class Money:
     budget_usd: float | None = None  #: the most that the agent may spend; None if it has no budget of its own
     reserved_usd: float = 0  #: amount reserved for the agent in all its budgets, including what it has spent
     cost_usd: float | None = None  #: amount spent; None if unknown
-    wind_up: bool = False  #: whether the agent was asked to finish because its money runs out
+    wind_up: bool = False  #: whether forkjoin asked the agent to finish because little of its budget is left
 
     @property
     def spent_usd(self) -> float:

@@ -105,7 +105,7 @@ def _patterns(secrets: Iterable[str], text: str) -> Iterator["re.Pattern[str]"]:
     for secret in sorted(secrets, key=lambda secret: (-len(secret), secret)):
         for form in {secret, json.dumps(secret)[1:-1]}:
             if form in text:
-                # including the backslashes that escape the first character in JSON
+                # matches also the backslashes that escape the first character in JSON, so that none is left over
                 yield re.compile(rf"\\*{re.escape(form)}")
 
 
