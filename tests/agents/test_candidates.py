@@ -211,7 +211,7 @@ async def test_after_a_restart_a_judge_is_not_run_again_and_its_files_are_not_wo
 
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         with monkeypatch.context() as fault:
-            fault.setattr("forkjoin.agents.finish._result", fall)
+            fault.setattr("forkjoin.agents.finish._make_result", fall)
             judge = f"touch litter; echo run >> {log}; echo 7"
             await lead.call("spawn_agent", task="echo > work", name="fix", candidates=2, judge=judge)
             await lead.until("a1", state="finishing")

@@ -137,7 +137,9 @@ async def _find_reviewed(call: ToolCall, ids: Sequence[str]) -> list[Agent]:
     found = [await call.find_at(id_) for id_ in ids]
     for agent, commit in found:
         if commit and agent.state in FINAL:
-            why = f"Its branch moved after its end, and was named for a merge as of {commit[:12]}."
+            why = (
+                f"Its branch moved after its end. A merge accepted its commit {commit[:12]}, which verify has not seen."
+            )
             await accept_commit(call.store, call.caller.project.common_dir, agent, commit, why)
     return await call.find_each([agent.id for agent, _ in found])
 

@@ -1,50 +1,46 @@
-"""Changes of refs that are not explained by forkjoin or by the agents themselves, while an agent runs."""
+"""Changes of refs while an agent runs that neither forkjoin nor an agent's own work explains."""
 
 from forkjoin.core.model import Agent
-from forkjoin.git.changed_refs import find_changed_refs, read_ref_listing
-from forkjoin.git.file_names import printable_list
+from forkjoin.git.changed_refs import ChangedRef, find_changed_refs, read_ref_listing
 from forkjoin.git.refs import short_name
 from forkjoin.services import Services
 
 
 async def record_refs(services: Services, agent: Agent) -> None:
-    """Record the repository's refs for the comparison at the agent's end.
+    """Record the repository's refs, for the comparison at the agent's end.
 
-    Refs recorded since the agent's last result are kept.
+    If refs were recorded after the agent's last result, for an earlier attempt, these stay. Nothing is recorded if git
+    can't list the refs.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     if (listing := await read_ref_listing(common_dir)) is not None:
         await services.store.baselines.set_refs(agent, listing)
 
 
-async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir: str) -> list[str]:
-    """Return a warning that names refs which changed while the agent ran.
+async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir: str) -> list[ChangedRef] | None:
+    """Return the changes of refs since `record_refs` that forkjoin can't explain.
 
-    The list is empty if none did.
+    It can explain changes by merges, of the agent's own branch, and of the branches of agents that run or were removed.
+    The branch of an agent that has ended meanwhile may be at the commit in that agent's result.
 
-    Branches of this agent and of other running agents are left out, and so are changes by merges.
+    Returns:
+        The changes, or `None` if git can't list the refs. The list is also empty if no refs were recorded.
     """
     before = await services.store.baselines.refs(agent)
     if before is None:
         return []
     now = await read_ref_listing(common_dir)
     if now is None:
-        return [
-            "forkjoin can't tell whether other branches changed while it ran: git could not list the refs at its end."
-        ]
+        return None
     ended = await services.store.baselines.ended_branches(agent, before.at)
-    known = {f"refs/heads/{branch}": commit for branch, commit in ended.items()}
-    changes = [change for change in find_changed_refs(before.listing, now, known) if change.ref != agent.ref]
+    expected = {f"refs/heads/{branch}": commit for branch, commit in ended.items()}
+    changes = [change for change in find_changed_refs(before.listing, now, expected) if change.ref != agent.ref]
     if not changes:
         return []
     names = [short_name(change.ref) for change in changes]
     branches = await services.store.baselines.active_branches(agent, names, before.at)
     merges = await services.store.baselines.merge_commits(agent.project, [change.ref for change in changes])
     working = branches.difference(ended)
-    left = [
+    return [
         change for change in changes if short_name(change.ref) not in working and (change.ref, change.new) not in merges
     ]
-    if not left:
-        return []
-    named = printable_list([str(change) for change in left])
-    return [f"While it ran, refs other than its own changed, and not by a merge: {named}. Check these changes."]
