@@ -1,6 +1,6 @@
-"""Nested spawns: agents that an agent spawns itself, within the depth and budget that it was granted.
+"""Nested spawns: agents that an agent spawns itself, within the depth and the budget that it was granted.
 
-The store counts their number (`store/new_agents.py`).
+`store/new_agents.py` checks that it spawns no more agents than it was granted.
 """
 
 from collections.abc import Sequence
@@ -13,31 +13,32 @@ from forkjoin.core.model import Agent
 from forkjoin.scheduling.budget import ROUNDING_USD, format_usd, sum_granted
 from forkjoin.services import Services
 
-#: The share of its budget that an agent keeps for itself unless its spec says otherwise.
-_OWN_PART = 0.5
+#: The share of a budget that is for the agent itself unless its spec says how much its nested agents may spend.
+_OWN_SHARE = 0.5
 
 
-def split_budget(spec: Spec, *, converses: bool) -> Spec:
-    """Split the spec's budget into the agent's own part and its grant.
+def split_budget(spec: Spec, budget_usd: float | None, *, converses: bool) -> Spec:
+    """Return the spec with this budget, split into the agent's own part and its grant.
 
-    The grant is for the agents that it spawns.
+    The agent's own part becomes `budget_usd`. The grant, for the agents that it spawns, becomes `nesting.budget_usd`.
 
     Args:
-        converses: Whether the agent's program calls a model. Another program needs no part of its own.
+        budget_usd: The budget for the agent and its nested agents together; `None` for no limit.
+        converses: Whether the agent's program calls a model. Any other program needs no part of its own.
 
     Raises:
-        CallerError: The grant leaves nothing for the agent.
+        CallerError: The grant that the spec names leaves nothing for the agent.
     """
-    if spec.nesting is None or spec.budget_usd is None:
-        return spec
-    theirs = spec.nesting.budget_usd or spec.budget_usd * (1 - _OWN_PART if converses else 1)
-    if theirs > spec.budget_usd or (converses and theirs == spec.budget_usd):
+    if spec.nesting is None or budget_usd is None:
+        return spec.model_copy(update={"budget_usd": budget_usd})
+    grant = spec.nesting.budget_usd or budget_usd * (1 - _OWN_SHARE if converses else 1)
+    if grant > budget_usd or (converses and grant == budget_usd):
         raise CallerError(
-            f"nesting.budget_usd ({format_usd(theirs)}) is a part of budget_usd ({format_usd(spec.budget_usd)}), "
+            f"nesting.budget_usd ({format_usd(grant)}) is a part of budget_usd ({format_usd(budget_usd)}), "
             "and must be smaller, except for a command. Nothing was spawned."
         )
-    nesting = spec.nesting.model_copy(update={"budget_usd": theirs})
-    return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs if converses else None})
+    nesting = spec.nesting.model_copy(update={"budget_usd": grant})
+    return spec.model_copy(update={"nesting": nesting, "budget_usd": budget_usd - grant if converses else None})
 
 
 async def check_grant(
@@ -46,12 +47,12 @@ async def check_grant(
     """Check that an agent may spawn agents with these specs.
 
     Raises:
-        CallerError: The agent may not. The message says what the agent was granted, and how much is left.
+        CallerError: A spec exceeds what `parent` was granted, or one of the agents could never start.
     """
     if services.settings.permissions != Permissions():
         raise CallerError(
-            f"[permissions] was added to the settings after {parent.label} was spawned. Nested agents could do what it "
-            "may not, so it can't spawn any. Nothing was spawned."
+            f"[permissions] was added to the settings after {parent.label} was spawned. Its nested agents could do "
+            f"what {parent.label} may not do, so it can't spawn any. Nothing was spawned."
         )
     depth = parent.spec.nesting.depth if parent.spec.nesting else 0
     deepest = max((spec.nesting.depth for spec in specs if spec.nesting), default=0)
@@ -67,10 +68,10 @@ async def check_grant(
 async def _check_can_start(
     services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[ResolvedDependencies]
 ) -> None:
-    """Raise a CallerError if one of the agents would never start.
+    """Raise a CallerError if one of the agents might never start.
 
-    An agent never starts if it depends on an agent that its parent did not spawn, or needs an ancestor's `exclusive`
-    key.
+    It might never start if it depends on an agent that the parent or its descendants did not spawn: that agent may wait
+    for the parent. It never starts if it needs the `exclusive` key of the parent or an ancestor.
     """
     before = await services.store.agents.get_all({number for after in afters for number in after.others.older})
     if strange := [agent.label for agent in before if parent.as_lead not in agent.leads]:
@@ -88,9 +89,9 @@ async def _check_can_start(
 
 
 async def _check_money(services: Services, parent: Agent, specs: Sequence[Spec]) -> None:
-    """Raise a CallerError if the new agents' budgets exceed the rest of the grant."""
-    theirs = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
-    wanted = sum(spec.budget_usd or 0 for spec in specs) + theirs
+    """Raise a CallerError if the new agents' budgets exceed what is left of the parent's grant."""
+    granted_on = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
+    wanted = sum(spec.budget_usd or 0 for spec in specs) + granted_on
     live = [agent for agent in await services.store.agents.live() if parent.as_lead in agent.leads]
     budgets = await find_budgets(services, live) if wanted else []
     for granted in budgets:

@@ -1,7 +1,7 @@
-"""Spawning agents: the specs are checked, then all agents are recorded in one transaction."""
+"""Spawning agents: their specs are checked, then all agents are recorded in one transaction."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.adapters.registry import ADAPTERS
@@ -21,79 +21,104 @@ from forkjoin.store.rows import NewAgent
 from forkjoin.workspace.repository_config import find_trusted_settings
 from forkjoin.workspace.workspace import find_account
 
-#: The maximum length of a model's name in characters. Specs on disk are read without this check.
+#: The maximum length of a model's name in characters. Specs that an older version recorded may have longer ones.
 _MODEL_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnOutcome:
-    """The recorded agents, and a note for the lead."""
+    """The agents of a spawn, and a note for the lead."""
 
     agents: list[Agent]
-    note: str | None  #: remarks about the base and about ignored parts of the specs
+    note: str | None  #: remarks about the base and about ignored parts of the specs, or None
 
 
 async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, keep: bool = True) -> SpawnOutcome:
     """Record agents with these specs, all or none.
 
-    A repeated call returns the same agents.
+    If the relay repeats a call that was answered before, the agents of the first answer are returned, without a note.
 
     Args:
-        keep: Whether to record the agents. Otherwise everything is only checked, and agents are returned as they would
+        keep: Whether to record the agents. With `False` all checks are made, and the agents are returned as they would
             be recorded.
 
     Raises:
         CallerError: A spec is invalid or not allowed. Nothing was recorded.
     """
-    store, home = services.store, services.home
+    store, parent = services.store, caller.session.agent
     if (before := await store.calls.answer_to(caller.call)) is not None:
         return SpawnOutcome([await store.agents.get(number) for number in before["agents"]], None)
     checkout = await read_checkout(caller.session.folder, check_dirty=True)
-    wanted = expand_candidates(specs)
-    _check_specs(checkout, services, wanted)
-    parent = caller.session.agent
-    if parent:
-        recipe, untrusted = await store.projects.recipe(parent), None
-    else:
-        names_verify = all(requested.spec.verify is not None for requested in wanted)
-        recipe, untrusted = await find_trusted_settings(home, checkout, names_verify=names_verify)
+    requested = expand_candidates(specs)
+    _check_specs(checkout, services, requested)
+    recipe, untrusted = await _repository_settings(services, caller, checkout, requested)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
-    bases = [_start_commit(checkout, commits[requested.spec.base]) for requested in wanted]
-    afters = await find_dependencies(store, caller.project, wanted, commits)
-    specs = [_with_defaults(services.settings, recipe, requested.spec) for requested in wanted]
-    accounts = {
-        agent: find_account(services, services.environments.find_for_caller(caller), agent, recipe)
-        for agent in {spec.agent for spec in specs}
-    }
-    above = await store.agents.with_ancestors(parent.number) if parent else ()
-    is_granted = any(agent.spec.nesting and agent.spec.nesting.budget_usd for agent in above)
-    by_default = None if is_granted else services.settings.budget.agent_usd
-    specs = [_with_budget(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
+    starts = [_start_commit(checkout, commits[agent.spec.base]) for agent in requested]
+    afters = await find_dependencies(store, caller.project, requested, commits)
+    requested = [agent._replace(spec=_with_defaults(services.settings, recipe, agent.spec)) for agent in requested]
+    environment = services.environments.find_for_caller(caller)
+    programs = {agent.spec.agent for agent in requested}
+    accounts = {program: find_account(services, environment, program, recipe) for program in programs}
+    requested = await _with_budgets(services, parent, requested, accounts)
     if parent:
-        await check_grant(services, parent, specs, afters)
+        await check_grant(services, parent, [agent.spec for agent in requested], afters)
     new = [
-        _new_agent(caller, checkout, requested._replace(spec=spec), base, accounts[spec.agent], recipe, after)
-        for requested, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
+        _new_agent(caller, checkout, agent, start, accounts[agent.spec.agent], recipe, after)
+        for agent, start, after in zip(requested, starts, afters, strict=True)
     ]
-    place = await find_naming_scheme(checkout.common_dir, home.worktrees)
+    naming = await find_naming_scheme(checkout.common_dir, services.home.worktrees)
     note = " ".join(_notes(services.settings, checkout, new, untrusted))
-    return SpawnOutcome(await store.lifecycle.spawn(new, place, caller.call, commit=keep), note or None)
+    return SpawnOutcome(await store.lifecycle.spawn(new, naming, caller.call, commit=keep), note or None)
+
+
+async def _repository_settings(
+    services: Services, caller: Caller, checkout: Checkout, requested: Sequence[RequestedAgent]
+) -> tuple[RepositorySettings, str | None]:
+    """Return the repository configuration for the agents, and a note about parts of it that nobody has trusted.
+
+    A nested agent gets that of its parent. The note is `None` if everything is trusted.
+    """
+    if caller.session.agent:
+        return await services.store.projects.recipe(caller.session.agent), None
+    names_verify = all(agent.spec.verify is not None for agent in requested)
+    return await find_trusted_settings(services.home, checkout, names_verify=names_verify)
+
+
+async def _with_budgets(
+    services: Services,
+    parent: Agent | None,
+    requested: Sequence[RequestedAgent],
+    accounts: Mapping[str | None, str],
+) -> list[RequestedAgent]:
+    """Return the requested agents with their budgets, each split into the agent's own part and its grant.
+
+    A spec without a budget gets the default budget of the settings. It gets none if an ancestor has a grant, which
+    limits the agent anyway, or if the program reports no cost.
+
+    Args:
+        parent: The agent that spawns these agents, or `None` if a lead does.
+        accounts: For each program, the account that its model calls count against; empty if it calls no model.
+    """
+    above = await services.store.agents.with_ancestors(parent.number) if parent else ()
+    has_grant = any(agent.spec.nesting and agent.spec.nesting.budget_usd for agent in above)
+    by_default = None if has_grant else services.settings.budget.agent_usd
+
+    def with_budget(spec: Spec) -> Spec:
+        converses = bool(accounts[spec.agent])
+        return split_budget(
+            spec, budget_usd=spec.budget_usd or by_default if converses else spec.budget_usd, converses=converses
+        )
+
+    return [agent._replace(spec=with_budget(agent.spec)) for agent in requested]
 
 
 def _with_defaults(settings: Settings, recipe: RepositorySettings, spec: Spec) -> Spec:
-    """Return the spec with the default program and verify, unless it has its own."""
+    """Return the spec with the default program and the repository's verify, unless it has its own.
+
+    An empty verify means that none runs.
+    """
     verify = recipe.verify if spec.verify is None else spec.verify or None
     return spec.model_copy(update={"agent": spec.agent or settings.default_agent, "verify": verify})
-
-
-def _with_budget(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
-    """Return the spec with a budget, split into its own part and its grant.
-
-    A spec without a budget gets the default one.
-    """
-    if not converses:
-        return split_budget(spec, converses=False) if spec.nesting else spec
-    return split_budget(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=True)
 
 
 def _new_agent(
@@ -129,7 +154,7 @@ def _new_agent(
 
 
 def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[RequestedAgent]) -> None:
-    """Raise a CallerError if the agents can't be spawned from this checkout."""
+    """Raise a CallerError if a spec is invalid, or if agents can't be spawned from this checkout."""
     if not wanted:
         raise CallerError("agents is empty. Pass at least one agent with a task.")
     if checkout.top and services.home.state.is_relative_to(checkout.top):
@@ -150,10 +175,7 @@ def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[Reques
 
 
 def _check_program(settings: Settings, spec: Spec) -> None:
-    """Raise a CallerError if the program can't run with the spec's permissions.
-
-    Also raise it if the program is unknown.
-    """
+    """Raise a CallerError if the spec's program is unknown, or can't keep to its permissions."""
     program = settings.program(spec.agent)
     if spec.permissions and not ADAPTERS[program.kind].KEEPS_PERMISSIONS:
         raise CallerError(
@@ -168,15 +190,18 @@ def _check_program(settings: Settings, spec: Spec) -> None:
 
 
 async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
-    """Return the commit that a base means, or `None` if it means no commit.
+    """Return the commit that a spec's `base` means, or `None` if it means no commit.
 
-    Without a base, return HEAD.
+    If `base` is `None`, return the commit of HEAD, or `None` if the checked-out branch has none.
     """
     return await resolve_commit(checkout.top or checkout.common_dir, base) if base else checkout.head
 
 
 def _start_commit(checkout: Checkout, commit: str | None) -> str:
-    """Return the commit that an agent starts from: the base, or HEAD."""
+    """Return the commit that an agent starts from: `commit`, or else the commit of HEAD.
+
+    An agent whose base is another agent gets the commit of HEAD until the other agent's work is known.
+    """
     start = commit or checkout.head
     if start is None:
         raise CallerError(
@@ -187,7 +212,11 @@ def _start_commit(checkout: Checkout, commit: str | None) -> str:
 
 
 def _notes(settings: Settings, checkout: Checkout, new: Sequence[NewAgent], untrusted: str | None) -> Iterator[str]:
-    """Yield remarks about the start commit and about ignored parts of specs."""
+    """Yield remarks about uncommitted changes, ignored parts of specs, and untrusted configuration.
+
+    Args:
+        untrusted: A remark about repository configuration that nobody has trusted, if there is any.
+    """
     if checkout.dirty and any(agent.spec.base is None for agent in new):
         yield "The checkout has uncommitted changes. Agents start from its last commit, without these changes."
     if any(agent.spec.budget_usd and not agent.account for agent in new):
