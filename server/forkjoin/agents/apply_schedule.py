@@ -1,4 +1,4 @@
-"""Applying the scheduler's decisions: they are recorded, and other modules act on the records."""
+"""Recording the scheduler's decisions. Other modules then act on the records."""
 
 import logging
 import math
@@ -23,6 +23,7 @@ from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
 
+#: The message that asks an agent to finish before its budget is spent.
 _WIND_UP = (
     "You have spent {spent} of your budget of {most}. Finish now: commit your work, and end with a report that also "
     "lists the remaining work. If you have already given your report, repeat it."
@@ -30,14 +31,12 @@ _WIND_UP = (
 
 
 class ScheduleApplier:
-    """The caller of the scheduler, which records its decisions.
-
-    A daemon that takes over does not need this object's state.
+    """Calls the scheduler and records its decisions. Its state is in memory only, and a new daemon starts without it.
 
     Attributes:
         max_running: The maximum number of active agents.
-        waiting: The reason why each waiting agent waits, by agent number.
-        next_pass_s: Seconds until the next decision is due, even if nothing happens.
+        waiting: By agent number, the reason why an agent does not start or continue, in words.
+        next_pass_s: Seconds from the last decision until the next one is due if nothing else causes one.
     """
 
     def __init__(self, services: Services) -> None:
@@ -49,10 +48,7 @@ class ScheduleApplier:
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead's agents last started or continued
 
     async def apply(self) -> list[Agent]:
-        """Make a scheduling decision and record it.
-
-        Return the agents that are under way afterwards.
-        """
+        """Make a scheduling decision and record it. Return the agents that are under way afterwards."""
         services, now = self._services, time.time()
         relax_rate_limits(services, now, self.max_running)
         agents = {agent.number: agent for agent in await services.store.agents.live()}
@@ -90,16 +86,17 @@ class ScheduleApplier:
 
 
 def _without_slot(agent: Agent) -> Agent:
-    """Return the waiting agent as a paused one, which holds no slot.
-
-    The agent waits for its lead's environment.
-    """
+    """Return an agent that waits for its lead's environment as if it were paused, so that it takes no slot."""
     account = "" if agent.state is State.FINISHING else agent.account
     return replace(agent, state=State.PAUSED, account=account)
 
 
 async def _hold_back(services: Services, agents: dict[int, Agent], decision: SchedulerDecision) -> None:
-    """Record which agents pause or are skipped, and ask others to wind up."""
+    """Record which agents pause and which are skipped, and ask agents whose budget runs out to wind up.
+
+    Args:
+        agents: The live agents by number. Paused agents are replaced, and skipped agents are deleted.
+    """
     for number, pause in decision.pause.items():
         with _unless_moved(number):
             agents[number] = await services.store.lifecycle.move(
@@ -115,7 +112,7 @@ async def _hold_back(services: Services, agents: dict[int, Agent], decision: Sch
 
 
 async def _start(services: Services, agent: Agent) -> Agent:
-    """Record that the agent starts or continues. Return the agent."""
+    """Record that the agent starts or continues. Return its new record."""
     if agent.number in services.waiting_for_environment:
         services.waiting_for_environment.discard(agent.number)
         services.store.changes.announce()
@@ -128,7 +125,10 @@ async def _start(services: Services, agent: Agent) -> Agent:
 
 
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
-    """Ask the agent once to wind up. A second request could start another turn."""
+    """Ask the agent to finish before its budget is spent, and record that it was asked.
+
+    It is not asked again, even if its program can't take the message: a second message could start another turn.
+    """
     spent, most = format_usd(agent.money.spent_usd), format_usd(agent.money.reserved_usd)
     adapter, is_asked = find_message_adapter(services, agent), False
     try:
@@ -145,7 +145,7 @@ async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
 
 @contextmanager
 def _unless_moved(number: int) -> Generator[None]:
-    """Ignore the error if the agent's state has changed since the decision."""
+    """Return a context in which a refused transition is logged and ignored: the agent has changed its state itself."""
     try:
         yield
     except BrokenPromiseError:

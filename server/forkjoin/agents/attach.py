@@ -1,8 +1,8 @@
-"""Attaching: a person continues an agent's conversation in the terminal, while the agent's own program is not running.
+"""Attaching a person, who continues an agent's conversation in a terminal while the agent's own program does not run.
 
-A person is attached as long as their connection lasts. Then everything that they left running is ended. An agent that
-was running continues its conversation. An agent that had ended gets another attempt if the person changed its work,
-unless it was stopped. The end of the daemon ends the attachment, too.
+A person is attached until their connection closes, or the daemon ends. Then forkjoin ends everything that the person
+left running. An agent that was running before continues its conversation. An agent that had ended before gets another
+attempt if the person changed its work, unless it was stopped.
 """
 
 from contextlib import suppress
@@ -28,39 +28,39 @@ from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from forkjoin.services import Attachment, Services
 from forkjoin.workspace.agent_work import accept_commit, commit_uncommitted, find_result_commit
 
-#: The suffix of the handle under which a person's program runs.
+#: The suffix of the handle to which the processes of an attached person belong.
 _PERSON = "-person"
 
 
 class PersonProgram(NamedTuple):
-    """The command and environment of an attached person's program."""
+    """The command that `forkjoin attach` runs in the person's terminal, and its environment."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
 
 
 async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agent, PersonProgram]:
-    """Attach a person to an agent, once the agent's program has ended.
+    """Pause an agent, wait until its program has ended, and attach a person to its conversation.
 
     Returns:
-        The agent as it is then, and the program for the person to run.
+        The agent as it is afterwards, and the program for the person to run.
 
     Raises:
-        CallerError: The agent has no conversation, or somebody else is attached. Nothing was changed.
+        CallerError: The agent has no conversation, is being merged or was removed, or somebody else is attached.
     """
-    program, brief = services.settings.program(agent.spec.agent), await agent_context(services, agent)
-    run = ADAPTERS[program.kind].converse(brief, program)
+    program, context = services.settings.program(agent.spec.agent), await agent_context(services, agent)
+    run = ADAPTERS[program.kind].converse(context, program)
     if run is None:
-        raise CallerError(f"{agent.label} is a command, which has no conversation; read_log shows what it does.")
+        raise CallerError(f"{agent.label} is a command, which has no conversation. Call read_log to see what it does.")
     answered = await services.store.events.has_answered(agent)
     agent = await services.store.changes.until(partial(_agent_unless_detaching, services, agent.number))
     _check_attachable(services, caller, agent)
     if not answered:
-        raise CallerError(f"{agent.label} has no conversation yet: no model has answered. Try again later.")
+        raise CallerError(f"{agent.label} has no conversation yet, since no model has answered. Try again later.")
     attachment = services.attached[agent.number] = Attachment(caller)
     agent = await services.store.changes.until(partial(_pause_for_person, services, agent.number))
     try:
-        _check_attachable(services, caller, agent)  # it may have changed meanwhile
+        _check_attachable(services, caller, agent)  # it may have been merged or removed while its program ended
     except CallerError:
         services.attached.pop(agent.number, None)
         raise
@@ -68,13 +68,13 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
     attachment.work_before = await _snapshot(services, agent)
     environment = services.environments.find_for_agent(agent) or caller.session.hello.environment
     workspace = await workspace_of(services, agent, environment)
-    variables = await program_environment(workspace, agent, {**program.environment, **run.environment}, brief)
+    variables = await program_environment(workspace, agent, {**program.environment, **run.environment}, context)
     mark = await services.executor.mark_variables(person_handle(agent))
     return agent, PersonProgram(run.argv, {**variables, **mark})
 
 
 def person_handle(agent: Agent) -> str:
-    """Return the handle of a person's program, which is the same for every attempt."""
+    """Return the handle of a person's program. It does not depend on the agent's attempt."""
     return f"{agent.id}{_PERSON}"
 
 
@@ -83,11 +83,11 @@ def _check_attachable(services: Services, caller: Caller, agent: Agent) -> None:
     attachment = services.attached.get(agent.number)
     other = attachment.caller if attachment and not attachment.is_over else None
     if other and other.call.relay != caller.call.relay:
-        raise CallerError(f"{agent.label} has a person in its conversation already.")
+        raise CallerError(f"A person is attached to {agent.label} already. Try again once that person has left.")
     if agent.merge is Merge.QUEUED:
         raise CallerError(f"{agent.label} is being merged. Try again once merge_worktree has answered.")
     if agent.timing.removed or agent.removing or (agent.state in FINAL and not is_folder(Path(agent.worktree.path))):
-        raise CallerError(f"{agent.label} was removed, with its worktree; read_log shows its log.")
+        raise CallerError(f"{agent.label} was removed, with its worktree. Call read_log to see its log.")
 
 
 async def _agent_unless_detaching(services: Services, number: int) -> Agent | None:
@@ -97,9 +97,9 @@ async def _agent_unless_detaching(services: Services, number: int) -> Agent | No
 
 
 async def _pause_for_person(services: Services, number: int) -> Agent | None:
-    """Ask the agent's program to end.
+    """Pause the agent for a person, which asks its program to end.
 
-    Return the agent once nothing of it is under way, else `None`.
+    Return the agent if no program of it runs or is about to, else `None`: the caller calls again.
     """
     agent = await services.store.agents.get(number)
     runs = agent.phase in (*RUNS, PauseKind.FROZEN)
@@ -109,26 +109,29 @@ async def _pause_for_person(services: Services, number: int) -> Agent | None:
     if runs or rests:
         kind = PauseKind.ENDING if runs else PauseKind.RESTING
         pause = Pause(PauseReason.PERSON_ATTACHED, kind=kind, not_before=agent.pause.not_before)
-        with suppress(BrokenPromiseError):  # its state has changed meanwhile
+        with suppress(BrokenPromiseError):  # the agent's state has changed since it was read; the next call decides
             await services.store.lifecycle.move(agent, State.PAUSED, Noted(f"paused: {pause.why}"), pause)
         return None
     return None if agent.under_way else agent
 
 
 async def find_interrupted_attachments(services: Services) -> None:
-    """Record attachments that the end of an earlier daemon interrupted.
+    """Note the persons who were attached when an earlier daemon ended.
 
-    The reconciler then detaches these persons as if they had left.
+    The reconciler then detaches them, as if they had left.
     """
     persons = [handle for handle in await services.executor.list_handles() if handle.endswith(_PERSON)]
     numbers = [number for handle in persons if (number := number_of(handle.removesuffix(_PERSON)))]
     for agent in await services.store.agents.get_all(numbers):
-        if not agent.removing:  # the removal ends the program itself
+        if not agent.removing:  # a removal that continues ends the person's program by itself
             services.attached.setdefault(agent.number, Attachment(None))
 
 
 async def detach(services: Services, number: int) -> None:
-    """End the processes of a person who left, then let the agent continue."""
+    """End the processes of a person who left, then let the agent continue.
+
+    If the agent had ended, commit the person's changes instead, and give the agent another attempt if there are any.
+    """
     attachment = services.attached[number]
     await end_person_program(services, await services.store.agents.get(number))
     agent = await services.store.agents.get(number)
@@ -151,7 +154,8 @@ async def end_person_program(services: Services, agent: Agent) -> None:
 async def _take_over_work(services: Services, attachment: Attachment, agent: Agent) -> None:
     """Commit the changes that a person made after the agent's end.
 
-    If the branch has a new commit, the agent gets another attempt, unless it was stopped.
+    If the branch has a new commit, the agent gets a message that starts another attempt. If it can't get one, or was
+    stopped, the commit is recorded in its result.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     is_unchanged = attachment.work_before and attachment.work_before == await _snapshot(services, agent)
@@ -170,13 +174,19 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
         except CallerError as error:
             words = f"{PauseReason.PERSON_LEFT.sentence}, and changed its work: {error}"
             await services.store.events.add(agent, [(Noted(words), -1)])
-    await accept_commit(services.store, common_dir, agent, tip, "A person has changed its work since its end.")
+    await accept_commit(
+        services.store,
+        common_dir,
+        agent,
+        tip,
+        "A person changed its work after its end, and verify has not seen the changes.",
+    )
 
 
 async def _snapshot(services: Services, agent: Agent) -> str | None:
-    """Return a commit of everything in the worktree, or `None` if git can't read it.
+    """Return the id of a commit of everything in the worktree, or `None` if git can't read it.
 
-    The commit is made outside of the repository's object store.
+    The commit's objects are in a temporary folder and are deleted: the id only serves for a comparison.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     with temporary_objects(common_dir, services.home.aside) as aside:

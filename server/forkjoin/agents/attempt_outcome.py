@@ -1,4 +1,4 @@
-"""The conclusion of an attempt: its adapter's judgement of how the program ended and what it printed."""
+"""The conclusion about an attempt, which its adapter draws from the program's end and its output."""
 
 from dataclasses import replace
 
@@ -12,27 +12,24 @@ from forkjoin.services import Services
 
 #: The maximum length of an error, in characters.
 _ERROR_LIMIT = 4_000
-#: The bytes of the end of stderr that an error includes. The exit code comes first.
+#: The maximum number of bytes of stderr in an error. The other 200 are for the exit code, which comes first.
 _ERROR_BYTES = _ERROR_LIMIT - 200
-#: The bytes of an output that is too long for a result. The rest is for the note that says so.
+#: The number of bytes that a result has of an output over its limit. The other 200 are for a note about the cut.
 _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 
 async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
-    """Return the adapter's conclusion about the newest attempt.
-
-    Its texts are cut to the limits of a result.
-    """
+    """Return the adapter's conclusion about the newest attempt, with texts cut to the limits of a result."""
     redact_end = services.environments.redact_end
     turn = await last_turn(services, adapter, agent) if adapter.MAKES_EVENTS else None
     if (outcome.asked or not outcome.ok) and await services.store.events.is_in_turn(agent):
-        turn = None  # a later turn was interrupted
+        turn = None  # this turn had ended, but the program was interrupted in a later one
     printed = _end_with_note(
         await read_tail(services.executor, agent.handle, _OUTPUT_BYTES, redact_end, whole_lines=True), agent
     )
     errors = (await read_tail(services.executor, agent.handle, _ERROR_BYTES, redact_end, errors=True)).text
     denials = await services.store.events.denials(agent)
-    if outcome.asked and turn and turn.ok:  # its last turn had ended
+    if outcome.asked and turn and turn.ok:  # no turn was interrupted, so the exit code of the forced end says nothing
         outcome = replace(outcome, kind="exited", code=0)
     concluded = adapter.conclude(AttemptEnd(outcome, turn, printed, errors, denials))
     error = concluded.error and concluded.error[:_ERROR_LIMIT]
@@ -41,13 +38,13 @@ async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: 
 
 
 def _beginning_of(output: str, agent: Agent) -> str:
-    """Return the beginning of a long output, with a note on where the rest is."""
+    """Return the output, or its beginning and a note on where the rest is if it exceeds the limit."""
     if len(output) <= OUTPUT_LIMIT:
         return output
     return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
 def _end_with_note(end: OutputTail, agent: Agent) -> str:
-    """Return the end of the printed text, with a note on where the rest is."""
+    """Return the end of stdout, after a note on where the beginning is if `end` omits it."""
     note = f"[cut: {end.omitted} bytes before this; read_log({agent.id!r}, raw=true) has them]\n"
     return f"{note if end.omitted else ''}{end.text}"

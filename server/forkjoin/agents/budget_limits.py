@@ -1,4 +1,4 @@
-"""The budgets of leads and repositories. A person sets their limits, or else the settings do."""
+"""The limits of the budgets of leads and repositories: those that a person set, or else those of the settings."""
 
 import dataclasses
 import math
@@ -9,21 +9,24 @@ from forkjoin.services import Services
 
 
 async def find_budgets(services: Services, agents: Sequence[Agent], *projects: int) -> list[Budget]:
-    """Return the budgets of these agents, all unfinished agents, and projects."""
+    """Return the budgets that limit these agents and all live agents, and the budgets of the given projects.
+
+    An agent is limited by the budgets of all its leads, and by that of the repository.
+    """
     keys = [key for agent in agents for key in ((agent.project, lead) for lead in (*agent.leads, ""))]
     keys += [(project, "") for project in projects]
     return _complete(services, keys, await services.store.budgets.of_live_agents(projects))
 
 
 async def find_project_budgets(services: Services, project: int) -> list[Budget]:
-    """Return the budgets of a project and of its leads."""
+    """Return the budget of a project, and the recorded budgets of leads in it."""
     return _complete(services, [(project, "")], await services.store.budgets.of_project(project))
 
 
 def _complete(services: Services, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:
-    """Return all recorded budgets, and an empty one for each other key.
+    """Return all recorded budgets, and one without spending for each key that has no record.
 
-    The settings give the limit if no person has set one. An infinite limit becomes `None`.
+    A budget gets the limit of the settings if no person has set one. An infinite limit becomes `None`.
 
     Args:
         keys: Pairs of a project number and a lead. The lead "" stands for the repository's budget.

@@ -1,4 +1,4 @@
-"""Candidates: several agents on one task. Only the best one counts."""
+"""Candidates: several agents on one task, of which only the best counts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,15 +9,15 @@ from forkjoin.core.model import Agent
 from forkjoin.scheduling.best_candidate import rank_candidates
 from forkjoin.store.store import Store
 
-#: The maximum number of agents in one call. More is likely a mistake, and expensive.
+#: The maximum number of agents in one call of spawn_agents. More are likely a mistake, and expensive.
 MAX_AGENTS_PER_CALL = 250
 
 
 class RequestedAgent(NamedTuple):
-    """An agent that a call of spawn_agents requests: a spec, or one of its candidates."""
+    """An agent that a call of spawn_agents requests. A spec with candidates requests one agent for each candidate."""
 
-    spec: Spec  #: a candidate's has the common name of the candidates
-    candidate: int = 0  #: its number among the candidates, from 1; 0 for a single agent
+    spec: Spec  #: for a candidate, with the common name of the candidates
+    candidate: int = 0  #: the agent's number among the candidates, from 1; 0 for a single agent
     candidates: int = 0  #: the number of candidates; 0 for a single agent
 
     @property
@@ -27,7 +27,7 @@ class RequestedAgent(NamedTuple):
 
 
 def expand_candidates(specs: Sequence[Spec]) -> list[RequestedAgent]:
-    """Return the agents that specs ask for. Candidates follow one another.
+    """Return the agents that the specs request, in order. The candidates of one spec follow one another.
 
     Raises:
         CallerError: There are too many agents, or a judge without candidates.
@@ -55,5 +55,5 @@ def _expand(spec: Spec) -> list[RequestedAgent]:
 
 
 async def rank_agents(store: Store, agents: Sequence[Agent]) -> list[Agent]:
-    """Return these candidates in order, the best first."""
+    """Return these candidates sorted by their results, the best first."""
     return rank_candidates(agents, await store.results.get_all(agents))

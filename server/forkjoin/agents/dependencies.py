@@ -1,4 +1,7 @@
-"""The dependencies of new agents (`after` and `base`): agents of the same call by name, older ones by id or name."""
+"""The dependencies of new agents: the agents that their `after` and `base` name.
+
+An agent of the same call is named by its name, and an older agent by its id or name.
+"""
 
 import graphlib
 from collections.abc import Mapping, Sequence
@@ -12,31 +15,31 @@ from forkjoin.git import kept_refs
 from forkjoin.store.rows import Others
 from forkjoin.store.store import Store
 
-#: The recorded agents that each name or id means.
+#: The recorded agents that each name or id means. A name may mean several candidates.
 _Older = Mapping[str, Sequence[Agent]]
 
 
 class ResolvedDependencies(NamedTuple):
-    """The dependencies of a new agent."""
+    """The agents that a new agent depends on."""
 
-    others: Others  #: all agents that must end first
-    best_of: tuple[Others, ...]  #: groups in which only the best agent counts; empty if all have one member
-    base: Others  #: the agents whose best one's work it starts from
+    others: Others  #: all agents that must end before the new agent starts
+    best_of: tuple[Others, ...]  #: groups of which only the best agent counts; empty if no group has several members
+    base: Others  #: the new agent starts from the work of the best of these; empty if `base` names no agent
 
 
 async def find_dependencies(
     store: Store, project: Project, wanted: Sequence[RequestedAgent], commits: Mapping[str | None, str | None]
 ) -> list[ResolvedDependencies]:
-    """Return the dependencies of each requested agent.
+    """Return the dependencies of each requested agent, in the order of `wanted`.
 
-    A base may be an agent's id, the name of an agent of the same call, a commit, or the name of an older agent. The
-    first that fits is used.
+    A base means the first of these that fits: the name of an agent of the same call, an agent's id, a commit, the name
+    of an older agent.
 
     Args:
-        commits: The commit that git finds for each base, or `None`.
+        commits: The commit that git finds for each base; `None` if it finds none.
 
     Raises:
-        CallerError: An agent is unknown or was discarded, its dependents would be skipped, or there is a cycle.
+        CallerError: A named agent is unknown, was discarded or has failed, or the dependencies have a cycle.
     """
     new, specs = _find_new(wanted), [requested.spec for requested in wanted]
     older_names = dict.fromkeys(name for spec in specs for name in spec.after if name not in new)
@@ -54,9 +57,9 @@ async def find_dependencies(
 
 
 def _find_new(wanted: Sequence[RequestedAgent]) -> dict[str, Others]:
-    """Return the requested agents by name.
+    """Return the requested agents by name, as places in `wanted`.
 
-    The common name of candidates means all of them.
+    A candidate also has the name that its group has in common.
     """
     places: dict[str, tuple[int, ...]] = {}
     for place, requested in enumerate(wanted):
@@ -66,10 +69,7 @@ def _find_new(wanted: Sequence[RequestedAgent]) -> dict[str, Others]:
 
 
 async def _find_base_agents(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
-    """Return the recorded agents that a base means.
-
-    The list is empty if the base means a commit.
-    """
+    """Return the recorded agents that a base means, or an empty list if it means `commit`."""
     if commit and number_of(base) is None:
         return []
     try:
@@ -107,7 +107,11 @@ async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
 
 
 def _check_not_skipped(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
-    """Raise a CallerError if the agent would be skipped, because a dependency failed."""
+    """Raise a CallerError if the new agent would be skipped, because all agents of one name in `before` failed.
+
+    Args:
+        before: For each name in the spec's `after` and `base`, the recorded agents that it means.
+    """
     for agents in before if spec.on_failed_dependency == "skip" else ():
         if agents and all(agent.state in FINAL - {State.SUCCEEDED} for agent in agents):
             raise CallerError(
@@ -117,6 +121,7 @@ def _check_not_skipped(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
 
 
 def _check_no_cycle(wanted: Sequence[RequestedAgent], found: Sequence[ResolvedDependencies]) -> None:
+    """Raise a CallerError if an agent depends on itself, directly or through others of the same call."""
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:

@@ -1,4 +1,4 @@
-"""Waiting for the environment of an agent's lead, if it was lost by a reboot, a logout, or without a tmpfs."""
+"""Waiting for the environment of an agent's lead, which a reboot, a logout or a missing tmpfs may have lost."""
 
 from forkjoin.core.model import Agent
 from forkjoin.services import Services
@@ -7,7 +7,8 @@ from forkjoin.services import Services
 async def await_environment(services: Services, agent: Agent) -> dict[str, str] | None:
     """Return the environment of the agent's lead, or `None` if the agent is stopped.
 
-    If the environment is lost, wait until the lead or a person connects and the scheduler gives the agent a slot.
+    If the environment is lost, wait until the lead or a person connects in the project, which brings an environment,
+    and the scheduler gives the agent a slot again.
     """
 
     async def find() -> dict[str, str] | None:
@@ -21,9 +22,10 @@ async def await_environment(services: Services, agent: Agent) -> dict[str, str] 
 
 
 def find_environment(services: Services, agent: Agent) -> dict[str, str] | None:
-    """Return the environment of the agent's lead, or `None` if the agent has to wait.
+    """Return the environment of the agent's lead, or `None` if it is lost.
 
-    An agent that waits gives its slot back. It keeps waiting until the scheduler gives it a slot again.
+    Then the agent gives its slot back: it is added to `services.waiting_for_environment`. While the agent is in that
+    set, the function returns `None`. The scheduler removes it once there is an environment and a slot.
     """
     found = services.environments.find_for_agent(agent)
     if found is None and agent.number not in services.waiting_for_environment:

@@ -1,6 +1,6 @@
-"""Messages to agents after their task. They are recorded first, then sent to the running program in order.
+"""Messages to agents that have their task already. Messages are recorded first, then sent in order.
 
-A program that takes messages while it runs gets them at once. All others get them as the next turn of the conversation.
+A program that takes messages while it runs gets them at once. Any other program gets them in the agent's next attempt.
 """
 
 import logging
@@ -20,10 +20,10 @@ from forkjoin.workspace.workspace import find_account
 
 log = logging.getLogger(__name__)
 
-#: The number of characters of a message that the log shows.
-_WORDS = 200
+#: The number of characters of a message that the agent's log shows.
+_LOGGED = 200
 
-#: Whether a message has reached the running program, or starts the agent's next turn.
+#: When an agent gets a message: `now` if it was sent to the running program, else in its `next_turn`.
 Delivery = Literal["now", "next_turn"]
 
 
@@ -40,13 +40,14 @@ async def send_message(services: Services, caller: Caller, agent: Agent, text: s
     number = before["mail"] if before else await _record(services, caller, agent, text)
     try:
         await deliver_messages(services, await services.store.agents.get(agent.number))
-    except (ForkjoinError, OSError) as error:  # it is recorded, and the reconciler tries again
+    except (ForkjoinError, OSError) as error:  # the message is recorded, and the reconciler sends it later
         log.warning("%s gets a message later: %s", agent.label, describe_error(error))
     sent = await services.store.messages.was_sent(number)
     return await services.store.agents.get(agent.number), "now" if sent else "next_turn"
 
 
 async def _record(services: Services, caller: Caller, agent: Agent, text: str) -> int:
+    """Record a message, and return its number. The message queues another attempt of an agent that has ended."""
     if agent.state in FINAL:
         await _check_not_reverted(services, agent)
     environment = services.environments.find_for_caller(caller)
@@ -64,7 +65,7 @@ async def _check_not_reverted(services: Services, agent: Agent) -> None:
     target, commit = revert
     words = ("--fixed-strings", f"--grep=This reverts commit {commit}")
     common_dir = (await services.store.projects.get(agent.project)).common_dir
-    with suppress(GitError):  # the target or the commit is gone
+    with suppress(GitError):  # git can't tell, because the target or the commit is gone
         if not await is_ancestor(common_dir, commit, target):
             return
         if not await git.output(common_dir, "log", "-1", "--format=%H", *words, f"{commit}..{target}", "--"):
@@ -75,9 +76,9 @@ async def _check_not_reverted(services: Services, agent: Agent) -> None:
 
 
 async def deliver_messages(services: Services, agent: Agent) -> None:
-    """Send the waiting messages to an agent's running program, if it can take them.
+    """Send the messages that wait for an agent to its running program, if the program can take them.
 
-    Repeating it is harmless.
+    If a daemon was killed while it sent a message, the program does not get the message twice.
 
     Raises:
         OSError: The disk is full. The messages keep waiting.
@@ -91,15 +92,13 @@ async def deliver_messages(services: Services, agent: Agent) -> None:
         if not await services.executor.send(agent.handle, turn, once=True):
             return
         if await services.store.messages.set_sent(message, agent):
-            await services.store.events.add(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])
+            await services.store.events.add(agent, [(Noted(f"told: {message.text[:_LOGGED]}"), -1)])
 
 
 def find_message_adapter(services: Services, agent: Agent) -> Adapter | None:
-    """Return the agent's adapter if its running program takes messages.
+    """Return the agent's adapter if its program takes messages while it runs, else `None`.
 
-    Otherwise return `None`.
-
-    Also return `None` if the settings no longer have the program.
+    Also return `None` if the program was removed from the settings.
     """
     program = services.settings.programs().get(agent.spec.agent or services.settings.default_agent)
     adapter = ADAPTERS[program.kind] if program else None

@@ -1,4 +1,4 @@
-"""Preparing an agent: its worktree, its workspace, and the tokens of its attempts."""
+"""The preparation of an agent: its worktree, its workspace, and the tokens of its attempts."""
 
 import functools
 import secrets
@@ -18,11 +18,10 @@ from forkjoin.workspace.workspace import Workspace
 
 
 async def prepare(services: Services, agent: Agent) -> Agent:
-    """Create the agent's worktree and branch, unless they exist.
+    """Create the agent's worktree and branch, unless they exist. Return the agent's updated record.
 
-    Return the agent's updated record.
-
-    A later attempt keeps the worktree as the earlier attempt left it.
+    A later attempt gets the worktree as the earlier attempt left it, with its registration in git repaired. An agent
+    that resolves a conflict gets a worktree in the middle of the merge.
 
     Raises:
         GitError: git failed. The worktree was removed again.
@@ -50,7 +49,7 @@ async def prepare(services: Services, agent: Agent) -> Agent:
         if agent.worktree.checkout:
             await bring_ignored(Path(agent.worktree.checkout), path)
     except (ForkjoinError, OSError):
-        if not agent.worktree.prepared:  # else its program may have started already
+        if not agent.worktree.prepared:  # an earlier attempt may have left work in a prepared worktree
             await worktree.discard(project.common_dir, path, branch, agent.worktree.base)
         raise
     await store.agents.update(agent, prepared=True, branch=branch)
@@ -84,7 +83,7 @@ async def workspace_of(services: Services, agent: Agent, environment: Mapping[st
 
 
 async def issue_token(services: Services, agent: Agent) -> str:
-    """Return the token of the agent's program, and record the token's digest."""
+    """Return the token by which the newest attempt's program proves who it is, and record the token's digest."""
     token = _token(agent.handle)
     await services.store.agents.add_token(agent.number, digest_of(token))
     return token
@@ -92,5 +91,5 @@ async def issue_token(services: Services, agent: Agent) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _token(handle: str) -> str:  # noqa: ARG001
-    """Return the token of an attempt, which is generated once and kept in memory only."""
+    """Return the token of the attempt with this handle, which is generated once and kept in memory only."""
     return ISSUED + secrets.token_urlsafe(24)

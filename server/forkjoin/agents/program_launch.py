@@ -20,11 +20,17 @@ from forkjoin.workspace.workspace import Workspace
 
 
 async def make_attempt_spec(services: Services, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
-    """Return what the executor should run for a prepared agent's next attempt."""
-    program, brief = services.settings.program(agent.spec.agent), await agent_context(services, agent)
+    """Return the command, input, environment and limits of a prepared agent's newest attempt.
+
+    The program resumes the conversation if a message waits for the attempt. Otherwise it starts with the task.
+
+    Args:
+        environment: The environment of the agent's lead.
+    """
+    program, context = services.settings.program(agent.spec.agent), await agent_context(services, agent)
     adapter, workspace = ADAPTERS[program.kind], await workspace_of(services, agent, environment)
     message = await services.store.messages.prompt(agent)
-    run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
+    run = (adapter.resume(context, program, message) if message else None) or adapter.start(context, program)
     limits = services.settings.limits
     added = {**program.environment, **run.environment}
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
@@ -33,7 +39,7 @@ async def make_attempt_spec(services: Services, agent: Agent, environment: Mappi
         handle=agent.handle,
         argv=run.argv,
         cwd=agent.worktree.path,
-        environment=await program_environment(workspace, agent, added, brief),
+        environment=await program_environment(workspace, agent, added, context),
         input=run.input,
         input_complete=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -66,41 +72,33 @@ async def agent_context(services: Services, agent: Agent) -> AgentContext:
 
 
 async def program_environment(
-    workspace: Workspace, agent: Agent, added: Mapping[str, str], brief: AgentContext
+    workspace: Workspace, agent: Agent, added: Mapping[str, str], context: AgentContext
 ) -> dict[str, str]:
     """Return the environment of the agent's program.
 
     Args:
         workspace: The agent's workspace, with the environment of its lead.
-        added: Variables of the settings and of the adapter.
+        added: Variables from the settings and from the adapter.
+        context: What the adapter was told of the agent. The program finds its task in a file.
     """
     ours = {
         "FORKJOIN_TOKEN": await issue_token(workspace.services, agent),
-        "FORKJOIN_TASK_FILE": await _write_task(workspace, agent, brief.task),
+        "FORKJOIN_TASK_FILE": await _write_task(workspace, agent, context.task),
         **await find_fallback_identity(agent.worktree.path),
     }
     return await workspace.compose(added, ours)
 
 
 async def _about(services: Services, agent: Agent, workspace: Workspace) -> dict[str, object]:
-    """Return the data from which a lost record of the agent can be restored.
-
-    The attempt's folder keeps it.
-    """
+    """Return the data from which a lost record of the agent can be restored (`about.json` in the attempt's folder)."""
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.agents.task(agent.number)}
-    wanted = workspace.repository_settings.model_dump(exclude_defaults=True)
-    about = About.model_validate({**columns(agent), "project": workspace.common_dir, "spec": spec, "recipe": wanted})
+    recipe = workspace.repository_settings.model_dump(exclude_defaults=True)
+    about = About.model_validate({**columns(agent), "project": workspace.common_dir, "spec": spec, "recipe": recipe})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 
 
 async def _write_task(workspace: Workspace, agent: Agent, task: str) -> str:
-    """Write the task to a file in the worktree's own git folder.
-
-    No commit includes a file there.
-
-    Returns:
-        The file's path.
-    """
+    """Write the task to a file in the worktree's own git folder, which no commit includes. Return the file's path."""
     folder = await to_thread.run_sync(git_folder, workspace.common_dir, workspace.path)
     if folder is None:
         raise CallerError(f"git doesn't know the worktree of {agent.label} any more. Spawn a new agent.")

@@ -1,6 +1,7 @@
-"""The states of an agent from preparation to its result, each with the work that leads to the next one.
+"""The work of an agent's states, from the preparation of its worktree to its result.
 
-The work of each state can safely be repeated. So a daemon that takes over continues from the recorded state.
+The work of each state can safely be repeated, and leads to the next state. So a daemon that takes over continues from
+the recorded state.
 """
 
 import logging
@@ -32,14 +33,14 @@ from forkjoin.workspace import config_tampering
 
 log = logging.getLogger(__name__)
 
-#: Outcomes after which processes may still run, because the shim is gone or could not end them.
+#: Outcomes after which processes of the attempt may still run: the shim is gone, or could not end them.
 _MAY_STILL_RUN = ("lost", "timed_out", "limited")
 
 
 async def run_agent(services: Services, number: int) -> None:
-    """Do the work of an agent's states until it has ended, or waits in the queue.
+    """Do the work of an agent's states until the agent has ended, is queued, or rests between two attempts.
 
-    An unexpected error ends the agent as failed. An error that may pass is raised, so that the caller tries again.
+    A transient error is raised, and the caller tries again. Any other error ends the agent as failed.
     """
     with daemon_log.concerning(agent=f"a{number}"):
         agent = await services.store.agents.get(number)
@@ -48,13 +49,13 @@ async def run_agent(services: Services, number: int) -> None:
                 agent = await _step(services, agent)
         except Exception as error:
             if is_transient(error):
-                raise  # the caller tries again
+                raise
             log.exception("%s: in state %s", agent.label, agent.state)
             await _end_as_failed(services, await services.store.agents.get(number), error)
 
 
 async def _step(services: Services, agent: Agent) -> Agent:
-    """Do the work of the agent's state. Return the agent in its next state."""
+    """Do the work of the agent's state. Return the agent's record in its next state."""
     match agent.state:
         case State.PREPARING:
             return await _prepare(services, agent)
@@ -68,7 +69,11 @@ async def _step(services: Services, agent: Agent) -> Agent:
 
 
 async def _prepare(services: Services, agent: Agent) -> Agent:
-    await end_person_program(services, agent)  # if an earlier daemon had attached a person
+    """Prepare the worktree and start the program. Return the running agent.
+
+    If the agent was stopped meanwhile, no program starts, and the agent is finishing.
+    """
+    await end_person_program(services, agent)  # an earlier daemon may have left one, in this worktree
     agent = await prepare(services, agent)
     await config_tampering.take_snapshot(services, agent)
     environment = await await_environment(services, agent)
@@ -81,10 +86,17 @@ async def _prepare(services: Services, agent: Agent) -> Agent:
 
 
 async def _run_attempt(services: Services, agent: Agent) -> Agent:
+    """Read the program's output until the program has ended.
+
+    Returns:
+        The agent. It is paused if another attempt follows, and finishing otherwise.
+    """
     adapter = _adapter(services, agent)
     await store_output(services, adapter, agent)
     outcome = await _outcome(services, agent)
-    await deliver_messages(services, agent)  # marks messages that an earlier daemon sent as sent
+    await deliver_messages(
+        services, agent
+    )  # records that a message was sent if an earlier daemon was killed before it did
     await record_peak_memory(services, agent, outcome)
     concluded = await conclude(services, adapter, agent, outcome)
     if concluded.retry is Retry.WHEN_ACCEPTED:
@@ -92,7 +104,7 @@ async def _run_attempt(services: Services, agent: Agent) -> Agent:
     if concluded.retry is Retry.WHEN_FUNDED:
         await services.store.budgets.count_reserved_as_spent(agent)
     rest = pause_after(services, agent, concluded)
-    if rest:  # changes before the next attempt are not blamed on the agent
+    if rest:  # records what changed until now: changes during the pause are not the agent's
         await config_tampering.find_tampering_warnings(services, agent)
     how = f"{rest.why}; another attempt follows" if rest else str(outcome)
     done = concluded.ok or outcome.kind == "timed_out"
@@ -100,7 +112,10 @@ async def _run_attempt(services: Services, agent: Agent) -> Agent:
 
 
 async def _outcome(services: Services, agent: Agent) -> Outcome:
-    """Wait until the newest attempt has ended, and return its outcome."""
+    """Wait until the newest attempt has ended, and return its outcome.
+
+    After a stop, or if processes of the attempt may still run, also wait until all of them have ended.
+    """
     outcome = await services.executor.outcome(agent.handle)
     if agent.stop_asked or outcome.kind in _MAY_STILL_RUN:
         await end_processes(services, agent)
