@@ -320,7 +320,7 @@ async def test_attaching_is_refused_without_a_conversation_or_if_somebody_is_att
     assert "no model has answered" in await person.refusal("attach", id=queued)
     await person.call("attach", id=ended)
     async with lead_of(reconciler, repository, "another", kind="cli") as other:
-        assert "has a person" in await other.refusal("attach", id=ended)
+        assert "A person is attached to a2" in await other.refusal("attach", id=ended)
     assert "A person is in the conversation of a2" in await talking.refusal("remove_worktrees", ids=[ended])
     await talking.call("remove_worktrees", ids=[command])
     assert "no tool" in await talking.refusal("attach", id=ended)

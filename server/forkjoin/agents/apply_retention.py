@@ -1,7 +1,7 @@
-"""Retention: removing merged or unchanged agents after some days, and records that are not needed any more.
+"""Retention: the removal of merged or unchanged agents after some days, and of records that nobody needs any more.
 
 Only days on which forkjoin ran count, so that a wrong clock removes nothing. Unmerged work is never removed, nor a
-worktree with new changes. An interrupted retention continues the next time.
+worktree with new changes. If a daemon ends during a retention, the next retention continues it.
 """
 
 import logging
@@ -22,17 +22,18 @@ from forkjoin.workspace.agent_work import find_result_commit, is_worktree_at
 
 log = logging.getLogger(__name__)
 
-#: A handle's prefix: the id of an agent or of a scratch worktree.
+#: A handle, which begins with the id of an agent (`a1`) or of a scratch worktree (`t1`).
 _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 
 async def apply_retention(services: Services, today: date, connected: Collection[Session]) -> None:
-    """Remove everything that is due.
+    """Remove agents, attempts, records and environments that are not needed any more.
 
-    An error with one agent doesn't affect the others.
+    If an agent can't be removed, it stays, and the others are removed anyway.
 
     Args:
-        connected: The connected sessions, whose environments and answers are kept.
+        today: The current date. The first call of a date counts as a day on which forkjoin ran.
+        connected: The connected sessions. Their environments, and the answers that they may ask for again, are kept.
     """
     store, days, old = services.store, services.settings.retention.days, services.environments.digests
     day = await store.retention.count_day(today.isoformat())
@@ -52,9 +53,7 @@ async def apply_retention(services: Services, today: date, connected: Collection
 async def _remove_completely(services: Services, agent: Agent) -> None:
     """Remove an agent's worktree, then its logs, then its record.
 
-    An interrupted removal can be repeated.
-
-    An agent is kept if it, or another candidate for its task, has new changes.
+    Nothing is removed if the agent, or another candidate of its group, has changes since its end.
     """
     if agent.timing.removed is None:
         candidates = await services.store.agents.candidates(agent) or [agent]
@@ -64,8 +63,8 @@ async def _remove_completely(services: Services, agent: Agent) -> None:
                 agent.label,
             )
             return
-        anybodys = services.environments.find_in_project(agent.project)
-        removed = await remove_agents(services, [agent], discard_unmerged=False, environment=anybodys)
+        environment = services.environments.find_in_project(agent.project)
+        removed = await remove_agents(services, [agent], discard_unmerged=False, environment=environment)
         for warning in removed.warnings:
             log.warning("%s", warning)
     await _forget_attempts(
@@ -86,20 +85,22 @@ async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
 
 
 async def _forget_attempts(services: Services, handles: Iterable[str]) -> None:
-    """Delete the folders of these attempts, once all their processes have ended."""
+    """End these attempts, and delete the folders of those that have no process left."""
     for handle in handles:
         if not await services.executor.cancel(handle, services.settings.limits.stop_grace_s):
             await services.executor.forget(handle)
 
 
 async def _forget_leftovers(services: Services) -> None:
-    """Delete attempts of agents and scratch worktrees that have no record any more.
+    """Delete the attempts' folders of agents and scratch worktrees without a record.
 
-    While a copy of a damaged database exists, they are kept, since records may be restored from them.
+    While a copy of a damaged database exists, all are kept, since records may be restored from them.
     """
     if await to_thread.run_sync(set_aside_copies, services.home.records):
         return
-    handles = await services.executor.list_handles()  # read before the records, so that newer attempts have a record
+    # Listed before the records are read: an agent is recorded before its attempt starts, so a listed attempt without a
+    # record belongs to a deleted agent.
+    handles = await services.executor.list_handles()
     handed_out, known = await services.store.restored_agents.known_numbers()
     known_of = {"a": known, "t": {scratch.number for scratch in await services.store.scratch_worktrees.all()}}
     for handle in handles:
@@ -110,10 +111,10 @@ async def _forget_leftovers(services: Services) -> None:
 
 
 async def _prune_environments(services: Services, old: Set[str], connected: Collection[Session]) -> None:
-    """Forget environments in memory that are not needed any more.
+    """Forget environments that no live agent, open merge or session needs.
 
     Args:
-        old: The digests to consider.
+        old: The digests of the environments that may be forgotten. Environments that came later are kept.
     """
     needed = [(agent.environment, agent.project, agent.root_lead) for agent in await services.store.agents.live()]
     needed += [(merge.environment, merge.project, merge.lead) for merge in await services.store.merges.open()]

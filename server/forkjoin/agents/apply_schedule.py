@@ -31,7 +31,9 @@ _WIND_UP = (
 
 
 class ScheduleApplier:
-    """Calls the scheduler and records its decisions. Its state is in memory only, and a new daemon starts without it.
+    """Calls the scheduler and records its decisions.
+
+    Its state is in memory only, and a new daemon starts without it.
 
     Attributes:
         max_running: The maximum number of active agents.
@@ -48,7 +50,10 @@ class ScheduleApplier:
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead's agents last started or continued
 
     async def apply(self) -> list[Agent]:
-        """Make a scheduling decision and record it. Return the agents that are under way afterwards."""
+        """Make a scheduling decision and record it.
+
+        Return the agents that are under way afterwards.
+        """
         services, now = self._services, time.time()
         relax_rate_limits(services, now, self.max_running)
         agents = {agent.number: agent for agent in await services.store.agents.live()}
@@ -86,13 +91,13 @@ class ScheduleApplier:
 
 
 def _without_slot(agent: Agent) -> Agent:
-    """Return an agent that waits for its lead's environment as if it were paused, so that it takes no slot."""
+    """Return an agent that waits for an environment as if it were paused."""
     account = "" if agent.state is State.FINISHING else agent.account
     return replace(agent, state=State.PAUSED, account=account)
 
 
 async def _hold_back(services: Services, agents: dict[int, Agent], decision: SchedulerDecision) -> None:
-    """Record which agents pause and which are skipped, and ask agents whose budget runs out to wind up.
+    """Record which agents pause or are skipped, and ask others to wind up.
 
     Args:
         agents: The live agents by number. Paused agents are replaced, and skipped agents are deleted.
@@ -125,7 +130,7 @@ async def _start(services: Services, agent: Agent) -> Agent:
 
 
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
-    """Ask the agent to finish before its budget is spent, and record that it was asked.
+    """Ask the agent to finish before its budget is spent, and record the request.
 
     It is not asked again, even if its program can't take the message: a second message could start another turn.
     """
@@ -145,7 +150,10 @@ async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
 
 @contextmanager
 def _unless_moved(number: int) -> Generator[None]:
-    """Return a context in which a refused transition is logged and ignored: the agent has changed its state itself."""
+    """Return a context that ignores the refusal of a transition.
+
+    A refusal means that the agent was stopped or has ended since the decision.
+    """
     try:
         yield
     except BrokenPromiseError:

@@ -40,7 +40,7 @@ class PersonProgram(NamedTuple):
 
 
 async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agent, PersonProgram]:
-    """Pause an agent, wait until its program has ended, and attach a person to its conversation.
+    """Ask an agent's program to end, and attach a person once it has ended.
 
     Returns:
         The agent as it is afterwards, and the program for the person to run.
@@ -74,7 +74,10 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
 
 
 def person_handle(agent: Agent) -> str:
-    """Return the handle of a person's program. It does not depend on the agent's attempt."""
+    """Return the handle of a person's program.
+
+    It does not depend on the agent's attempt.
+    """
     return f"{agent.id}{_PERSON}"
 
 
@@ -184,7 +187,7 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
 
 
 async def _snapshot(services: Services, agent: Agent) -> str | None:
-    """Return the id of a commit of everything in the worktree, or `None` if git can't read it.
+    """Return the id of a commit of the whole worktree, or `None` if git can't read it.
 
     The commit's objects are in a temporary folder and are deleted: the id only serves for a comparison.
     """

@@ -19,7 +19,10 @@ _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 
 async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
-    """Return the adapter's conclusion about the newest attempt, with texts cut to the limits of a result."""
+    """Return the adapter's conclusion about the newest attempt.
+
+    Its output and error are cut to the limits of a result.
+    """
     redact_end = services.environments.redact_end
     turn = await last_turn(services, adapter, agent) if adapter.MAKES_EVENTS else None
     if (outcome.asked or not outcome.ok) and await services.store.events.is_in_turn(agent):
@@ -38,13 +41,13 @@ async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: 
 
 
 def _beginning_of(output: str, agent: Agent) -> str:
-    """Return the output, or its beginning and a note on where the rest is if it exceeds the limit."""
+    """Return the output, or its beginning and a note if it exceeds the limit."""
     if len(output) <= OUTPUT_LIMIT:
         return output
     return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
 def _end_with_note(end: OutputTail, agent: Agent) -> str:
-    """Return the end of stdout, after a note on where the beginning is if `end` omits it."""
+    """Return the end of stdout, after a note if `end` omits the beginning."""
     note = f"[cut: {end.omitted} bytes before this; read_log({agent.id!r}, raw=true) has them]\n"
     return f"{note if end.omitted else ''}{end.text}"

@@ -51,7 +51,7 @@ async def _find_base_work(services: Services, common_dir: str, agent: Agent) -> 
 
 
 async def _merge_dependencies(services: Services, common_dir: str, agent: Agent) -> str:
-    """Return the agent's base, merged with the work of all dependencies that succeeded.
+    """Return the agent's base, merged with the work of succeeded dependencies.
 
     Of a group of candidates, only the work of the best candidate is merged, if it succeeded.
     """
@@ -69,7 +69,7 @@ async def _merge_dependencies(services: Services, common_dir: str, agent: Agent)
 
 
 async def _merge_work(common_dir: str, base: str, tip: str, agent: Agent, other: Agent) -> str:
-    """Return a commit that contains the agent's base and the work of another agent, which ends at `tip`.
+    """Return a commit that contains both `base` and `tip`, the last commit of `other`.
 
     If one of the two commits contains the other, it is returned. Otherwise a merge commit is made.
 

@@ -9,7 +9,7 @@ from forkjoin.services import Services
 
 
 async def find_budgets(services: Services, agents: Sequence[Agent], *projects: int) -> list[Budget]:
-    """Return the budgets that limit these agents and all live agents, and the budgets of the given projects.
+    """Return the budgets that limit these agents, all live agents, and these projects.
 
     An agent is limited by the budgets of all its leads, and by that of the repository.
     """
@@ -24,7 +24,7 @@ async def find_project_budgets(services: Services, project: int) -> list[Budget]
 
 
 def _complete(services: Services, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:
-    """Return all recorded budgets, and one without spending for each key that has no record.
+    """Return all recorded budgets, and an empty budget for each key without a record.
 
     A budget gets the limit of the settings if no person has set one. An infinite limit becomes `None`.
 

@@ -14,7 +14,10 @@ MAX_AGENTS_PER_CALL = 250
 
 
 class RequestedAgent(NamedTuple):
-    """An agent that a call of spawn_agents requests. A spec with candidates requests one agent for each candidate."""
+    """An agent that a call of spawn_agents requests.
+
+    A spec with candidates requests one agent for each candidate.
+    """
 
     spec: Spec  #: for a candidate, with the common name of the candidates
     candidate: int = 0  #: the agent's number among the candidates, from 1; 0 for a single agent
@@ -27,7 +30,9 @@ class RequestedAgent(NamedTuple):
 
 
 def expand_candidates(specs: Sequence[Spec]) -> list[RequestedAgent]:
-    """Return the agents that the specs request, in order. The candidates of one spec follow one another.
+    """Return the agents that the specs request, in order.
+
+    The candidates of one spec follow one another.
 
     Raises:
         CallerError: There are too many agents, or a judge without candidates.

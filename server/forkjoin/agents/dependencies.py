@@ -69,7 +69,7 @@ def _find_new(wanted: Sequence[RequestedAgent]) -> dict[str, Others]:
 
 
 async def _find_base_agents(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
-    """Return the recorded agents that a base means, or an empty list if it means `commit`."""
+    """Return the recorded agents that a base means, or an empty list for a commit."""
     if commit and number_of(base) is None:
         return []
     try:
@@ -107,7 +107,7 @@ async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
 
 
 def _check_not_skipped(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
-    """Raise a CallerError if the new agent would be skipped, because all agents of one name in `before` failed.
+    """Raise a CallerError if the new agent would be skipped: a dependency has failed.
 
     Args:
         before: For each name in the spec's `after` and `base`, the recorded agents that it means.
@@ -121,7 +121,7 @@ def _check_not_skipped(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
 
 
 def _check_no_cycle(wanted: Sequence[RequestedAgent], found: Sequence[ResolvedDependencies]) -> None:
-    """Raise a CallerError if an agent depends on itself, directly or through others of the same call."""
+    """Raise a CallerError if an agent depends on itself, directly or through others."""
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:

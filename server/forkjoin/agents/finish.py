@@ -65,9 +65,9 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
 
 
 async def _is_branch_at_rest(services: Services, agent: Agent) -> bool | None:
-    """Return `True`, or `None` while a merge that the agent requested is moving a branch.
+    """Return `True`, or `None` while a merge is moving the agent's branch.
 
-    The target of such a merge is the agent's own branch.
+    Only a merge that the agent itself requested can do that.
     """
     moving = [merge for merge in await services.store.merges.open() if merge.state is MergeJobState.MOVING]
     return not any(merge.requesting_agent == agent.number for merge in moving) or None
@@ -101,7 +101,10 @@ async def finish_as_failed(services: Services, agent: Agent, error: str) -> None
 
 
 async def _release_branches(common_dir: str, agent: Agent) -> list[str]:
-    """Detach the agent's worktree from branches other than its own. Return a warning for each of these branches."""
+    """Detach the agent's worktree from branches other than its own.
+
+    Return a warning for each of these branches.
+    """
     return await release_other_branches(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
 
 
@@ -153,7 +156,7 @@ class _EndedAttempt(NamedTuple):
 
 
 async def _make_result(services: Services, adapter: Adapter, agent: Agent, ended: _EndedAttempt) -> Result:
-    """Return the result of an attempt, with the commits and changed lines of the agent's branch."""
+    """Return the result of an attempt, with the commits of the agent's branch."""
     common_dir, outcome, concluded, committed, verified = ended
     warnings = [*concluded.warnings, *committed.warnings, *warn_of_verify(verified)]
     warnings += await _release_branches(common_dir, agent)

@@ -13,7 +13,7 @@ async def await_environment(services: Services, agent: Agent) -> dict[str, str] 
 
     async def find() -> dict[str, str] | None:
         stopped = (await services.store.agents.get(agent.number)).stop_asked
-        return {} if stopped else find_environment(services, agent)
+        return {} if stopped else find_or_give_slot_back(services, agent)
 
     try:
         return await services.store.changes.until(find) or None
@@ -21,7 +21,7 @@ async def await_environment(services: Services, agent: Agent) -> dict[str, str] 
         services.waiting_for_environment.discard(agent.number)
 
 
-def find_environment(services: Services, agent: Agent) -> dict[str, str] | None:
+def find_or_give_slot_back(services: Services, agent: Agent) -> dict[str, str] | None:
     """Return the environment of the agent's lead, or `None` if it is lost.
 
     Then the agent gives its slot back: it is added to `services.waiting_for_environment`. While the agent is in that

@@ -69,7 +69,7 @@ class MachineMonitor:
 
 
 async def record_peak_memory(services: Services, agent: Agent, outcome: Outcome) -> None:
-    """Update the memory that agents with this agent's program are expected to need, after an attempt.
+    """Update the memory that agents with this program are expected to need.
 
     An attempt that was asked to end does not count, since it may have used more memory later.
     """

@@ -47,7 +47,10 @@ async def send_message(services: Services, caller: Caller, agent: Agent, text: s
 
 
 async def _record(services: Services, caller: Caller, agent: Agent, text: str) -> int:
-    """Record a message, and return its number. The message queues another attempt of an agent that has ended."""
+    """Record a message, and return its number.
+
+    The message queues another attempt of an agent that has ended.
+    """
     if agent.state in FINAL:
         await _check_not_reverted(services, agent)
     environment = services.environments.find_for_caller(caller)
@@ -76,7 +79,7 @@ async def _check_not_reverted(services: Services, agent: Agent) -> None:
 
 
 async def deliver_messages(services: Services, agent: Agent) -> None:
-    """Send the messages that wait for an agent to its running program, if the program can take them.
+    """Send the waiting messages to an agent's running program, if it can take them.
 
     If a daemon was killed while it sent a message, the program does not get the message twice.
 
@@ -96,7 +99,9 @@ async def deliver_messages(services: Services, agent: Agent) -> None:
 
 
 def find_message_adapter(services: Services, agent: Agent) -> Adapter | None:
-    """Return the agent's adapter if its program takes messages while it runs, else `None`.
+    """Return the agent's adapter if its program takes messages while it runs.
+
+    Otherwise return `None`.
 
     Also return `None` if the program was removed from the settings.
     """

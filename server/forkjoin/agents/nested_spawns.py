@@ -89,7 +89,7 @@ async def _check_can_start(
 
 
 async def _check_money(services: Services, parent: Agent, specs: Sequence[Spec]) -> None:
-    """Raise a CallerError if the new agents' budgets exceed what is left of the parent's grant."""
+    """Raise a CallerError if the new agents' budgets exceed the rest of the grant."""
     granted_on = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
     wanted = sum(spec.budget_usd or 0 for spec in specs) + granted_on
     live = [agent for agent in await services.store.agents.live() if parent.as_lead in agent.leads]

@@ -1,7 +1,7 @@
-"""Requests of agents: each waits for its first answer, and expires without one.
+"""Open requests: questions and permissions of agents that wait for an answer, and expire without one.
 
-A request is recorded under the tool call that made it, before anybody sees it. So a relay that repeats the call after
-the daemon was killed waits for the same answer, until the same time.
+A request is recorded under the id of the tool call that made it, before a lead sees it. So a relay that repeats the
+call after the daemon was killed waits for the answer to the same request, and the request expires at the same time.
 """
 
 import math
@@ -17,11 +17,10 @@ from forkjoin.services import Services
 from forkjoin.store.rows import NewRequest
 from forkjoin.store.store import Store
 
-#: A jump of the clock by more seconds than this isn't a usual correction.
+#: The number of seconds by which the clock may be corrected without extending the open requests.
 _JUMP_S = 5.0
 
-
-#: Waits up to a number of seconds. Returns the closed request, or `None` if it is still open.
+#: Waits at most this number of seconds. Returns the closed request, or `None` if it is still open.
 FindClosed = Callable[[float], Awaitable[Request | None]]
 
 
@@ -36,14 +35,17 @@ async def ask(
     """Record a request, and return it once it is answered or has expired.
 
     Args:
-        wait: Awaits the given function repeatedly until it returns the request.
-        given_up: Whether the agent itself cancelled the call or is gone. Then a cancelled request is withdrawn.
+        agent: The number of the agent that asks.
+        call: The tool call by which the agent asks.
+        wait: Awaits the given function again and again, until it returns the request.
+        given_up: Returns whether the agent has ended or cancelled the call itself. If this coroutine is cancelled then,
+            the request is withdrawn. Otherwise the request stays open, and the agent's relay repeats the call.
 
     Raises:
         CallerError: The agent may not ask now.
     """
     request: Request | None = None
-    with anyio.CancelScope(shield=True):  # a cancellation midway could leave a request that is never withdrawn
+    with anyio.CancelScope(shield=True):  # a cancellation after the request was recorded would leave it open for ever
         request = await store.requests.add(agent, call, new)
     assert request
     try:
@@ -58,9 +60,14 @@ async def ask(
 
 
 async def _find_closed(store: Store, request: Request, timeout_s: float) -> Request | None:
+    """Wait until the request is closed or its record is gone, and return it.
+
+    Return `None` after the timeout.
+    """
+
     async def look() -> Request | None:
         now = await store.requests.get(request.number)
-        return None if now and now.closed is None else now or request
+        return None if now and now.closed is None else now or request  # no record: the agent was removed
 
     return await store.changes.within(timeout_s, look)
 
@@ -68,7 +75,7 @@ async def _find_closed(store: Store, request: Request, timeout_s: float) -> Requ
 class RequestExpiry:
     """Closes requests that were not answered in time.
 
-    The time while the machine slept doesn't count.
+    The time during which the machine slept does not count.
     """
 
     def __init__(self, services: Services) -> None:
@@ -76,7 +83,10 @@ class RequestExpiry:
         self._clock = time.time() - time.monotonic()
 
     async def close_expired(self) -> float:
-        """Close expired requests. Return the seconds until the next one expires."""
+        """Close expired requests.
+
+        Return the seconds until the next one expires, or infinity if no request is open.
+        """
         await self._set_clock(time.time())
         now, due = time.time(), await self._store.requests.next_expiry()
         if due is not None and due <= now:
@@ -85,7 +95,11 @@ class RequestExpiry:
         return math.inf if due is None else max(0.0, due - now)
 
     async def _set_clock(self, now: float) -> None:
-        """Extend the open requests if the clock was set forward or the machine slept."""
+        """Extend the open requests if the clock was set forward or the machine slept.
+
+        Args:
+            now: The time in seconds since the epoch.
+        """
         clock = now - time.monotonic()
         jump = clock - self._clock
         if jump > _JUMP_S:

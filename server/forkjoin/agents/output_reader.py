@@ -1,8 +1,8 @@
 """Reading an agent's output while its program runs, and turning it into events.
 
-Events and their offset in the output are stored in one transaction, so that a daemon that takes over reads no line
-twice. Then the log may drop these lines, if it gets too long. Only the line that ended the last turn is kept, since it
-is read again at the end of the attempt.
+Events are stored in one transaction with the offset up to which the output was read, so that a daemon that takes over
+reads no line twice. After that, a log that gets too long may drop these lines. Only the line that ended the last turn
+is kept, since it is read again at the end of the attempt.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,18 +19,19 @@ from forkjoin.core.result import Usage
 from forkjoin.services import Services
 from forkjoin.store.rows import Cost, Progress
 
-#: The maximum length of a line, in bytes. The longest regular lines hold a file.
+#: The maximum length of a line in bytes. The longest usual lines contain a whole file.
 _LINE_LIMIT = 4 * 1024 * 1024
-#: The bytes that are read of a longer line. A result keeps fewer of a last message.
+#: The number of bytes that are read of a line over the limit. They are more than a result has of a last message.
 _BEGINNING = 128 * 1024
-#: The bytes of output without an event after which the offset is stored.
+#: The number of bytes of output after which the offset is stored even if they contain no event.
 _UNSTORED = 1024 * 1024
 
 
 async def store_output(services: Services, adapter: Adapter, agent: Agent) -> None:
     """Read an attempt's output to its end, and store the events.
 
-    The program's input is closed when a turn ends. Programs whose output makes no events are not read.
+    Return when the program has ended. Its input is closed when a turn ends. The output of a program that makes no
+    events is not read: then the function returns at once.
     """
     if not adapter.MAKES_EVENTS:
         return
@@ -49,7 +50,10 @@ async def store_output(services: Services, adapter: Adapter, agent: Agent) -> No
 
 
 async def _store_events(services: Services, agent: Agent, reader: "_EventReader") -> None:
-    """Store new events and costs, then handle ended turns and refused calls."""
+    """Store the reader's new events and costs.
+
+    Then record refused calls, and close the input if a turn has ended.
+    """
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
     await services.store.events.add(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
@@ -72,9 +76,9 @@ class _EventReader:
         lines: Splits the output into lines.
         events: Events that are not stored yet, with the offsets of their lines.
         spent: Usage reports that are not stored yet.
-        model: The model of the call under way, according to the stored events.
-        stored: The offset up to which everything is stored.
-        turn_end: The offset of the line that ended the last turn, or `None`.
+        model: The model of the last call in the stored events. Reports that name no model continue this call.
+        stored: The offset up to which all events are stored.
+        turn_end: The offset of the line that ended the last turn, or `None` if no turn has ended.
     """
 
     def __init__(self, adapter: Adapter, progress: Progress, redact: Callable[[str], str]) -> None:
@@ -88,7 +92,10 @@ class _EventReader:
         self._redact = redact
 
     def read(self, lines: Iterable[tuple[int, bytes | None]]) -> None:
-        """Read lines with their offsets. `None` stands for a line that is too long."""
+        """Add the events of these lines.
+
+        Each line has its offset, and is `None` if it is too long.
+        """
         for offset, line in lines:
             if line is None:
                 self._add(Unreadable(f"a line of over {_LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset)
@@ -102,7 +109,7 @@ class _EventReader:
                 if isinstance(event, TurnEnded):
                     self.turn_end = offset
                     if event.cost_usd is not None:
-                        self.spent.clear()  # the turn's total includes it
+                        self.spent.clear()  # the turn's total includes these reports
                 self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:
@@ -120,10 +127,10 @@ class _EventReader:
 def price(spent: Iterable[Spent], model: str) -> list[Cost]:
     """Return the cost of each usage report, by the prices of the genai-prices package.
 
-    This function blocks.
+    Blocks.
 
     Args:
-        model: The model of the call that was under way before the first report, or "" if unknown.
+        model: The model of the call that the first report may continue, or "" if unknown.
     """
     costs: list[Cost] = []
     for part in spent:
@@ -151,7 +158,7 @@ def _cost(model: str, usage: Usage) -> float | None:
 
 
 async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnEnded | None:
-    """Return the event that ended the attempt's last turn, or `None` if no turn ended.
+    """Return the event that ended the last turn, or `None` if no turn has ended.
 
     The event is read again from the output, because stored events are cut.
     """
@@ -169,12 +176,12 @@ async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnE
 
 
 async def _recorded_turn(services: Services, agent: Agent) -> TurnEnded | None:
-    """Return the stored end of the last turn.
+    """Return the last turn's end from the stored events, or `None` if they have none.
 
-    Its line was dropped, because the log got too long.
+    This is used if the log has dropped the line that ended the turn. The stored text is cut, and a note says so.
     """
     recorded = await services.store.events.last_turn(agent)
     if recorded is None:
         return None
-    output = f"{recorded.output}\n[cut here: the rest is gone, the line was longer than a log may be]"
+    output = f"{recorded.output}\n[cut here: the rest is gone, because the line was longer than a log may be]"
     return replace(recorded, output=output)

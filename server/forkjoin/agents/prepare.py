@@ -18,7 +18,9 @@ from forkjoin.workspace.workspace import Workspace
 
 
 async def prepare(services: Services, agent: Agent) -> Agent:
-    """Create the agent's worktree and branch, unless they exist. Return the agent's updated record.
+    """Create the agent's worktree and branch, unless they exist.
+
+    Return the agent's updated record.
 
     A later attempt gets the worktree as the earlier attempt left it, with its registration in git repaired. An agent
     that resolves a conflict gets a worktree in the middle of the merge.
@@ -83,7 +85,10 @@ async def workspace_of(services: Services, agent: Agent, environment: Mapping[st
 
 
 async def issue_token(services: Services, agent: Agent) -> str:
-    """Return the token by which the newest attempt's program proves who it is, and record the token's digest."""
+    """Return the token of the newest attempt, and record the token's digest.
+
+    The attempt's program authenticates with it.
+    """
     token = _token(agent.handle)
     await services.store.agents.add_token(agent.number, digest_of(token))
     return token
@@ -91,5 +96,5 @@ async def issue_token(services: Services, agent: Agent) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _token(handle: str) -> str:  # noqa: ARG001
-    """Return the token of the attempt with this handle, which is generated once and kept in memory only."""
+    """Return the token of an attempt, generated once and kept in memory only."""
     return ISSUED + secrets.token_urlsafe(24)

@@ -11,15 +11,17 @@ from forkjoin.services import Services
 class ProcessControl:
     """Brings each agent's program into the state that the agent's record asks for.
 
-    A daemon that takes over repeats what an earlier daemon did, which is harmless.
+    It remembers what it did in memory only. A daemon that takes over does it again, which has no further effect.
     """
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._done: dict[tuple[int, int], str] = {}  #: the state reached last, by agent number and attempt
+        self._done: dict[
+            tuple[int, int], str
+        ] = {}  #: by agent number and attempt, the state that the program was brought into last
 
     def forget_others(self, agents: Iterable[Agent]) -> None:
-        """Forget all agents except these."""
+        """Forget the states of the programs of all agents except these."""
         keys = {(agent.number, agent.attempt) for agent in agents}
         self._done = {key: done for key, done in self._done.items() if key in keys}
 
@@ -41,7 +43,7 @@ class ProcessControl:
         match wanted:
             case "ended" if agent.stop_asked:
                 await end_processes(self._services, agent)
-            case "ended":  # only the program: a verify of the same attempt may follow
+            case "ended":  # ends only the program: the commands that follow in this attempt, like verify, may run
                 await end_processes(self._services, agent, [agent.handle])
             case "frozen":
                 await executor.freeze(agent.handle)
@@ -55,7 +57,8 @@ class ProcessControl:
     def _wanted(self, agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
         """Return the state that the agent's program should be in.
 
-        `None` means that it may be in any state.
+        `waiting` means that the program runs, and that its limit of time without output is paused. `None` means that
+        nothing needs to be done, because no program runs.
         """
         if agent.stop_asked or agent.phase is PauseKind.ENDING:
             return "ended"

@@ -20,7 +20,7 @@ from forkjoin.workspace.workspace import Workspace
 
 
 async def make_attempt_spec(services: Services, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
-    """Return the command, input, environment and limits of a prepared agent's newest attempt.
+    """Return what the executor runs as a prepared agent's newest attempt.
 
     The program resumes the conversation if a message waits for the attempt. Otherwise it starts with the task.
 
@@ -90,7 +90,10 @@ async def program_environment(
 
 
 async def _about(services: Services, agent: Agent, workspace: Workspace) -> dict[str, object]:
-    """Return the data from which a lost record of the agent can be restored (`about.json` in the attempt's folder)."""
+    """Return the data from which a lost record of the agent can be restored.
+
+    The attempt's folder keeps it as `about.json`.
+    """
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.agents.task(agent.number)}
     recipe = workspace.repository_settings.model_dump(exclude_defaults=True)
     about = About.model_validate({**columns(agent), "project": workspace.common_dir, "spec": spec, "recipe": recipe})
@@ -98,7 +101,10 @@ async def _about(services: Services, agent: Agent, workspace: Workspace) -> dict
 
 
 async def _write_task(workspace: Workspace, agent: Agent, task: str) -> str:
-    """Write the task to a file in the worktree's own git folder, which no commit includes. Return the file's path."""
+    """Write the task to a file in the worktree's own git folder. Return its path.
+
+    No commit includes the files of this folder.
+    """
     folder = await to_thread.run_sync(git_folder, workspace.common_dir, workspace.path)
     if folder is None:
         raise CallerError(f"git doesn't know the worktree of {agent.label} any more. Spawn a new agent.")

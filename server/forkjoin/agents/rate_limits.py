@@ -1,4 +1,4 @@
-"""The rate limits of vendor accounts, learned from refused calls. They are kept in memory only."""
+"""The limits on how many agents of a vendor account run, learned from refused calls and kept in memory only."""
 
 import random
 import time
@@ -10,7 +10,10 @@ from forkjoin.services import Services
 
 
 async def record_rate_limit(services: Services, agent: Agent, refused: RateLimited) -> None:
-    """Record that the vendor refused a call of the agent's account."""
+    """Lower the limit of the agent's account after a refused call.
+
+    The scheduler decides again at once if the new limit is stricter.
+    """
     live = await services.store.agents.live()
     running = sum(other.account == agent.account and other.state in CALLING for other in live)
     before = services.rate_limits.get(agent.account)
@@ -26,12 +29,13 @@ def relax_rate_limits(services: Services, now: float, enough: int) -> None:
     """Raise the limits of accounts that had no refused call for a while.
 
     Args:
-        enough: The number of agents at which a limit is forgotten, since no more can run anyway.
+        now: The time in seconds since the epoch.
+        enough: The maximum number of active agents. A limit of this many agents or more is forgotten.
     """
     for account, known in list(services.rate_limits.items()):
         grown = (
             rate_limit_policy.recover(known, now, enough) if known.changed_at <= now else None
-        )  # a later time means that the clock was set back
+        )  # a `changed_at` after `now` means that the clock was set back: then nobody knows how old the limit is
         if grown:
             services.rate_limits[account] = grown
         else:

@@ -18,15 +18,12 @@ from forkjoin.workspace.agent_work import find_result_commit
 
 
 def refuse_removal(agent: Agent, why: str) -> CallerError:
-    """Return the error that says why an agent is not removed."""
+    """Return a CallerError that says why an agent is not removed."""
     return CallerError(f"{agent.label}: {why}. Nothing was removed.")
 
 
 def check_not_in_use(services: Services, agents: Sequence[Agent]) -> None:
-    """Raise a CallerError if an agent is in use.
-
-    An agent is in use while it runs, is being merged, or has an attached person.
-    """
+    """Raise a CallerError if an agent has not ended, is being merged or attached to."""
     if live := [agent.label for agent in agents if agent.state not in FINAL]:
         raise CallerError(f"Not ended yet: {', '.join(live)}. Call stop_agents first. Nothing was removed.")
     if queued := [agent.label for agent in agents if agent.merge is Merge.QUEUED]:
@@ -48,7 +45,8 @@ async def is_repository_gone(common_dir: str, agent: Agent) -> bool:
 async def is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool:
     """Return whether the agent has commits that no other branch or tag has.
 
-    A commit that the agent's commits were squashed into counts as well.
+    An agent whose commits were squashed is merged if another branch or tag has one of the squash commits, and its
+    branch has no new commits.
 
     Raises:
         CallerError: The worktree is locked, the branch is checked out elsewhere, or git can't tell.
@@ -69,7 +67,7 @@ async def is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool
     try:
         if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.worktree.base):
             return False
-        is_whole = tip == ended_at and agent.merge is Merge.MERGED  # nothing was added since
+        is_whole = tip == ended_at and agent.merge is Merge.MERGED  # no commit was added after the merge
         squashed = await services.store.merges.squash_commits(agent) if is_whole else []
         return not any(
             [await kept_refs.is_reachable_elsewhere(common_dir, commit, agent.worktree.base) for commit in squashed]
@@ -78,19 +76,19 @@ async def is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool
         raise refuse_removal(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
 
 
-def check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None:
-    """Raise a CallerError if work would be lost.
+def check_merged(unmerged: Sequence[Agent], without_repository: Sequence[Agent]) -> None:
+    """Raise a CallerError if the removal of these agents would lose work.
 
     Args:
-        unmerged: Agents with unmerged commits.
-        forgotten: Agents whose repository is gone. Their worktrees may hold the only copy of their work.
+        unmerged: Agents with commits that were not merged.
+        without_repository: Agents whose repository is gone. Their worktrees may hold the only copy of their work.
     """
     if unmerged:
         raise CallerError(
             f"Unmerged work: {', '.join(agent.label for agent in unmerged)}. Call merge_worktree first, or pass "
             "discard_unmerged=true (the work stays reachable under refs/forkjoin/kept/). Nothing was removed."
         )
-    if left := next((agent for agent in forgotten if not is_gone(Path(agent.worktree.path))), None):
+    if left := next((agent for agent in without_repository if not is_gone(Path(agent.worktree.path))), None):
         raise refuse_removal(
             left,
             "its repository is gone, with everything that it committed. Copy the files that you want to keep from "

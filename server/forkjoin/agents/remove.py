@@ -1,8 +1,9 @@
 """Removing agents: their worktrees and branches are deleted, and unmerged work stays reachable.
 
-git says whether work is merged, not the records: somebody may have reset a target, or merged by hand. All checks come
-before the first deletion, and the decision is recorded. The next daemon checks an interrupted removal again, unless
-files were deleted already. Then it archives newer files and deletes the rest.
+Whether work is merged is read from git and not from the records: somebody may have reset a target, or merged by hand.
+All checks come before the first deletion, and the decision to delete is recorded. If a daemon ends during a removal,
+the next one repeats the checks, unless files of the worktree were deleted already. In that case it archives the files
+that were created since, and deletes the others.
 """
 
 import logging
@@ -48,9 +49,9 @@ log = logging.getLogger(__name__)
 
 
 class RemovalResult(NamedTuple):
-    """The outcome of a removal."""
+    """The outcome of a removal of one or more agents."""
 
-    kept_as: dict[int, str | None]  #: by agent number, the ref that keeps unmerged work
+    kept_as: dict[int, str | None]  #: by agent number, the ref that keeps unmerged work; None if there was none
     warnings: list[str]
 
 
@@ -59,12 +60,15 @@ async def remove_agents(
 ) -> RemovalResult:
     """Run the agents' teardown, then delete their worktrees and branches.
 
+    All agents are of one project.
+
     Args:
         discard_unmerged: Whether to remove unmerged work, too. It stays reachable under refs/forkjoin/kept/.
         environment: The environment for teardowns if that of an agent's own lead is lost.
 
     Raises:
-        CallerError: One of the agents can't be removed. Then no agent is removed.
+        CallerError: A check failed, and no agent was removed. Or some worktrees could not be deleted: then the message
+            says which agents were removed.
     """
     async with _removal_lock(services, agents[0].project):
         return await _remove_agents(
@@ -77,7 +81,9 @@ async def finish_removals(services: Services) -> None:
     for agent in await services.store.agents.half_removed():
         try:
             async with _removal_lock(services, agent.project):
-                (now,) = await services.store.agents.get_all([agent.number])  # it may have been removed meanwhile
+                (now,) = await services.store.agents.get_all(
+                    [agent.number]
+                )  # a call may have removed it before the lock was free
                 if now.removing and now.timing.removed is None:
                     outcome = await _finish(services, now)
                     log.warning("%s: %s", agent.id, outcome)
@@ -87,7 +93,7 @@ async def finish_removals(services: Services) -> None:
 
 
 async def _finish(services: Services, agent: Agent) -> str:
-    """Finish an interrupted removal, unless the agent has new work.
+    """Finish an interrupted removal, or cancel it if a check fails now.
 
     Return a sentence about the outcome.
     """
@@ -149,7 +155,9 @@ async def _check_and_keep(
         raise refuse_removal(
             late[0], "its worktree got new files after its removal was interrupted. They are on its branch now"
         )
-    to_tear_down = [agent for agent in known if not agent.removing]  # the teardowns of the other agents have run
+    to_tear_down = [
+        agent for agent in known if not agent.removing
+    ]  # for the other agents, the removal that was interrupted ran it
     warnings = [*symbolic, *await tear_down(services, to_tear_down, environment)]
     leftovers |= await _commit_newer_changes(services, common_dir, whole, leftovers)
     uncommittable = {agent.number: await find_uncommittable(services, common_dir, agent, leftovers) for agent in known}
@@ -157,7 +165,7 @@ async def _check_and_keep(
     warnings += [await keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
     for agent in known:
         await keep_left_behind(common_dir, agent, leftovers[agent.number], discard=discard)
-    check_not_in_use(services, whole)  # from the next line on, attach sees that the agents are being removed
+    check_not_in_use(services, whole)  # attach refuses only once the next line has recorded the removal
     check_not_in_use(services, await services.store.lifecycle.begin_removal(whole, how))
     return warnings
 
@@ -177,8 +185,11 @@ async def _commit_newer_changes(
 ) -> dict[int, AutocommitResult]:
     """Commit changes that worktrees got while the teardown ran, which may take long.
 
+    Args:
+        leftovers: By agent number, the state of each branch after the commits before the teardown.
+
     Returns:
-        By agent number, the state of each branch that got a commit.
+        By agent number, the new state of each branch that got another commit.
 
     Raises:
         CallerError: An agent is in use again, or its branch has moved.
@@ -204,12 +215,13 @@ async def _warn_of_symbolic_branch(common_dir: str, agent: Agent) -> str | None:
 
 
 async def _delete_all(services: Services, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:
-    """Delete the worktrees and branches.
+    """Delete the worktrees and branches of agents.
 
-    Return the ref that keeps each agent's work, by agent number.
+    Returns:
+        By agent number, the ref that keeps the agent's work, or `None` if no ref is needed.
 
     Raises:
-        CallerError: Some worktrees could not be deleted. The others are deleted.
+        CallerError: Some worktrees could not be deleted. All others were deleted.
     """
     kept_as: dict[int, str | None] = {}
     failed: list[str] = []
@@ -231,8 +243,8 @@ async def _delete_all(services: Services, common_dir: str, agents: Sequence[Agen
 async def _delete_agent(services: Services, common_dir: str, agent: Agent) -> str | None:
     """Delete an agent's worktree and branch.
 
-    Return the ref that keeps its work, or `None` if no ref is needed. A second call changes nothing and returns the
-    same ref.
+    Return the ref that keeps the agent's work, or `None` if no ref is needed. For an agent that was removed before,
+    only return the ref.
     """
     repository_is_gone = await is_repository_gone(common_dir, agent)
     tip = None if repository_is_gone else await find_tip(common_dir, agent.ref)
@@ -248,7 +260,9 @@ async def _delete_agent(services: Services, common_dir: str, agent: Agent) -> st
         if not repository_is_gone and not (agent.removing and await _is_checked_out(common_dir, agent)):
             await worktree.delete_branch(common_dir, agent.worktree.branch, tip)
     await config_tampering.delete_ignore_rules(services, agent)
-    await services.store.agents.update(agent, removed=time.time())  # last, so that an interrupted removal is finished
+    await services.store.agents.update(
+        agent, removed=time.time()
+    )  # last: until then, the next daemon finishes the removal
     return kept_as
 
 

@@ -1,7 +1,7 @@
 """Restoring lost records of agents from the files of their attempts.
 
-A restored agent is recorded as running, or as asked to stop or pause. Then the reconciler finds out whether it still
-runs and how it ended, as after any restart. Its events are read again from its output.
+A restored agent is recorded as running, or as an agent that was asked to stop or to pause. Then the reconciler finds
+out whether it still runs, or how it ended, as after any start of a daemon. Its events are read again from its output.
 """
 
 import logging
@@ -29,15 +29,18 @@ _ASKED = TypeAdapter(Asked)
 
 
 def save_requested_end(home: Home, agent: Agent) -> None:
-    """Save in the attempt's folder that the agent should stop or pause.
+    """Save in the attempt's folder that the agent was asked to stop or to pause.
 
-    The file is written before the program ends, so that a restored agent does not start again. This function blocks.
+    Nothing is saved if it was not asked. Blocks.
+
+    The caller ends the agent's program afterwards. If the records are lost, `restore` reads the file, so that the agent
+    does not start again.
     """
     is_ending = agent.phase is PauseKind.ENDING
     if not (agent.stop_asked or is_ending):
         return
     asked = Asked(agent.stop_asked, is_ending, agent.pause.reason, agent.pause.why, agent.pause.not_before)
-    with suppress(OSError):  # the program never started, or the disk is full
+    with suppress(OSError):  # the attempt has no folder because it never started, or the disk is full
         write_atomically(_asked(home, agent.handle), _ASKED.dump_json(asked))
 
 
@@ -48,8 +51,9 @@ def _asked(home: Home, handle: str) -> Path:
 async def restore(home: Home, store: Store) -> None:
     """Restore the records of agents that are missing, and reserve their numbers.
 
-    While a copy of a damaged database exists, every agent without a record counts as missing. Otherwise an agent is
-    missing only if the records have not assigned its number yet. Other agents without a record were deleted.
+    While a copy of a damaged database exists, each agent of whose attempts files exist but no record is missing.
+    Otherwise only an agent with a number that the records have not assigned yet is missing, as after the loss of all
+    records. An agent with a lower number and no record was deleted by retention.
     """
     handed_out, known = await store.restored_agents.known_numbers()
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
@@ -69,9 +73,13 @@ async def restore(home: Home, store: Store) -> None:
 
 
 def _scan_attempts(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
-    """Return each agent's newest attempt and its data, by agent number.
+    """Return the newest attempt of each agent, and the highest agent number found.
 
-    The second value is the highest agent number found.
+    Blocks.
+
+    Returns:
+        By agent number, the number of the newest attempt whose `about.json` can be read, and its content. Then the
+        highest number of an agent that has an attempt's folder or a worktree.
     """
     abouts: dict[int, tuple[int, About]] = {}
     worktrees = (_WORKTREE.fullmatch(folder.name) for folder in home.worktrees.glob("*/*"))
@@ -86,9 +94,9 @@ def _scan_attempts(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
 
 
 def _read_asked(home: Home, number: int, attempt: int) -> Asked:
-    """Return the saved request to stop or pause the agent.
+    """Return what `save_requested_end` saved for this attempt.
 
-    If the request could not be saved, but forkjoin ended the program, the agent counts as stopped.
+    If nothing was saved, but the file `cancel` shows that forkjoin ended the program, the agent counts as stopped.
     """
     file = _asked(home, f"a{number}-{attempt}")
     with suppress(OSError, ValidationError):
@@ -97,7 +105,7 @@ def _read_asked(home: Home, number: int, attempt: int) -> Asked:
 
 
 async def _is_removed(about: About) -> bool:
-    """Return whether both the worktree and the branch are gone."""
+    """Return whether the agent was removed: its worktree and branch are both gone."""
     if await to_thread.run_sync(Path(about.worktree).exists):
         return False
     with suppress(GitError, OSError):

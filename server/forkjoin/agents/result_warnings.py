@@ -17,7 +17,7 @@ from forkjoin.services import Services
 
 
 def warn_of_verify(verified: VerifyOutcome) -> list[str]:
-    """Return warnings that a verify saw only some files, and that a judge printed no score."""
+    """Return warnings about a verify of some files only and a judge without a score."""
     warnings: list[str] = []
     if verified.missing_score:
         warnings.append(f"Its judge printed no number as its last line {verified.missing_score}")
@@ -29,7 +29,7 @@ def warn_of_verify(verified: VerifyOutcome) -> list[str]:
 
 
 def warn_of_ref_changes(changes: Sequence[ChangedRef] | None) -> list[str]:
-    """Return a warning that names these changes of refs, or an empty list if there are none.
+    """Return a warning that names these changes of refs, or an empty list.
 
     Args:
         changes: The changes that forkjoin can't explain; `None` if git could not list the refs.
@@ -44,7 +44,7 @@ def warn_of_ref_changes(changes: Sequence[ChangedRef] | None) -> list[str]:
 
 
 async def warn_of_dropped_changes(common_dir: str, agent: Agent, tip: str | None) -> list[str]:
-    """Return a warning for each side of a conflict whose changes the agent's resolution leaves out.
+    """Return a warning for each side of a conflict that the agent's resolution drops.
 
     Return an empty list if the agent resolves no conflict.
 
@@ -63,7 +63,7 @@ async def warn_of_dropped_changes(common_dir: str, agent: Agent, tip: str | None
 
 
 async def warn_of_unsaved_work(common_dir: str, agent: Agent) -> list[str]:
-    """Return a warning that names work in nested repositories of the worktree that exists nowhere else.
+    """Return a warning that names work which exists only in nested repositories.
 
     Return an empty list if there is no such work, or if git can't tell.
     """
@@ -77,7 +77,7 @@ async def warn_of_unsaved_work(common_dir: str, agent: Agent) -> list[str]:
 
 
 async def warn_of_attempt(services: Services, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
-    """Return warnings about the attempt's processes, refused calls, costs and nested agents.
+    """Return warnings about processes, refused calls, costs and nested agents.
 
     Args:
         has_work: Whether the agent's branch has commits.

@@ -1,4 +1,4 @@
-"""The pause between an attempt that failed for a passing reason and the next attempt."""
+"""The pause after an attempt that could not finish the task, and the message that ends it."""
 
 import random
 import time
@@ -11,7 +11,7 @@ from forkjoin.services import Services
 #: The longest pause in seconds.
 _LONGEST_S = 300.0
 #: The reason of a pause until the budget is raised.
-_SPENT = "what it may spend is spent; set_budget gives it more"
+_SPENT = "its budget is spent; raise it with the tool budget"
 #: The number of characters of an error that the reason of a pause includes.
 _WHY_LIMIT = 200
 
@@ -24,9 +24,10 @@ def pause_after(services: Services, agent: Agent, concluded: Conclusion) -> Paus
             return None
         case Retry.WHEN_FUNDED if agent.money.reserved_usd:
             return Pause(PauseReason.BUDGET, _SPENT)
-        case Retry.WHEN_ACCEPTED:  # the rate-limit policy's gate says when
+        case Retry.WHEN_ACCEPTED:  # no `not_before`: the scheduler's rate-limit gate decides when the pause ends
             return Pause(PauseReason.RATE_LIMIT, why)
-        case Retry.LATER | Retry.FROM_TASK | Retry.WHEN_FUNDED:  # WHEN_FUNDED: of a budget that isn't ours
+        case Retry.LATER | Retry.FROM_TASK | Retry.WHEN_FUNDED:
+            # WHEN_FUNDED here: forkjoin reserved no money for this agent, so the budget that is spent is the vendor's.
             limits = services.settings.limits
             most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret
@@ -46,7 +47,10 @@ AFTER_PERSON = (
 
 
 def continuation_message(agent: Agent) -> str:
-    """Return the message that asks an agent to continue after an interrupted attempt."""
+    """Return the message with which a paused agent's next attempt begins.
+
+    It says why the program was interrupted.
+    """
     if agent.pause.reason in (PauseReason.PERSON_ATTACHED, PauseReason.PERSON_LEFT):
         return AFTER_PERSON
     why = "its budget was used up" if agent.pause.reason is PauseReason.BUDGET else agent.pause.why

@@ -38,7 +38,7 @@ _MAY_STILL_RUN = ("lost", "timed_out", "limited")
 
 
 async def run_agent(services: Services, number: int) -> None:
-    """Do the work of an agent's states until the agent has ended, is queued, or rests between two attempts.
+    """Do the work of an agent's states until it has ended, is queued, or rests.
 
     A transient error is raised, and the caller tries again. Any other error ends the agent as failed.
     """

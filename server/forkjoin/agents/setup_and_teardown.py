@@ -1,4 +1,4 @@
-"""The setup of an agent's worktree before its first program starts, and the teardown before the worktree is removed."""
+"""The setup of a worktree before its agent's first attempt, and the teardown before its removal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
     """Share files with the agent's worktree and run setup, once.
 
     Returns:
-        Whether the agent's program may start: `False` if a stop was requested meanwhile.
+        Whether the agent's program may start: `False` if a stop was requested while setup ran.
 
     Raises:
-        CallerError: setup failed. An agent that resolves a conflict starts anyway.
+        CallerError: Setup failed, and the agent does not resolve a conflict. An agent that does starts anyway.
     """
     recipe = await services.store.projects.recipe(agent)
     if not (recipe.share or recipe.setup):
@@ -41,7 +41,7 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
         return False
     if ready.failed and agent.conflict.agent is None:
         raise CallerError(ready.failed)
-    if ready.failed:  # setup may have read conflicted files; the agent was told to run it again
+    if ready.failed:  # setup may have failed because of conflicted files; the agent's task says to run it again
         await services.store.events.add(agent, [(Noted(f"continues although {ready.failed}"), -1)])
     if files := await fingerprint(workspace.common_dir, workspace.path):
         await services.store.baselines.set_setup_files(agent, files)
@@ -50,14 +50,14 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
 
 
 async def tear_down(services: Services, agents: Sequence[Agent], environment: Mapping[str, str] | None) -> list[str]:
-    """Run the teardown commands of the agents' repository.
+    """Run the teardown command in each agent's worktree.
 
-    Return a warning for each one that failed.
+    Return a warning for each that failed.
 
-    A teardown that an earlier call has run is not run again.
+    A teardown that an earlier call has run in the same worktree is not run again.
 
     Args:
-        environment: The environment for agents if that of their own lead is lost.
+        environment: The environment for the agents of a lead whose own environment is lost; `None` if there is none.
 
     Raises:
         CallerError: There is no environment to run a teardown in.
@@ -78,7 +78,7 @@ async def tear_down(services: Services, agents: Sequence[Agent], environment: Ma
             try:
                 workspace = await workspace_of(services, agent, found[agent.number] or environment or {})
                 why = await workspace.tear_down()
-            except (ForkjoinError, OSError) as error:  # a failed teardown doesn't prevent the removal
+            except (ForkjoinError, OSError) as error:  # a warning is enough: the removal goes on
                 why = describe_error(error)
         if why:
             trouble.append(f"The teardown of {agent.label} failed: {why}")

@@ -74,7 +74,9 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
 async def _repository_settings(
     services: Services, caller: Caller, checkout: Checkout, requested: Sequence[RequestedAgent]
 ) -> tuple[RepositorySettings, str | None]:
-    """Return the repository configuration for the agents, and a note about parts of it that nobody has trusted.
+    """Return the repository configuration for the agents, and a note.
+
+    The note says which parts nobody has trusted.
 
     A nested agent gets that of its parent. The note is `None` if everything is trusted.
     """
@@ -90,7 +92,7 @@ async def _with_budgets(
     requested: Sequence[RequestedAgent],
     accounts: Mapping[str | None, str],
 ) -> list[RequestedAgent]:
-    """Return the requested agents with their budgets, each split into the agent's own part and its grant.
+    """Return the requested agents with their budgets and grants.
 
     A spec without a budget gets the default budget of the settings. It gets none if an ancestor has a grant, which
     limits the agent anyway, or if the program reports no cost.
@@ -113,7 +115,7 @@ async def _with_budgets(
 
 
 def _with_defaults(settings: Settings, recipe: RepositorySettings, spec: Spec) -> Spec:
-    """Return the spec with the default program and the repository's verify, unless it has its own.
+    """Return the spec with the default program and verify, unless it has its own.
 
     An empty verify means that none runs.
     """
@@ -154,7 +156,7 @@ def _new_agent(
 
 
 def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[RequestedAgent]) -> None:
-    """Raise a CallerError if a spec is invalid, or if agents can't be spawned from this checkout."""
+    """Raise a CallerError if a spec is invalid, or the checkout can't be used."""
     if not wanted:
         raise CallerError("agents is empty. Pass at least one agent with a task.")
     if checkout.top and services.home.state.is_relative_to(checkout.top):
@@ -175,7 +177,7 @@ def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[Reques
 
 
 def _check_program(settings: Settings, spec: Spec) -> None:
-    """Raise a CallerError if the spec's program is unknown, or can't keep to its permissions."""
+    """Raise a CallerError if the program is unknown, or can't keep to its permissions."""
     program = settings.program(spec.agent)
     if spec.permissions and not ADAPTERS[program.kind].KEEPS_PERMISSIONS:
         raise CallerError(
@@ -190,7 +192,7 @@ def _check_program(settings: Settings, spec: Spec) -> None:
 
 
 async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
-    """Return the commit that a spec's `base` means, or `None` if it means no commit.
+    """Return the commit that a spec's `base` means, or `None` if it means none.
 
     If `base` is `None`, return the commit of HEAD, or `None` if the checked-out branch has none.
     """
@@ -198,7 +200,7 @@ async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
 
 
 def _start_commit(checkout: Checkout, commit: str | None) -> str:
-    """Return the commit that an agent starts from: `commit`, or else the commit of HEAD.
+    """Return the commit that an agent starts from: `commit`, or else that of HEAD.
 
     An agent whose base is another agent gets the commit of HEAD until the other agent's work is known.
     """
@@ -212,7 +214,7 @@ def _start_commit(checkout: Checkout, commit: str | None) -> str:
 
 
 def _notes(settings: Settings, checkout: Checkout, new: Sequence[NewAgent], untrusted: str | None) -> Iterator[str]:
-    """Yield remarks about uncommitted changes, ignored parts of specs, and untrusted configuration.
+    """Yield remarks about uncommitted changes, ignored fields and untrusted settings.
 
     Args:
         untrusted: A remark about repository configuration that nobody has trusted, if there is any.

@@ -20,19 +20,20 @@ log = logging.getLogger(__name__)
 
 #: Seconds until processes that could not be killed are tried again.
 _AGAIN_S = 5.0
-#: Seconds after the grace period in which a stopped agent should have ended. Committing a large tree takes long.
+#: Seconds after the grace period for which `stop` waits at most. Committing a large worktree takes long.
 _FINISH_S = 120
 
 
 async def stop(services: Services, agents: Sequence[Agent]) -> list[Agent]:
-    """Stop agents and their nested agents, wait for their end, and return them.
+    """Stop agents and their nested agents, and wait for their end.
 
-    Only the given agents are returned.
+    Return the new records of the given agents.
 
-    Agents that had ended are unchanged. An agent whose processes can't be ended stays in the state `finishing`.
+    An agent that had ended is unchanged. An agent whose processes can't be ended stays in the state `finishing`, and is
+    returned after the grace period and two minutes.
 
     Raises:
-        CallerError: The stop can't be recorded. The processes have ended, but the agents may start again.
+        CallerError: The stop can't be recorded. Processes were ended, but the agents may start again.
     """
     try:
         whole = await services.store.lifecycle.ask_stop(agents)
@@ -43,7 +44,13 @@ async def stop(services: Services, agents: Sequence[Agent]) -> list[Agent]:
 
 
 async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[Agent]:
-    """End the processes of agents, then record the stop if that is possible by now."""
+    """End the processes of agents and nested agents, then record the stop.
+
+    Return the agents and their nested agents.
+
+    Raises:
+        CallerError: The stop still can't be recorded.
+    """
     left: list[str] = []
 
     async def cancel(handle: str) -> None:
@@ -64,9 +71,12 @@ async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[A
 
 
 async def end_processes(services: Services, agent: Agent, handles: Sequence[str] = ()) -> None:
-    """End all processes under an agent's handles, and prevent new ones.
+    """End all processes of an agent's attempts and commands, and start none of them.
 
-    Without handles, end everything that runs for the agent. Return only once all processes have ended.
+    Return only once all processes have ended. Those that can't be ended are tried again, and the agent's log says so.
+
+    Args:
+        handles: Handles of attempts and commands. If empty, everything that runs for the agent is ended.
     """
     await to_thread.run_sync(save_requested_end, services.home, agent)
     for handle in handles or await _all_handles(services, agent):

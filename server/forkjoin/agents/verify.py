@@ -54,7 +54,9 @@ async def verify(services: Services, agent: Agent, environment: Mapping[str, str
 
 
 def _read_score(ran: CommandRun) -> float | None:
-    """Return the finite number on the last line of a judge's stdout, or `None` if there is none.
+    """Return the number on the last line of a judge's stdout, or `None`.
+
+    The number must be finite.
 
     Also return `None` if the judge did not exit by itself.
     """

@@ -9,7 +9,7 @@ from forkjoin.core.request import Request
 from forkjoin.store.store import Store
 
 Until = Literal["all", "any"]
-#: Returns the new requests to the waiting lead. Gets the requests of the awaited agents.
+#: Gets the open requests of the awaited agents. Returns those that the waiting lead has not seen.
 FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
 #: Returns the numbers of the agents that can't continue until the waiting lead or a person acts.
 FindStuck = Callable[[Sequence[Agent]], Awaitable[Set[int]]]
@@ -17,7 +17,7 @@ FindStuck = Callable[[Sequence[Agent]], Awaitable[Set[int]]]
 
 @dataclass(frozen=True, slots=True)
 class WaitResult:
-    """The states of the awaited agents, in the order asked for."""
+    """The awaited agents at the end of a wait, in the order of the call."""
 
     finished: list[Agent]
     pending: list[Agent]
@@ -26,14 +26,11 @@ class WaitResult:
     stuck: Set[int] = frozenset()  #: numbers of pending agents that can't continue by themselves
 
     def ends(self, until: Until) -> bool:
-        """Return whether the wait ends.
-
-        A wait ends if it is over, if there is a new request, or if all pending agents are stuck.
-        """
+        """Return whether it is over, a request is new, or all pending agents are stuck."""
         return self.is_over(until) or bool(self.news) or len(self.stuck) == len(self.pending)
 
     def is_over(self, until: Until) -> bool:
-        """Return whether all agents have ended, or any agent if `until` is "any"."""
+        """Return whether all agents have ended or, if `until` is "any", at least one."""
         return not self.pending or (until == "any" and bool(self.finished))
 
 
@@ -51,8 +48,8 @@ async def wait(
 
     Args:
         timeout_s: The maximum time in seconds.
-        find_stuck: Finds agents that can't continue. The wait ends if no pending agent can.
-        find_news: Finds new requests.
+        find_stuck: Finds pending agents that can't continue by themselves. The wait ends if all of them are stuck.
+        find_news: Finds requests that the waiting lead has not seen. The wait ends if there is one.
     """
     waited = divide_by_end(agents)
 

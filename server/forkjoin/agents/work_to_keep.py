@@ -23,7 +23,10 @@ from forkjoin.workspace.agent_work import commit_uncommitted, find_result_commit
 
 
 async def commit_leftovers(services: Services, common_dir: str, agent: Agent) -> AutocommitResult:
-    """Commit the changes that the worktree got after the agent's end."""
+    """Commit the changes that the worktree got after the agent's end.
+
+    Return the state of the agent's branch.
+    """
     try:
         return await commit_uncommitted(services.store, common_dir, agent, f"Left in the worktree of {agent.label}")
     except GitError as error:
@@ -31,12 +34,18 @@ async def commit_leftovers(services: Services, common_dir: str, agent: Agent) ->
 
 
 async def find_uncommittable(
-    services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, AutocommitResult]
+    services: Services, common_dir: str, agent: Agent, leftovers: Mapping[int, AutocommitResult]
 ) -> list[UnsavedWork]:
-    """Return the files in the worktree that git can't commit or doesn't see."""
+    """Return files in the worktree that git can't commit or doesn't see.
+
+    git does not see files that its index or changed ignore rules hide.
+
+    Args:
+        leftovers: By agent number, the state of the branch after the last commit.
+    """
     top = Path(agent.worktree.path)
     found = await find_hidden_work(common_dir, top, await config_tampering.find_ignore_rules(services, agent))
-    found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
+    found |= dict.fromkeys(leftovers[agent.number].refused, "git can't take it")
     uncommittable = [UnsavedWork(name, what, (top / name,)) for name, what in found.items()]
     return [work for work in uncommittable if not await to_thread.run_sync(is_gone, work.folders[0])]
 
@@ -44,10 +53,10 @@ async def find_uncommittable(
 async def find_unsaved(
     common_dir: str, agents: Sequence[Agent], uncommittable: Mapping[int, Sequence[UnsavedWork]], *, discard: bool
 ) -> list[tuple[Agent, list[UnsavedWork]]]:
-    """Return the work of each agent that exists only in its worktree.
+    """Return the agents with work that exists only in their worktrees, and this work.
 
     Args:
-        uncommittable: Files that git can't commit, by agent number. They are part of the work.
+        uncommittable: By agent number, files that git can't commit. They count as such work.
         discard: Whether such work may be removed.
 
     Raises:
@@ -73,9 +82,9 @@ async def find_unsaved(
 
 
 async def keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWork]) -> str:
-    """Archive work that exists only in a worktree.
+    """Archive work that exists only in a worktree under a ref.
 
-    Return a sentence that says how to restore the work.
+    Return a sentence that says how to restore it.
     """
     try:
         ref = await unsaved_work.archive_unsaved(common_dir, Path(agent.worktree.path), found, agent.slug)
@@ -88,9 +97,9 @@ async def keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWor
 
 
 async def keep_late_files(common_dir: str, agent: Agent) -> list[str]:
-    """Archive files that were created while the worktree was being deleted.
+    """Archive files that were created after the deletion of the worktree began.
 
-    Return a warning about them.
+    Return a list with a sentence that says how to restore them, or an empty list if there are none.
     """
     path = Path(agent.worktree.path)
     since = await to_thread.run_sync(worktree.removal_began_at, common_dir, path)
@@ -99,12 +108,16 @@ async def keep_late_files(common_dir: str, agent: Agent) -> list[str]:
 
 
 async def keep_left_behind(common_dir: str, agent: Agent, left: AutocommitResult, *, discard: bool) -> None:
-    """Keep the commits that a reset or a rebase left behind.
+    """Keep commits that a reset or a rebase left behind under refs.
 
-    Only reflogs name them.
+    Only reflogs name these commits.
 
     Args:
-        discard: Whether to continue if they can't be read.
+        left: The state of the agent's branch after the last commit.
+        discard: Whether to continue if these commits can't be read.
+
+    Raises:
+        CallerError: These commits can't be read, and `discard` is false.
     """
     try:
         await keep_abandoned_commits(common_dir, Path(agent.worktree.path), agent.worktree.branch, left.tip, agent.slug)
@@ -116,12 +129,13 @@ async def keep_left_behind(common_dir: str, agent: Agent, left: AutocommitResult
 
 
 async def keep_branch(services: Services, common_dir: str, agent: Agent, tip: str | None) -> str | None:
-    """Keep the commits of an agent's branch under a ref.
+    """Keep an agent's commits under a ref, unless another branch or tag has them.
 
-    No ref is needed if another branch or tag has them.
+    Args:
+        tip: The branch's commit, or `None` if the branch is gone.
 
     Returns:
-        The ref, or `None` if none was needed.
+        The ref, or `None` if no ref was needed.
     """
     if tip is None:  # the agent deleted its branch, or an earlier removal did
         if found := await kept_refs.find_kept_ref(common_dir, agent.slug):
