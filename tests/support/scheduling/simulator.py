@@ -22,7 +22,7 @@ from unittest.mock import patch
 from forkjoin.adapters.contract import Conclusion, Retry
 from forkjoin.agents import apply_schedule, rate_limits, retry
 from forkjoin.agents.finish import final_state
-from forkjoin.agents.lead_environment import find_environment
+from forkjoin.agents.lead_environment import find_or_give_slot_back
 from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.event import Noted, RateLimited
 from forkjoin.core.lead_environments import LeadEnvironments
@@ -285,7 +285,7 @@ class World:
         if agent.stop_asked:
             self._services.waiting_for_environment.discard(agent.number)
             self._move(agent, State.FINISHING)
-        elif find_environment(self._services, agent) is None:
+        elif find_or_give_slot_back(self._services, agent) is None:
             self._plan_step(agent, RETRY_S, self._prepare)
         else:
             bound = agent.money.reserved_usd > 0
@@ -363,7 +363,7 @@ class World:
     def _finish(self, agent: Agent) -> None:
         program = self._programs[agent.number]
         verifies = agent.spec.verify and program.concluded.ok and not agent.stop_asked
-        if verifies and find_environment(self._services, agent) is None:
+        if verifies and find_or_give_slot_back(self._services, agent) is None:
             self._plan_step(agent, RETRY_S, self._finish)
             return
         self._services.waiting_for_environment.discard(agent.number)
