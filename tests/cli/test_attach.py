@@ -145,7 +145,7 @@ async def test_attach_survives_daemon_errors_and_reports_a_signal_as_a_shell_doe
         await until(lambda: terminal.process.poll() is not None)
         home.config_file.write_text(settings)
     assert terminal.process.returncode == 128 + 9
-    assert b"forkjoin lost the reservation" in terminal.printed
+    assert b"The connection to the daemon was lost" in terminal.printed
 
 
 def test_attach_without_a_terminal_is_refused(home: Home, repository: Path) -> None:

@@ -26,8 +26,10 @@ Ids = Annotated[list[str], typer.Argument(help="Agent ids or names.")]
 
 #: Seconds between two updates of `ps --watch`.
 _WATCH_S = 1.0
-#: Agents on a page of list_agents, and newest agents that `ps` shows by default.
-_PAGE = _DEFAULT_LIMIT = 200
+#: Maximal agents in one result of list_agents.
+_PAGE = 200
+#: How many of the newest agents `ps` shows by default.
+_DEFAULT_LIMIT = 200
 
 
 def spawn(
@@ -76,7 +78,7 @@ def spawn(
 
 
 def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
-    """Return the entries of spawn_agents, one per task.
+    """Return the argument `agents` of spawn_agents: an entry for each task.
 
     Raises:
         CallerError: A name is given for several tasks.
@@ -88,7 +90,11 @@ def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
 
 
 def _read_tasks(task: str | None) -> list[str]:
-    """Return the given task, or else the lines of stdin."""
+    """Return the given task, or the lines of stdin if there is none or it is "-".
+
+    Raises:
+        CallerError: stdin has no such line.
+    """
     if task not in (None, "-"):
         return [task]
     if sys.stdin.isatty():
@@ -135,9 +141,12 @@ def ps(
 
 
 def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], int]:
-    """Return the newest agents and those under way.
+    """Return rows of list_agents for the newest agents, and for all under way.
 
-    Returns also the number of agents left out. A `limit` of 0 means all.
+    Args:
+        chosen: Arguments of list_agents that select agents.
+
+    Returns: The rows, and the number of selected agents that have no row.
     """
     rows, counts = _read_pages(client, limit, **chosen)
     total = sum(counts.values())
@@ -148,14 +157,14 @@ def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str,
 
 
 def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
-    """Return the agents on all pages of list_agents."""
+    """Return the rows of all agents that these arguments of list_agents select."""
     return _read_pages(client, 0, **chosen)[0]
 
 
 def _read_pages(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Read list_agents page by page, up to `limit` agents (0: all).
 
-    Returns also the number of all agents by state.
+    Returns: The agents' rows, and the number of all selected agents by state.
     """
     rows: list[dict[str, Any]] = []
     page: dict[str, Any] = {"cursor": None}

@@ -1,6 +1,7 @@
-"""The command line: the table of commands, and how each ends.
+"""The command line: the list of its commands, and the exit codes of errors.
 
-Exit codes: 0 success, 1 an error that the person can correct, 2 a wrong command line, 130 ^C, 3 a bug of forkjoin's.
+Exit codes: 0 success, 1 an error that the person can correct, 2 a wrong command line, 3 a bug of forkjoin's, 130 after
+^C.
 """
 
 import os
@@ -93,13 +94,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return the exception inside exception groups that hold only one."""
+    """Return the exception, or the only one inside nested exception groups."""
     inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     return _innermost(inside[0]) if len(inside) == 1 else error
 
 
 def _report_error(error: BaseException) -> int:
-    """Print what ended a command, and return the exit code."""
+    """Print why a command ended, for a bug with a traceback. Return the exit code."""
     match error:
         case CallerError() | DaemonError() | PermissionError():
             print_text(f"forkjoin: {error}", err=True)
@@ -109,8 +110,8 @@ def _report_error(error: BaseException) -> int:
             return 130
         case BrokenPipeError():
             _drop_output()
-            return 0  # the reader of the output, e.g. head, has ended
-        case OSError() if error.filename or is_transient(error):  # e.g. an impossible home, or a full disk
+            return 0  # the program that reads the output, e.g. head, has read enough
+        case OSError() if error.filename or is_transient(error):  # e.g. a home that can't be created, or a full disk
             _drop_output()
             print_text(f"forkjoin: {error}", err=True)
             return 1
@@ -124,15 +125,15 @@ def _report_error(error: BaseException) -> int:
 
 
 def _drop_output() -> None:
-    """Discard unprinted output, which Python would try to print again at exit."""
+    """Redirect stdout to /dev/null, since Python prints buffered output at exit."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _usage_error(error: BaseException) -> int | None:
-    """Print the error of a wrong command line, and return its exit code.
+    """Print the error and return its exit code if the command line is wrong.
 
-    Returns `None` for any other error.
+    Return `None` for any other error.
     """
     show = getattr(error, "show", None)
     if show is None:
@@ -142,7 +143,7 @@ def _usage_error(error: BaseException) -> int | None:
 
 
 def _report_bug(error: BaseException) -> None:
-    """Print a bug of forkjoin's, to be pasted into an issue."""
+    """Print what a person should report about a bug of forkjoin's."""
     lines = [
         f"forkjoin: this is a bug in forkjoin. Please report it: {type(error).__name__}: {error}",
         f"forkjoin {__version__}, Python {platform.python_version()}, {platform.platform()}; log: {find_home().log}",

@@ -8,7 +8,7 @@ from forkjoin.cli.mcp_client import call_tool
 from forkjoin.cli.safe_output import AsJson, agent_line, print_answer
 from forkjoin.core.error import CallerError
 
-#: Budgets that are not an amount.
+#: Values of the argument `amount` that are not an amount.
 _NAMED_BUDGETS = ("unlimited", "default")
 
 
@@ -19,18 +19,23 @@ def budget(
     ] = None,
     agent: Annotated[str | None, typer.Option(help="Set the budget of this agent instead of the repository's.")] = None,
     lead: Annotated[str | None, typer.Option(help="Set the budget of this lead, as forkjoin budget names it.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Reset the amount spent to 0.")] = False,
+    reset_spent: Annotated[bool, typer.Option("--anew", help="Reset the amount spent to 0.")] = False,
     json: AsJson = False,
 ) -> None:
     """Show what this repository's agents have spent and may spend, or set it."""
     if agent:
         return _set_agent_budget(agent, _parse_usd(amount), json=json)
     limit = amount if amount in (None, *_NAMED_BUDGETS) else _parse_usd(amount)
-    answer = call_tool("budget", budget_usd=limit, lead=lead, anew=anew or None)
+    answer = call_tool("budget", budget_usd=limit, lead=lead, anew=reset_spent or None)
     return print_answer(answer, map(_budget_line, answer["budgets"]), json=json)
 
 
 def _parse_usd(amount: str | None) -> float:
+    """Return the amount as a number. It may begin with "$".
+
+    Raises:
+        CallerError: No amount is given, or it is not a number.
+    """
     try:
         return float((amount or "").removeprefix("$"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Changes of shared configuration and hooks since the person last accepted them."""
+"""Changes of the git configuration and hooks that worktrees share, since the person last accepted them."""
 
 import time
 from collections.abc import Container
@@ -19,13 +19,14 @@ from forkjoin.git.repository import read_checkout
 
 @dataclass(frozen=True, slots=True)
 class SharedConfigChanges:
-    """A repository's changes since they were last accepted.
+    """The changes of a repository's shared configuration and hooks since a person last accepted them.
 
     Attributes:
-        file: Where `accepted` is stored.
-        accepted: The accepted snapshot, or `None` before the repository's first use.
+        common_dir: The repository's common git folder.
+        file: The file of the accepted snapshot.
+        accepted: The accepted snapshot. `None` if it can't be read, or before the repository's first use.
         now: The current snapshot.
-        damage: Why the accepted snapshot can't be read, or `None`.
+        damage: Why the accepted snapshot can't be read, or `None` if it can, or doesn't exist.
     """
 
     common_dir: str
@@ -37,11 +38,15 @@ class SharedConfigChanges:
 
     @property
     def since(self) -> str:
-        """The local time at which the snapshot was accepted."""
+        """The local time at which the accepted snapshot was taken, for messages."""
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.file.stat().st_mtime))
 
     def lines(self, without: Container[str] = ()) -> list[str]:
-        """Return a line for each change, except changes of these configuration keys."""
+        """Return a line for the damage, if any, and one for each change.
+
+        Args:
+            without: Configuration keys whose changes are left out.
+        """
         damage = [self.damage] if self.damage else []
         return damage + [str(change) for change in self.changes if not change.key or change.key not in without]
 
@@ -59,7 +64,10 @@ async def find_changed(home: Home, common_dir: str) -> SharedConfigChanges:
 
 
 async def find_changed_here(home: Home) -> SharedConfigChanges | None:
-    """Compare the repository of the working directory, if there is one."""
+    """Do `find_changed` for the repository of the working directory.
+
+    Return `None` outside of repositories.
+    """
     try:
         checkout = await read_checkout(Path.cwd())
     except NoRepositoryError:
@@ -68,7 +76,17 @@ async def find_changed_here(home: Home) -> SharedConfigChanges | None:
 
 
 def restore_all(home: Home, *, show: bool, yes: bool) -> None:
-    """Show the changes, ask the person, and restore the accepted files."""
+    """Show the changes, ask the person, and restore the accepted files.
+
+    The replaced files are kept in the home.
+
+    Args:
+        show: Only show the changes, and exit with code 1 if there are any.
+        yes: Restore without asking.
+
+    Raises:
+        CallerError: The accepted files can't be read, the person refused, or not all files could be restored.
+    """
     changed = anyio.run(find_changed_here, home)
     if changed is None:
         raise CallerError("this folder is in no repository. Run the command in your checkout")
@@ -95,9 +113,9 @@ def restore_all(home: Home, *, show: bool, yes: bool) -> None:
 
 
 def find_fault(home: Home) -> tuple[str, str] | None:
-    """Return what changed in the current repository's shared configuration.
+    """Return a line about changes in the current repository, and the remedy.
 
-    Returns also what to do about it, or `None` if nothing changed.
+    Return `None` outside of repositories, and if nothing changed.
     """
     changed = anyio.run(find_changed_here, home)
     if changed is None or not (lines := changed.lines()):

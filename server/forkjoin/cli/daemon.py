@@ -71,15 +71,18 @@ def stop(
                 with Client() as client:
                     _stop_agents(client, agents=agents)
                     client.end_daemon()
-        except daemon_connection.RefusedError:  # of another version: end it without asking, which harms no agent
+        except daemon_connection.RefusedError:  # e.g. by a daemon of another version; ending it harms no agent
             daemon_connection.end_daemon(found)
     print_text("the daemon has ended")
 
 
 def _stop_agents(client: Client, *, agents: bool) -> None:
-    """Stop all agents that are under way, if `agents` is set.
+    """Stop all agents that are under way, in every repository.
 
-    A status lists only some of many agents, so it is read until it has no new ones.
+    The status is read repeatedly, since it lists only the first of many agents.
+
+    Raises:
+        CallerError: Agents are under way, and `agents` is not set.
     """
     stopped: set[str] = set()
     while rest := {
@@ -89,7 +92,9 @@ def _stop_agents(client: Client, *, agents: bool) -> None:
     }:
         if not agents:
             ids = [agent_id for several in rest.values() for agent_id in several]
-            raise CallerError(f"agents are under way ({', '.join(ids[:10])}). Stop them first, or pass --agents")
+            raise CallerError(
+                f"agents are under way ({', '.join(ids[:10])}). Stop these agents first, or pass --agents"
+            )
         for project, ids in rest.items():
             with Client(project) as in_project:
                 in_project.call("stop_agents", ids=ids)
@@ -124,7 +129,10 @@ def logs(
 
 
 def _follow_log(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield new lines, also after the log was rotated."""
+    """Wait for new lines of the daemon's log, and yield each.
+
+    The new log is followed when the log is rotated.
+    """
     line = ""
     while True:
         line += file.readline()

@@ -45,9 +45,9 @@ def _show_and_run(argv: list[str], *, yes: bool) -> None:
     elif not yes and not ask_yes_no("Run it?", default=True):
         print_text("Not run.", err=True)
     elif code := subprocess.run(argv, check=False).returncode:
-        raise CallerError(f"claude failed with exit code {code}, as printed above{_hint(argv)}")
+        raise CallerError(f"claude failed with exit code {code}, as printed above{_hint_at_older_registration(argv)}")
 
 
-def _hint(argv: list[str]) -> str:
+def _hint_at_older_registration(argv: list[str]) -> str:
     """Return what to do if an older registration exists."""
     return ". If forkjoin is registered already, run forkjoin uninstall first" if "add" in argv else ""

@@ -16,22 +16,24 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.transport.daemon_connection import LINE_LIMIT
 
-#: Maximal connections that have not sent a hello, or were refused. The oldest is closed for a new one.
+#: Maximal connections that have not sent a hello, or whose hello was refused. When one more is opened, the oldest is
+#: closed.
 _BEFORE_HELLO = 64
-#: Maximal connections of one process, of one agent, and of all agents.
+#: Maximal admitted connections of one process, of one agent, and of all agents together.
 _OF_PROCESS, _OF_AGENT, _OF_AGENTS = 64, 32, 1024
-#: Maximal unanswered requests of a connection, and of an agent's connection.
+#: Maximal unanswered requests on one connection: of a lead or person, and of an agent.
 _REQUESTS, _REQUESTS_OF_AGENT = 1000, 32
-#: Maximal bytes of a message from an agent that can't spawn agents. Others send tasks, which may be longer.
+#: Maximal bytes of a message from an agent that can't spawn agents. Other callers send tasks, which may be longer.
 _LINE_OF_AGENT = 4 * 1024 * 1024
-#: Maximal bytes of incomplete lines and unanswered requests of one process (of no agent), one agent, and all agents.
+#: Maximal bytes of incomplete lines and unanswered requests: of one process that belongs to no agent, of one agent, and
+#: of all agents together.
 _HELD, _HELD_BY_AGENT, _HELD_BY_AGENTS = 4 * LINE_LIMIT, LINE_LIMIT, 2 * LINE_LIMIT
-#: Bytes of each connection that don't count, so that a short message always gets through.
+#: Bytes that each connection may hold without being counted, so that a short message always gets through.
 _FREE = 64 * 1024
 
 
 class ConnectionLimits:
-    """The open connections of the daemon, and the bytes they hold."""
+    """The limits of one daemon, and its open connections."""
 
     def __init__(self) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -42,12 +44,12 @@ class ConnectionLimits:
 
     @contextmanager
     def count_before_hello(self) -> Generator[None]:
-        """Count a connection before its hello.
+        """Count a connection without an accepted hello while the context is open.
 
-        Close the oldest such connection if there are too many.
+        If there are too many such connections, the context of the oldest one is cancelled.
 
         Raises:
-            ConnectionAbortedError: This connection was closed for a newer one.
+            ConnectionAbortedError: This context was cancelled because newer connections were opened.
         """
         with CancelScope() as scope:
             self._before_hello[scope] = None
@@ -64,13 +66,15 @@ class ConnectionLimits:
 
     @contextmanager
     def count_admitted(self, process: int) -> Generator["ConnectionQuota"]:
-        """Count a process's connection from its hello until it is closed.
+        """Count a connection of the process with this pid while the context is open.
+
+        Yield the connection's quota.
 
         Raises:
             CallerError: The process has too many connections.
         """
-        known = process != 0  # 0: the process is in another PID namespace
-        if known and sum(other.process == process for other in self._admitted) >= _OF_PROCESS:
+        has_pid = process != 0  # unix(7) gives pid 0 to every process of another PID namespace
+        if has_pid and sum(other.process == process for other in self._admitted) >= _OF_PROCESS:
             raise CallerError(
                 f"process {process} has {_OF_PROCESS} connections, which is the limit. Close some of them"
             )
@@ -92,9 +96,9 @@ class ConnectionLimits:
             raise CallerError(f"agents have {self._most_of_agents} connections, which is the limit. Call again later")
 
     def is_within_limits(self, quota: "ConnectionQuota") -> bool:
-        """Return whether the bytes held are within the limits.
+        """Return whether the owner of this connection holds no more bytes than it may.
 
-        The bytes are counted for the connection's owner, and for all agents together.
+        If the owner is an agent, all agents together must not hold too many bytes either.
         """
         own = sum(other.counted_bytes for other in self._admitted if other.owner == quota.owner)
         if quota.agent is None:
@@ -107,13 +111,15 @@ class ConnectionLimits:
 
 @dataclass(slots=True, eq=False)
 class ConnectionQuota:
-    """The bytes that one connection holds, and may hold.
+    """The bytes that one admitted connection holds, and may hold.
 
     Attributes:
-        admission_lock: Held while a connection of the process is admitted, so that a process with many connections
-            waits for itself alone.
-        incomplete: Bytes of the line that has not ended yet.
-        requests: Bytes of each unanswered request, by its id.
+        process: The pid of the process that connected.
+        admission_lock: Held while a connection is admitted. All connections of a process share one lock, so that a
+            process that opens many connections delays no other process.
+        agent: The agent that the connection belongs to. `None` for a lead or a person.
+        incomplete: Bytes received of a line that has not ended yet.
+        requests: Bytes of each unanswered request, by the request's id.
     """
 
     limits: ConnectionLimits
@@ -124,7 +130,7 @@ class ConnectionQuota:
     requests: dict[str, int] = field(default_factory=dict[str, int])
 
     def assign(self, agent: Agent | None) -> None:
-        """Set the agent that the connection belongs to, or `None`.
+        """Set the agent that the connection belongs to, `None` for a lead or a person.
 
         Raises:
             CallerError: The agent, or all agents together, have too many connections.
@@ -135,31 +141,38 @@ class ConnectionQuota:
 
     @property
     def owner(self) -> str | int:
-        """The id of the agent, or else of the process, that the bytes count for."""
+        """The agent's id, or the pid of a process that belongs to no agent.
+
+        Bytes are summed per owner.
+        """
         return self.agent.id if self.agent else self.process
 
     @property
     def line_limit(self) -> int:
-        """Maximal bytes of a message."""
+        """Maximal bytes of a message on this connection."""
         return _LINE_OF_AGENT if self.agent and not self.agent.spec.nesting else LINE_LIMIT
 
     @property
     def counted_bytes(self) -> int:
-        """The bytes held above the free ones."""
+        """The held bytes, less those that each connection may hold uncounted."""
         return max(0, self.incomplete + sum(self.requests.values()) - _FREE)
 
     def record_incomplete(self, incomplete: int) -> bool:
-        """Record the bytes of an incomplete line. Return whether they are allowed."""
+        """Record how many bytes of an incomplete line are held.
+
+        Return whether the limits allow that many.
+        """
         self.incomplete = incomplete
         return incomplete <= _FREE or self.limits.is_within_limits(self)
 
     def begin_request(self, message: types.JSONRPCMessage, size: int) -> types.JSONRPCError | None:
-        """Record a message.
+        """Count a request of `size` bytes until it is answered or cancelled.
 
-        Return an error response if it is a request beyond the limits, else `None`.
+        Returns: The error response to send if the request's id is in use, or the request exceeds a limit. `None` if the
+        message can be passed on.
         """
         if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
-            self.end_request((message.params or {}).get("requestId"))  # a cancelled request gets no answer
+            self.end_request((message.params or {}).get("requestId"))  # since no answer will end this request
         if not isinstance(message, types.JSONRPCRequest):
             return None
         most = _REQUESTS_OF_AGENT if self.agent else _REQUESTS
@@ -167,7 +180,7 @@ class ConnectionQuota:
             return error_response(
                 None,
                 types.INVALID_REQUEST,
-                f"request id {str(message.id)[:80]} is in use: that request has no answer yet",
+                f"request id {str(message.id)[:80]} is in use by a request without an answer. Use another id",
             )
         if len(self.requests) >= most:
             return error_response(
@@ -181,15 +194,18 @@ class ConnectionQuota:
             return error_response(
                 message.id,
                 types.INTERNAL_ERROR,
-                "unanswered requests take too much memory. Wait for some answers first",
+                "the unanswered requests of this caller take too much memory. Wait for some answers first",
             )
         return None
 
     def end_request(self, request: object) -> None:
-        """Record that a request was answered or cancelled."""
+        """Stop counting the request with this id, which was answered or cancelled."""
         self.requests.pop(str(request), None)
 
 
 def error_response(request_id: str | int | None, code: int, message: str) -> types.JSONRPCError:
-    """Return the error response to a message that is not passed on."""
+    """Return a JSON-RPC error response.
+
+    `request_id` is `None` if the message's id is unknown or in use.
+    """
     return types.JSONRPCError(jsonrpc="2.0", id=request_id, error=types.ErrorData(code=code, message=message))

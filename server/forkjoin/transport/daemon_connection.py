@@ -1,7 +1,7 @@
-"""Connecting to the daemon from the relay and the command line: starting it if needed, and the hello.
+"""Connections of the relay and the command line to the daemon, which is started if needed.
 
-The newest version wins. A daemon older than the installed forkjoin is ended, which its agents survive, and replaced. A
-newer daemon stays: it also serves older relays. This module imports only the standard library.
+A daemon that is older than the installed forkjoin is ended, which its agents survive, and replaced. A newer daemon is
+used as it is, since it also serves older relays. This module imports only the standard library.
 """
 
 import contextlib
@@ -31,15 +31,17 @@ START_S = 120.0
 #: Seconds that a daemon may take to end before it is killed.
 _END_S = 15.0
 _PAUSE_S = 0.01
-#: Maximal attempts to connect while daemons close the connection before they answer.
+#: Maximal daemons in a row that close the connection before they answer the hello, or are replaced.
 _TRIES = 20
-#: Maximal bytes of a hello, which contains the environment.
+#: Maximal bytes of a hello. It contains the caller's environment.
 HELLO_LIMIT = 1024 * 1024
-#: Maximal bytes of a message: a hundred specs with large tasks, or one task of maximal size as JSON.
+#: Maximal bytes of a message. A hundred specs with large tasks fit, and so does one task of maximal size as JSON.
 LINE_LIMIT = 32 * 1024 * 1024
-#: Variables that save memory in the daemon: without this one each new thread may add a heap that stays (mallopt(3)).
+#: Variables that save memory in the daemon: without MALLOC_ARENA_MAX each thread may add a heap that is never returned
+#: to the system (mallopt(3)).
 _MALLOC_VARIABLES = {"MALLOC_ARENA_MAX": "2"}
-#: Prefixes of variables that mark an agent or belong to the MCP client. Daemon and shims must not inherit them.
+#: Prefixes of variables that mark an agent's process, belong to Claude Code, or change what git does. The daemon and
+#: its shims must not inherit them.
 _CLIENT_VARIABLES = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
 
 
@@ -58,14 +60,14 @@ def connect_and_greet(
 
     Args:
         kind: "relay" or "cli".
-        relay: The id of the relay, from `new_relay_id`.
-        folder: The folder to call from. Default: the working directory.
+        relay: The id of the relay or of the command, from `new_relay_id`.
+        folder: The folder whose repository the calls are for. Default: the working directory.
 
-    Returns: The connection, and the daemon's answer.
+    Returns: The connection, and the daemon's answer to the hello.
 
     Raises:
         RefusedError: The daemon refused the connection.
-        DaemonError: The daemon did not start, or hangs.
+        DaemonError: The daemon did not start, did not answer in time, belongs to another user, or can't be replaced.
     """
     for _ in range(_TRIES):
         connection = connect(home)
@@ -77,7 +79,7 @@ def connect_and_greet(
                 return connection, answer
             else:
                 raise RefusedError(str(answer.get("error")))  # noqa: TRY301
-        except ConnectionError:  # that daemon was ending; find or start the next
+        except ConnectionError:  # this daemon was ending, so the next round finds or starts another one
             connection.close()
         except BaseException:
             connection.close()
@@ -88,8 +90,9 @@ def connect_and_greet(
 def _is_outdated(daemon: str) -> bool:
     """Return whether a daemon of this version should be replaced.
 
-    It should if it is older than this process, and than the forkjoin now installed. After a downgrade the installed
-    version may be older than this process, which would then replace daemons forever.
+    It should be if it is older than both this process and the installed forkjoin. After a downgrade, the installed
+    version is older than a process that was started before: such a process must not replace the daemon of the
+    installed version, since the next daemon would have that version again.
     """
     if _order(daemon) >= _order(__version__):
         return False
@@ -98,21 +101,18 @@ def _is_outdated(daemon: str) -> bool:
 
 
 def _order(version: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts versions.
-
-    0.9 is before 0.10, and 1.0rc1 is before 1.0.
-    """
+    """Return a sort key for a version: 0.9 is before 0.10, and 1.0rc1 before 1.0."""
     parts = re.findall(r"\d+|[a-z]+", version)
     return [*((1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts), (0, 0, "")]
 
 
 def end_daemon(connection: socket.socket) -> None:
-    """End the daemon at the other end of a connection, and return once it is gone.
+    """End the daemon at the other end of a connection, which is closed. Agents go on.
 
-    Agents go on.
+    Blocks until the daemon has ended. A daemon that has not ended after `_END_S` seconds is killed.
 
     Raises:
-        DaemonError: The daemon's process can't be seen from here.
+        DaemonError: The daemon's process can't be seen from here, e.g. because it runs in a container.
     """
     try:
         daemon = os.pidfd_open(peer_of(connection)[0])
@@ -121,9 +121,9 @@ def end_daemon(connection: socket.socket) -> None:
             f"the daemon can't be ended from here ({error.strerror}). End it in the container where it was started"
         ) from error
     gone = select.poll()
-    gone.register(connection, 0)  # poll reports a hang-up even if unread data is left
+    gone.register(connection, 0)  # poll reports a hang-up although unread data is left; recv would return that data
     try:
-        if not gone.poll(0):  # after a hang-up the pid may be reused
+        if not gone.poll(0):  # after a hang-up, the pidfd may be of another process, which got the daemon's pid
             signal.pidfd_send_signal(daemon, signal.SIGTERM)
             if not select.select([daemon], [], [], _END_S)[0]:
                 signal.pidfd_send_signal(daemon, signal.SIGKILL)
@@ -147,20 +147,20 @@ def connect(home: Home) -> socket.socket:
     """Connect to the daemon, and start it first if needed.
 
     Raises:
-        DaemonError: The daemon did not start. The message ends with the last lines of its log.
+        DaemonError: The daemon did not start. The message ends with the errors that the daemon logged.
     """
     home.make()
     found = try_connect(home)
     if found is None:
         with _lock(home):
-            found = try_connect(home) or _start_daemon(home)  # the lock prevents two daemons
+            found = try_connect(home) or _start_daemon(home)  # another process may have started it before the lock
     return found
 
 
 def _replace_daemon(home: Home, connection: socket.socket) -> None:
-    """End a daemon, and start the installed one.
+    """End the daemon of this connection, and start one of the installed version.
 
-    Meanwhile no older relay can start its own.
+    The start lock is held until the new daemon runs, so that no older relay can start a daemon of its own version.
     """
     with _lock(home):
         end_daemon(connection)
@@ -168,12 +168,13 @@ def _replace_daemon(home: Home, connection: socket.socket) -> None:
 
 
 def try_connect(home: Home) -> socket.socket | None:
-    """Connect to the daemon, or return `None` if none is running."""
+    """Return a connection to the home's daemon, or `None` if no daemon is running."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         folder = os.open(home.state, os.O_PATH)
         try:
-            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")  # a socket's path must be short (unix(7))
+            # The path of a home may be longer than a socket's address allows (108 bytes, unix(7)).
+            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")
         finally:
             os.close(folder)
     except OSError:
@@ -184,6 +185,10 @@ def try_connect(home: Home) -> socket.socket | None:
 
 @contextlib.contextmanager
 def _lock(home: Home) -> Generator[None]:
+    """Hold the lock under which a daemon is started or replaced.
+
+    Blocks while another process holds it.
+    """
     lock = os.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -193,12 +198,13 @@ def _lock(home: Home) -> Generator[None]:
 
 
 def _start_daemon(home: Home) -> socket.socket:
-    """Start a daemon and connect to it.
+    """Start a daemon and return a connection to it.
 
-    Starts another if this one is killed, or ends because the previous daemon still holds the lock.
+    If the daemon is killed, or ends with exit code 0 because the previous daemon still holds the daemon's lock, another
+    one is started.
 
     Raises:
-        DaemonError: The daemon failed, or did not answer in time.
+        DaemonError: The daemon exited with an error, or accepted no connection within `START_S` seconds.
     """
     with home.log.open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
@@ -208,18 +214,18 @@ def _start_daemon(home: Home) -> socket.socket:
         while time.monotonic() < give_up:
             found = try_connect(home)
             if found is not None:
-                daemon.returncode = 0  # the daemon outlives this process, so don't warn that nobody waits for it
+                daemon.returncode = 0  # otherwise Popen would warn that the program is still running
                 return found
             if daemon.poll() is not None:
                 if daemon.returncode > 0:
-                    break  # its log says why
+                    break  # another daemon would fail in the same way
                 daemon = _launch(home, log)
             time.sleep(_PAUSE_S)
     raise DaemonError(f"the daemon did not start ({home.log}):\n{_last_errors(home, began)}")
 
 
 def _last_errors(home: Home, began: int) -> str:
-    """Return the last errors in the log since the byte `began`."""
+    """Return the last errors logged after byte `began`, or a note that there are none."""
     from forkjoin.core import daemon_log  # importing logging takes a third of the relay's start
 
     with home.log.open("rb") as log:
@@ -229,6 +235,7 @@ def _last_errors(home: Home, began: int) -> str:
 
 
 def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
+    """Start a daemon in its own session, without `_CLIENT_VARIABLES`."""
     import subprocess  # importing it takes a sixth of the relay's start, and most relays find a daemon
 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_CLIENT_VARIABLES)}
@@ -238,12 +245,8 @@ def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
         stdout=log,
         stderr=log,
         cwd=home.state,
-        env={
-            **_MALLOC_VARIABLES,
-            **kept,
-            **home.variables,
-            "FORKJOIN_KEEPER": "1",
-        },  # marks a process that stopping an agent must spare
+        # FORKJOIN_KEEPER: if an agent's command starts the daemon, stopping the agent must not end the daemon.
+        env={**_MALLOC_VARIABLES, **kept, **home.variables, "FORKJOIN_KEEPER": "1"},
         start_new_session=True,
     )
 
@@ -256,15 +259,15 @@ def daemon_command() -> list[str]:
 def relay_command() -> tuple[str, ...]:
     """Return the command that runs the relay.
 
-    Its options keep a repository from shadowing forkjoin's modules.
+    With its options, Python imports no module from the working directory or PYTHONPATH.
     """
     return (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 
 
 def new_relay_id() -> str:
-    """Return a random id for a relay.
+    """Return a random id for a relay or a command.
 
-    Together with a request's id it identifies a call.
+    The daemon recognizes a repeated call by this id and the request's id.
     """
     return os.urandom(8).hex()
 
@@ -294,7 +297,7 @@ def say_hello(connection: socket.socket, kind: str, relay: str, folder: str | No
     if len(line) > HELLO_LIMIT:
         raise DaemonError("the environment is larger than 1 MB. Unset large variables, and call again")
     try:
-        connection.settimeout(START_S)  # don't wait forever for a daemon that hangs
+        connection.settimeout(START_S)  # since a daemon that hangs never answers
         connection.sendall(line, socket.MSG_NOSIGNAL)
         answer: dict[str, Any] = json.loads(_receive_line(connection))
         connection.settimeout(None)
@@ -305,6 +308,7 @@ def say_hello(connection: socket.socket, kind: str, relay: str, folder: str | No
 
 
 def _working_directory() -> str:
+    """Return the working directory, or "/" if it was removed."""
     try:
         return os.getcwd()  # noqa: PTH109
     except OSError:
@@ -312,7 +316,13 @@ def _working_directory() -> str:
 
 
 def _receive_line(connection: socket.socket) -> bytes:
-    """Read one line byte by byte, so that no byte after it is read."""
+    """Return the next line.
+
+    It is read byte by byte, so that the MCP messages after it stay in the socket.
+
+    Raises:
+        ConnectionResetError: The connection was closed before the line ended.
+    """
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)

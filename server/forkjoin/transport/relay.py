@@ -1,8 +1,8 @@
 """The relay: the thin process that an MCP client starts, which passes lines between the client and the daemon.
 
-The relay remembers unanswered requests. When the daemon ends, it connects to the next one, and repeats the handshake
-and these requests, so the client notices nothing. It imports only the standard library, to start within tens of
-milliseconds.
+The relay remembers unanswered requests. When the daemon ends, the relay connects to the next daemon, and repeats the
+handshake and these requests, so that the client notices nothing. The relay imports only the standard library, so that
+it starts within tens of milliseconds.
 """
 
 import json
@@ -19,20 +19,24 @@ from forkjoin.transport import daemon_connection
 from forkjoin.transport.daemon_connection import LINE_LIMIT
 
 _CHUNK = 65536
-#: Maximal bytes that wait for a slow reader before the relay stops reading for it.
+#: When this many bytes wait to be written to one side, the relay reads no more from the other side.
 _BACKLOG = 1024 * 1024
-#: Maximal daemons in a row that end before they answer anything.
+#: When this many daemons in a row have ended without sending a line, all unanswered requests are refused.
 _TRIES = 5
 _CANCELLED = "notifications/cancelled"
+#: Events of poll(2) which say that no process reads the other end of a pipe any more.
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 class Relay:
-    """The connection of a client to one daemon after the other.
+    """The connection between a client and one daemon after the other.
 
     Attributes:
-        source: The file descriptor of the client's messages.
-        sink: The file descriptor for messages to the client.
+        source: The file descriptor from which the client's messages are read.
+        source_open: Whether the client may still send messages.
+        sink: The file descriptor to which messages for the client are written.
+        to_client: Complete lines that are still to be written to the client.
+        to_daemon: Complete lines that are still to be sent to the daemon.
     """
 
     def __init__(self, source: int, sink: int) -> None:
@@ -43,15 +47,17 @@ class Relay:
         self.sink = sink
         self.from_client = Lines(LINE_LIMIT)
         self.from_daemon = Lines(LINE_LIMIT)
-        self.to_client = bytearray()  #: complete lines still to be written
+        self.to_client = bytearray()
         self.to_daemon = bytearray()
         self.conversation = Conversation()
 
     def run(self) -> None:
-        """Relay until the client has closed its end and got all answers, or is gone.
+        """Relay until the client has closed its end and got all answers, or reads no more.
+
+        While no daemon can be reached, the client's requests are refused.
 
         Raises:
-            DaemonError: No daemon can be reached, so the client, which got an error, can't start.
+            DaemonError: No daemon can be reached, and there is nothing left to wait for (see `refuse_unanswered`).
         """
         failures = 0
         while True:
@@ -69,13 +75,13 @@ class Relay:
             self.refuse_unanswered(reason)
 
     def relay_to_daemon(self) -> None:
-        """Connect to a daemon and relay until the client is done.
+        """Connect to a daemon, and relay until the client is done.
 
-        Requests that the last daemon did not answer are repeated first.
+        Requests that the previous daemon did not answer are repeated first.
 
         Raises:
             DaemonError, OSError: No daemon can be reached.
-            ConnectionError, EOFError: The daemon is gone.
+            ConnectionError, EOFError: The daemon ended.
         """
         daemon, _ = daemon_connection.connect_and_greet(self.home, "relay", self.id)
         with daemon:
@@ -85,14 +91,21 @@ class Relay:
             self.pass_lines(daemon)
 
     def refuse_unanswered(self, reason: str) -> None:
-        """Answer all open requests with an error.
+        """Answer all unanswered requests with an error.
 
-        Return when the client sends the next request.
+        Block until the client sends another request.
+
+        Args:
+            reason: Why no daemon can be reached.
 
         Raises:
-            DaemonError: The client got an error for its first request, or is gone. It will start another relay.
+            DaemonError: The client's first request was refused, or the client sends no more requests. In the first
+                case the client's handshake has failed, and it will start another relay.
         """
-        message = f"{reason}\nIt is not known whether this call was carried out. Correct that, then call list_agents."
+        message = (
+            f"{reason}\nforkjoin can't know whether this call was carried out. Correct the error above, then call "
+            "list_agents."
+        )
         refused = self.conversation.refuse_all(message)
         self.to_client += refused
         while self.to_client:
@@ -105,10 +118,10 @@ class Relay:
             raise daemon_connection.DaemonError(reason)
 
     def pass_lines(self, daemon: socket.socket) -> None:
-        """Pass lines both ways until the client is done.
+        """Pass lines both ways until the client is done, or reads no more.
 
         Raises:
-            ConnectionError, EOFError: The daemon is gone.
+            ConnectionError, EOFError: The daemon ended.
         """
         while self.source_open or self.conversation.is_owed or self.to_daemon or self.to_client:
             ready = self.wait(daemon)
@@ -126,11 +139,11 @@ class Relay:
                 self.read_daemon(daemon)
 
     def wait(self, daemon: socket.socket) -> dict[int, int]:
-        """Wait until something can be read or written.
+        """Block until a descriptor can be read or written.
 
-        Return the poll events by descriptor.
+        Return the events of poll(2) by descriptor.
 
-        Nothing is read for a side that does not read itself.
+        Nothing is read from one side while `_BACKLOG` bytes wait to be written to the other side.
         """
         poll = select.poll()
         from_daemon = select.POLLIN if len(self.to_client) < _BACKLOG else 0
@@ -141,6 +154,7 @@ class Relay:
         return dict(poll.poll())
 
     def read_client(self) -> None:
+        """Read from the client, and queue its complete lines for the daemon."""
         chunk = os.read(self.source, _CHUNK)
         found = self.from_client.feed(chunk) if chunk else self.from_client.rest()
         self.source_open = bool(chunk)
@@ -151,6 +165,11 @@ class Relay:
                 self.to_daemon += line + b"\n"
 
     def read_daemon(self, daemon: socket.socket) -> None:
+        """Read from the daemon, and queue lines that the client has not got yet.
+
+        Raises:
+            EOFError: The daemon closed the connection.
+        """
         chunk = daemon.recv(_CHUNK)
         if not chunk:
             raise EOFError
@@ -160,26 +179,33 @@ class Relay:
 
 
 class Conversation:
-    """What a new daemon must know of the conversation with the client so far.
+    """The part of the client's conversation that is repeated to a new daemon.
+
+    An id is kept as JSON text.
 
     Attributes:
-        unanswered: The line of each request without an answer, by the JSON of its id.
-        received: Number of lines from daemons, without repeated answers.
+        unanswered: The line of each of the client's requests that has no answer, by the request's id.
+        received: How many lines came from daemons, except answers that the client had already.
     """
 
     def __init__(self) -> None:
         self.unanswered: dict[str, bytes] = {}
         self.received = 0
-        self._handshake: dict[
-            str, bytes
-        ] = {}  #: the client's initialize and initialized lines, by the JSON of their ids
-        self._subscriptions: set[str] = set()  #: ids of requests that stay unanswered while the client is connected
-        self._answered_before: set[str] = set()  #: ids of repeated requests that the client has an answer to
-        self._from_daemon: set[str] = set()  #: ids of the daemon's requests that the client has not answered
+        #: the client's lines `initialize`, by its id, and `notifications/initialized`, by an empty text
+        self._handshake: dict[str, bytes] = {}
+        #: ids of requests that a daemon answers only when the subscription ends
+        self._subscriptions: set[str] = set()
+        #: ids of the handshake requests that were repeated to this daemon although the client has an answer
+        self._answered_before: set[str] = set()
+        #: ids of the daemon's requests that the client has not answered
+        self._from_daemon: set[str] = set()
 
     @property
     def is_owed(self) -> bool:
-        """Whether a request other than a subscription is unanswered."""
+        """Whether a daemon owes the client an answer.
+
+        The answer to a subscription doesn't count.
+        """
         return not self.unanswered.keys() <= self._subscriptions
 
     def repeat(self) -> bytes:
@@ -192,9 +218,10 @@ class Conversation:
         return b"".join((*handshake, *requests))
 
     def cancel_server_requests(self) -> bytes:
-        """Return lines that cancel an earlier daemon's requests to the client.
+        """Return lines that cancel the previous daemon's open requests to the client.
 
-        The next daemon reuses their ids.
+        The next daemon counts the ids of its requests from the same number, so an answer that came late would be taken
+        for the answer to another request.
         """
         cancelled = [
             {"jsonrpc": "2.0", "method": _CANCELLED, "params": {"requestId": json.loads(key)}}
@@ -210,9 +237,9 @@ class Conversation:
         return b"".join(refused)
 
     def note_request(self, line: bytes) -> bool:
-        """Record a line from the client. Return whether it should be passed on.
+        """Record a line from the client. Return whether to send it to the daemon.
 
-        An answer to a request of an earlier daemon must not be.
+        An answer to a request that an earlier daemon sent is not sent on.
         """
         message = _parse_line(line)
         method = message.get("method")
@@ -255,9 +282,9 @@ class Conversation:
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:
-    """Return the message in a line, or an empty dict for an invalid line.
+    """Return the JSON object in a line, or an empty dict if there is none.
 
-    The daemon reports invalid lines.
+    The daemon answers such a line with an error.
     """
     try:
         message: Any = json.loads(line)
@@ -267,7 +294,7 @@ def _parse_line(line: bytes) -> dict[str, Any]:
 
 
 def _key(message: dict[str, Any]) -> str:
-    """Return the JSON of the message's id, or '' if it has no valid id."""
+    """Return the message's id as JSON text, or an empty text if it has none."""
     number: Any = message.get("id")
     return json.dumps(number) if isinstance(number, str | int) and not isinstance(number, bool) else ""
 
