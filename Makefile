@@ -15,7 +15,7 @@ passes now is flaky, which is a fault to be mended.
 endef
 export AGAIN
 
-.PHONY: demo test check style bench soak adversary clean
+.PHONY: demo test check bench soak adversary clean
 
 demo: $(VENV)/installed  ## watch agents work on a sample repository; AGENT=claude for the real one
 	$(BIN)/forkjoin demo --agent $(or $(AGENT),scripted)
@@ -24,16 +24,13 @@ test: $(VENV)/installed-test  ## everything that CI runs
 	$(MAKE) --jobs 2 check vendors
 	$(PYTEST) -n 4 --dist loadgroup || { [ $$? = 1 ] || exit; echo "$$AGAIN"; $(PYTEST) -p no:xdist -rA --last-failed --last-failed-no-failures none; }
 
-check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the layering contract
+check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the layering contract, wording and structure
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-
-IN ?= -
-style: $(VENV)/installed-test  ## wording and structure: the findings in each package, and those IN=server/forkjoin/git
-	$(BIN)/python -m checks.style $(IN)
+	$(BIN)/python -m checks.style
 
 .PHONY: vendors
 vendors: $(VENV)/installed-test  ## the vendors' real programs, into .cache

@@ -1,4 +1,4 @@
-"""What `make style` finds."""
+"""The rules of wording and structure that `make check` enforces."""
 
 import pytest
 

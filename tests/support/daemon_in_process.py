@@ -25,7 +25,7 @@ async def open_daemon_in_process(home: Home) -> AsyncGenerator[Reconciler]:
     async with open_reconciler_in_memory(home) as reconciler:
 
         async def find_owner(pid: int) -> str | None:
-            """Return the attempt of a process. A process that the test has started belongs to none."""
+            """Return the attempt of a process, or `None` for a process of the test itself."""
             try:
                 return await reconciler.services.executor.find_owner(pid)
             except CallerError:

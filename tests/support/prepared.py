@@ -10,7 +10,7 @@ _WITH_PATHS = frozenset({".git", "gitdir", "config"})
 
 
 def copy_prepared(prepared: Path, target: Path, *worktrees: str) -> None:
-    """Copy what a prepared folder contains, so that git takes the copies for what was prepared.
+    """Copy the files of a prepared folder. git finds the copied worktrees unchanged.
 
     Args:
         prepared: The prepared folder.

@@ -2,7 +2,7 @@
 
 `python -m support.public_contract --write` writes that file, in a checkout of the version that the file describes. To
 work with every version, this module imports only forkjoin's entry point. It calls tools over MCP, runs commands, and
-finds the models of the settings by their keys.
+finds settings by their keys.
 
 A contract has sections, a section has parts, and a part has names with words: types, `=value`, `required`, `always`.
 """
@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import anyio
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from support.field_names import fields_of_schema, fields_of_value
 
 Contract = dict[str, dict[str, dict[str, str]]]
 
@@ -117,6 +118,14 @@ READERS = (
 )
 WRITERS = ("merge first", "undo", "stop fails", "rm fails", "spawn --name again true", "message first true")
 
+#: Prints what `look_within` returns. A process of its own, because it changes typer.
+_WITHIN = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from support.public_contract import look_within
+print(json.dumps(look_within()))
+"""
+
 #: For each command, the part of its outcome that varies between machines or runs.
 _VARYING = {"doctor": "exit code", "spawn --name again true": "agents[].queue_position"}
 
@@ -124,8 +133,7 @@ _VARYING = {"doctor": "exit code", "spawn --name again true": "agents[].queue_po
 def observe(folder: Path) -> Contract:
     """Return the contract of the installed forkjoin. The folder must be empty."""
     sandbox = Sandbox(folder)
-    argv = [*FORKJOIN[:3], __file__, "--within"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=sandbox.variables) as within:
+    with subprocess.Popen([*FORKJOIN[:3], "-c", _WITHIN], stdout=subprocess.PIPE, env=sandbox.variables) as within:
         try:
             sandbox.run("trust --yes")
             found = anyio.run(sandbox.lead) | sandbox.command()
@@ -230,7 +238,7 @@ class Sandbox:
         """
         done = self.run(f"{command} --json")
         varying = _VARYING.get(command)
-        shape = _shape(json.loads(done.stdout or "null"))
+        shape = fields_of_value(json.loads(done.stdout or "null"))
         shape.pop(varying or "", None)
         return "" if varying == "exit code" else f"={done.returncode}", shape
 
@@ -302,71 +310,12 @@ def _tools(tools: Sequence[dict[str, Any]]) -> Contract:
             }
             for tool in tools
         },
-        "parameters": {tool["name"]: _fields(tool["inputSchema"], "required") for tool in tools},
+        "parameters": {tool["name"]: fields_of_schema(tool["inputSchema"], "required") for tool in tools},
         "results": {
-            tool["name"]: _fields(tool["outputSchema"], "always") if tool.get("outputSchema") else {} for tool in tools
+            tool["name"]: fields_of_schema(tool["outputSchema"], "always") if tool.get("outputSchema") else {}
+            for tool in tools
         },
     }
-
-
-def _fields(schema: dict[str, Any], needed: str) -> dict[str, str]:
-    """Return the fields that a JSON schema describes.
-
-    `a.b` is a field of `a`, `a[]` is an item of the array `a`, and `a.*` is a value of the object `a`. `needed` is the
-    word for a field that the schema requires. With `default`, the word is `required` and defaults are included.
-    """
-    found: dict[str, set[str]] = {}
-
-    def walk(part: dict[str, Any], path: str) -> None:
-        if "$ref" in part:
-            walk(schema["$defs"][part["$ref"].rpartition("/")[2]], path)
-        for one in part.get("anyOf", []):
-            walk(one, path)
-        words = found.setdefault(path, set())
-        kind = part.get("type", [])
-        words.update([kind] if isinstance(kind, str) else kind)
-        words.update(f"={value}" for value in (*part.get("enum", []), *([part["const"]] if "const" in part else [])))
-        if needed == "default" and not isinstance(part.get("default", {}), dict):
-            words.add(f"default={json.dumps(part['default'])}")
-        below = {f"{path}.{name}": inner for name, inner in part.get("properties", {}).items()}
-        below |= {f"{path}.*": inner for inner in part.get("patternProperties", {}).values()}
-        for what, end in (("items", "[]"), ("additionalProperties", ".*")):
-            if isinstance(part.get(what), dict):
-                below[f"{path}{end}"] = part[what]
-        for name, inner in below.items():
-            walk(inner, name)
-        for name in part.get("required", []):
-            found[f"{path}.{name}"].add(needed if needed != "default" else "required")
-
-    walk(schema, "")
-    return {path.removeprefix("."): " ".join(sorted(words)) or "any" for path, words in found.items() if path}
-
-
-_NAMES: dict[type[object], str] = {
-    dict: "object",
-    list: "array",
-    str: "string",
-    bool: "boolean",
-    int: "number",
-    float: "number",
-}
-
-
-def _shape(value: object) -> dict[str, str]:
-    """Return the fields of a JSON value, named like the fields of a schema."""
-    found: dict[str, set[str]] = {}
-
-    def walk(part: Any, path: str) -> None:
-        found.setdefault(path, set()).add(_NAMES.get(type(cast("object", part)), "null"))
-        if isinstance(part, dict):
-            for name, inner in cast("dict[str, Any]", part).items():
-                walk(inner, f"{path}.{name if re.fullmatch('[a-z_]+', name) else '*'}")
-        if isinstance(part, list):
-            for inner in cast("list[object]", part):
-                walk(inner, f"{path}[]")
-
-    walk(value, "")
-    return {path.removeprefix("."): " ".join(sorted(words)) for path, words in found.items() if path}
 
 
 def _named_in_code() -> set[str]:
@@ -439,20 +388,17 @@ def _settings() -> dict[str, dict[str, str]]:
                 one for one in below if {*keys} <= {field.alias or name for name, field in one.model_fields.items()}
             ]
         (model,) = {one for one in found if one.__module__.startswith("forkjoin.")}
-        return _fields(model.model_json_schema(), "default")
+        return fields_of_schema(model.model_json_schema(), "default")
 
     return {"config.toml": find("default_agent", "agents"), "forkjoin.toml": find("setup", "teardown")}
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--within"]:
-        return print(json.dumps(look_within()))
     if sys.argv[1:] != ["--write"]:
         sys.exit("usage: python -m support.public_contract --write")
     with TemporaryDirectory() as folder:
         found = observe(Path(folder))
     FILE.write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-    return None
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ printf '{"type":"result","subtype":"success","result":"it is %s"}\n' "$MY_PASSWO
 
 @pytest.fixture(autouse=True)
 def secrets(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a password and an API key into the environment of leads, and a token into the configuration."""
+    """Put secrets into the environment of leads, and a token into the configuration."""
     monkeypatch.setenv("MY_PASSWORD", PASSWORD)
     monkeypatch.setenv("KEY", KEY)
     program = tmp_path / "claude"

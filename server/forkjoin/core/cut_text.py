@@ -6,8 +6,9 @@ from collections.abc import Callable
 def cut_text(
     text: str, first: int, last: int = 0, *, hint: str = "", missing: int = 0, show: Callable[[str], str] = str
 ) -> str:
-    """Return the beginning and the end of a text, with a mark on a line of its own in place of the middle.
+    """Return a text with a mark in place of its middle, if the text is too long.
 
+    The mark stands on a line of its own, and says how many characters are missing.
     A text with at most `first + last` characters is returned whole.
 
     Args:
