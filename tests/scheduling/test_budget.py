@@ -243,31 +243,17 @@ def apply(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
 
 
 @given(st.data())
-def test_the_reserved_money_never_exceeds_a_budget(data: st.DataObject) -> None:
+def test_money_stays_within_budgets_and_holds_name_their_budget(data: st.DataObject) -> None:
     live = data.draw(agents())
     limits = data.draw(budgets(live))
     decision = decide_with(*live, budgets=limits)
+    after = apply(decision, live)
     for budget in limits:
         if budget.limit_usd is not None:
-            before, now = (
-                budget.spent_usd + sum_reserved(budget, some, limits) for some in (live, apply(decision, live))
-            )
+            before, now = (budget.spent_usd + sum_reserved(budget, some, limits) for some in (live, after))
             assert now <= max(budget.limit_usd, before) + 1e-6, "the sum grows only up to the limit"
-
-
-@given(st.data())
-def test_an_agent_that_starts_does_not_pause_at_once(data: st.DataObject) -> None:
-    live = data.draw(agents())
-    limits = data.draw(budgets(live))
-    decision = decide_with(*live, budgets=limits)
-    now = decide_with(*apply(decision, live), budgets=limits)
-    assert not set(decision.start) & now.pause.keys()
-
-
-@given(st.data())
-def test_an_agent_that_waits_for_money_gives_the_budget_as_its_reason(data: st.DataObject) -> None:
-    live = data.draw(agents())
-    limits = data.draw(budgets(live))
+    pauses = decide_with(*after, budgets=limits).pause
+    assert not set(decision.start) & pauses.keys(), "an agent that starts pauses at once"
     gate = BudgetGate(live, limits, STEP)
     for agent in live:
         hold = gate.check(agent)

@@ -62,15 +62,25 @@ def scheduler_inputs(draw: st.DrawFn) -> SchedulerInput:
 
 
 @given(scheduler_inputs())
-def test_each_queued_or_paused_agent_starts_or_is_skipped_or_has_a_reason_to_wait(inputs: SchedulerInput) -> None:
+def test_the_properties_of_a_decision_hold_for_every_input(inputs: SchedulerInput) -> None:
+    """Check the properties together, because generating an input is the slow part."""
+    each_queued_or_paused_agent_starts_or_is_skipped_or_has_a_reason_to_wait(inputs)
+    no_more_than_max_running_agents_run_and_only_one_per_key(inputs)
+    an_agent_that_waits_for_its_nested_agents_takes_no_slot(inputs)
+    no_agent_starts_beyond_the_rate_limit_of_its_account_or_before_its_pause_ends(inputs)
+    only_the_youngest_agents_of_an_account_pause_and_only_for_a_rate_limit(inputs)
+    no_agent_starts_before_its_dependencies_have_ended_or_after_one_has_failed(inputs)
+    no_slot_stays_free_while_an_agent_could_start(inputs)
+
+
+def each_queued_or_paused_agent_starts_or_is_skipped_or_has_a_reason_to_wait(inputs: SchedulerInput) -> None:
     decision = decide(inputs)
     resting = sorted(agent.number for agent in inputs.live if agent.state in (State.QUEUED, State.PAUSED))
     assert sorted([*decision.start, *decision.skip, *decision.waiting]) == resting
     assert all([*decision.skip.values(), *decision.waiting.values()])
 
 
-@given(scheduler_inputs())
-def test_no_more_than_max_running_agents_run_and_only_one_per_key(inputs: SchedulerInput) -> None:
+def no_more_than_max_running_agents_run_and_only_one_per_key(inputs: SchedulerInput) -> None:
     after = _apply(inputs, decide(inputs).start)
     before = sum(agent.state in ACTIVE for agent in inputs.live)
     assert sum(agent.state in ACTIVE for agent in after) <= max(inputs.max_running, before)
@@ -79,8 +89,7 @@ def test_no_more_than_max_running_agents_run_and_only_one_per_key(inputs: Schedu
     assert all(held[key] <= max(1, taken[key]) for key in held if key)
 
 
-@given(scheduler_inputs())
-def test_an_agent_that_waits_for_its_nested_agents_takes_no_slot(inputs: SchedulerInput) -> None:
+def an_agent_that_waits_for_its_nested_agents_takes_no_slot(inputs: SchedulerInput) -> None:
     awaiting = {agent.number for agent in inputs.live if agent.state is State.RUNNING}
     decision = decide(replace(inputs, waiting_for_nested=awaiting))
     after = [agent for agent in _apply(inputs, decision.start) if agent.number not in awaiting]
@@ -103,8 +112,7 @@ def test_nested_agents_share_the_turns_of_the_lead_above() -> None:
     assert decide(SchedulerInput(live, 2)).start == (5,)
 
 
-@given(scheduler_inputs())
-def test_no_agent_starts_beyond_the_rate_limit_of_its_account_or_before_its_pause_ends(
+def no_agent_starts_beyond_the_rate_limit_of_its_account_or_before_its_pause_ends(
     inputs: SchedulerInput,
 ) -> None:
     decision = decide(inputs)
@@ -122,8 +130,7 @@ def test_no_agent_starts_beyond_the_rate_limit_of_its_account_or_before_its_paus
     assert decision.decide_again_at > NOW
 
 
-@given(scheduler_inputs())
-def test_only_the_youngest_agents_of_an_account_pause_and_only_for_a_rate_limit(inputs: SchedulerInput) -> None:
+def only_the_youngest_agents_of_an_account_pause_and_only_for_a_rate_limit(inputs: SchedulerInput) -> None:
     by_number = {agent.number: agent for agent in inputs.live}
     for number in decide(inputs).pause:
         paused = by_number[number]
@@ -132,8 +139,7 @@ def test_only_the_youngest_agents_of_an_account_pause_and_only_for_a_rate_limit(
         assert sum(other.number < number for other in others) >= inputs.rate_limits[paused.account].max_running
 
 
-@given(scheduler_inputs())
-def test_no_agent_starts_before_its_dependencies_have_ended_or_after_one_has_failed(inputs: SchedulerInput) -> None:
+def no_agent_starts_before_its_dependencies_have_ended_or_after_one_has_failed(inputs: SchedulerInput) -> None:
     by_number = {agent.number: agent for agent in inputs.live}
     decision = decide(inputs)
     for number in decision.start:
@@ -150,8 +156,7 @@ def test_no_agent_starts_before_its_dependencies_have_ended_or_after_one_has_fai
         )
 
 
-@given(scheduler_inputs())
-def test_no_slot_stays_free_while_an_agent_could_start(inputs: SchedulerInput) -> None:
+def no_slot_stays_free_while_an_agent_could_start(inputs: SchedulerInput) -> None:
     decision = decide(inputs)
     again = decide(replace(inputs, live=_apply(inputs, decision.start, decision.pause)))
     assert again.start == ()

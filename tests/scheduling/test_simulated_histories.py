@@ -126,8 +126,19 @@ CLOSED = [Shortage("here", Period(0, 20), 0), Shortage("here", Period(3, 4000, R
 @example(
     play(History([Script(account="here", turns=(Turn(s, PRICE_USD),), own_retries=2) for s in (0.5, 7, 45)], 3, CLOSED))
 )
-@settings(max_examples=250)
+@settings(max_examples=60)
 def test_the_properties_of_the_scheduler_hold_in_every_history(world: World) -> None:
+    check_properties(world)
+
+
+@pytest.mark.soak
+@given(histories.map(play_with_probes))
+@settings(max_examples=1000)
+def test_the_properties_of_the_scheduler_hold_in_a_thousand_histories(world: World) -> None:
+    check_properties(world)
+
+
+def check_properties(world: World) -> None:
     """Check the properties together, because the simulation is the slow part."""
     all_agents_end_soon_after_the_last_disturbance(world)
     no_more_than_max_running_agents_are_active_apart_from_agents_being_stopped(world)
@@ -285,7 +296,7 @@ crowds = st.builds(
 
 
 @given(crowds.map(play))
-@settings(max_examples=30)
+@settings(max_examples=12)
 def test_an_agent_that_needs_much_memory_does_not_wait_while_agents_that_need_less_start(world: World) -> None:
     """The agent waits only for agents that were active, or whose turn was earlier."""
     large, script = world.agents()[5], world.history.scripts[5]
@@ -356,7 +367,7 @@ def a_stopped_agent_ends_at_once_in_every_state(world: World) -> None:
 
 
 @given(histories.map(play))
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_the_table_in_memory_leads_to_the_same_decisions_as_sqlite(tables: sqlite3.Connection, world: World) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         tables.backup(connection)
