@@ -11,14 +11,14 @@ from support.harness import Lead, first_answer, git, lead_of, open_reconciler_in
 
 
 async def test_conflicts_between_agents_and_with_the_target_are_listed_by_file(
-    near_lead: Lead, repository: Path
+    quick_lead: Lead, repository: Path
 ) -> None:
-    ids = await near_lead.run(
+    ids = await quick_lead.run(
         "echo 1 > shared.txt; echo 1 > new", "echo 2 > shared.txt; echo 2 > new", "echo > three", "true"
     )
     commit(repository, {"three": "a person's\n"})
     before = everything(repository)
-    found = await near_lead.call("check_conflicts", ids=ids)
+    found = await quick_lead.call("check_conflicts", ids=ids)
     assert found == {
         "conflicts": [
             {"between": [ids[0], ids[1]], "files": ["new", "shared.txt"]},
@@ -29,37 +29,37 @@ async def test_conflicts_between_agents_and_with_the_target_are_listed_by_file(
     assert everything(repository) == before
 
 
-async def test_uncommitted_work_of_running_agents_is_compared(near_lead: Lead, repository: Path, home: Home) -> None:
-    done = await near_lead.run("echo 1 > shared.txt")
-    running = await near_lead.spawn(f"echo 2 > shared.txt; touch {home.state}/on; sleep 1000")
+async def test_uncommitted_work_of_running_agents_is_compared(quick_lead: Lead, repository: Path, home: Home) -> None:
+    done = await quick_lead.run("echo 1 > shared.txt")
+    running = await quick_lead.spawn(f"echo 2 > shared.txt; touch {home.state}/on; sleep 1000")
     await until((home.state / "on").exists)
     before = git(repository, "for-each-ref")
-    found = await near_lead.call("check_conflicts")
+    found = await quick_lead.call("check_conflicts")
     assert found["conflicts"] == [{"between": [*running, *done], "files": ["shared.txt"]}]
     assert git(repository, "for-each-ref") == before
-    await near_lead.call("stop_agents", ids=running)
+    await quick_lead.call("stop_agents", ids=running)
 
 
 async def test_a_second_comparison_merges_only_changed_commits(
-    near_lead: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = await near_lead.run("echo 1 > one", "echo 2 > one", "echo 3 > three")
+    ids = await quick_lead.run("echo 1 > one", "echo 2 > one", "echo 3 > three")
     calls = put_counting_git(tmp_path / "bin", monkeypatch)
-    first = await near_lead.call("check_conflicts", ids=ids)
+    first = await quick_lead.call("check_conflicts", ids=ids)
     assert calls.read_text().count("merge-tree") == 1
-    assert await near_lead.call("check_conflicts", ids=ids) == first
+    assert await quick_lead.call("check_conflicts", ids=ids) == first
     assert calls.read_text().count("merge-tree") == 1
     commit(repository, {"three": "x\n"})
-    assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 2
+    assert len((await quick_lead.call("check_conflicts", ids=ids))["conflicts"]) == 2
     assert calls.read_text().count("merge-tree") == 2
 
 
-async def test_unrelated_histories_are_reported_next_to_other_conflicts(near_lead: Lead, repository: Path) -> None:
+async def test_unrelated_histories_are_reported_next_to_other_conflicts(quick_lead: Lead, repository: Path) -> None:
     alone = (
         "git checkout -q --orphan alone; echo > alone; git add .; git commit -qm alone; git branch -qf $FORKJOIN_BRANCH"
     )
-    ids = await near_lead.run(f"{alone}; git switch -q $FORKJOIN_BRANCH", "echo 1 > new", "echo 2 > new")
-    found = (await near_lead.call("check_conflicts", ids=ids))["conflicts"]
+    ids = await quick_lead.run(f"{alone}; git switch -q $FORKJOIN_BRANCH", "echo 1 > new", "echo 2 > new")
+    found = (await quick_lead.call("check_conflicts", ids=ids))["conflicts"]
     assert {"between": [ids[1], ids[2]], "files": ["new"]} in found
     assert {"between": [ids[0], "main"], "files": ["(they have no common history)"]} in found
 
@@ -81,18 +81,18 @@ async def test_the_preview_goes_on_after_an_error(
         tasks.cancel_scope.cancel()
 
 
-async def test_too_many_agents_to_compare_are_refused(near_lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_agents_to_compare_are_refused(quick_lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conflict_preview, "MOST_COMPARED", 1)
-    ids = await near_lead.run("echo > one", "echo > two")
-    assert "name fewer in `ids`" in await near_lead.refusal("check_conflicts", ids=ids)
+    ids = await quick_lead.run("echo > one", "echo > two")
+    assert "name fewer in `ids`" in await quick_lead.refusal("check_conflicts", ids=ids)
 
 
 async def test_all_conflicts_are_reported_even_if_they_exceed_the_cache(
-    near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conflict_preview, "_CACHED_PAIRS", 1)
-    ids = await near_lead.run(*(f"echo {n} > new" for n in range(3)))
-    assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
+    ids = await quick_lead.run(*(f"echo {n} > new" for n in range(3)))
+    assert len((await quick_lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
 
 
 async def test_a_lead_sees_conflicts_of_running_agents(

@@ -1,8 +1,9 @@
 """Merges whose daemon is killed at any git call: the next daemon merges once and completely (fault 2).
 
-The process that runs the merge job is killed at each git call, at each change of its own in the repository, and at each
-record. A process that takes over during a move is killed as well. Then a process runs the job undisturbed, and also the
-job that waits for the same target.
+The process that runs the merge job is killed at git calls, at changes of its own in the repository, and at records. A
+process that takes over during a move is killed as well. Then a process runs the job undisturbed, and also the job that
+waits for the same target. The soak tests kill the process at each call and change, the others at
+one call of each kind.
 """
 
 import os
@@ -24,11 +25,12 @@ from support.merges import list_scratch_worktrees, record_merge_job, run_job_as_
 #: What the agent changes: it edits, adds and deletes a file, and replaces a file by a folder.
 CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
 
-#: A git that counts its calls and kills the calling process at the call $AT, which is a number or words of the call.
+#: A git that logs and counts its calls, and kills the calling process at the call $AT: a number, or words of the call.
 #: $HOW says when git does its work: after the kill ("meanwhile"), before the kill ("after"), or not at all ("before").
 COUNTS = """#!/bin/sh
 number=$(( $(cat "$COUNT" 2>/dev/null || echo 0) + 1 ))
 echo $number > "$COUNT"
+echo "$*" >> "$COUNT.calls"
 case " $number $* " in *" $AT "*)
     [ "$HOW" = after ] && {git} "$@"
     kill -9 $PPID
@@ -71,6 +73,18 @@ class World:
         )
         assert ended in (0, -signal.SIGKILL)
         return ended != 0
+
+    def find_distinct_calls(self) -> list[int]:
+        """Return the number of the first git call of each kind in an undisturbed run.
+
+        Calls are of one kind if they have the same subcommand and first argument.
+        """
+        log = self._folder / "count.calls"
+        log.unlink(missing_ok=True)
+        assert not self.run_killed("no call has these words")
+        self.restore()
+        kinds = [_kind_of_call(line) for line in log.read_text().splitlines()]
+        return [number for number, kind in enumerate(kinds, 1) if kinds.index(kind) == number - 1]
 
     def run_crashing(self, *falls: str) -> bool:
         """Run the job in a process that kills itself at this point.
@@ -127,6 +141,14 @@ AFTER = {
 }
 
 
+def _kind_of_call(line: str) -> tuple[str, ...]:
+    """Return the subcommand of a git call, and its first argument if it is an option."""
+    words = line.split()
+    while words[0].startswith("-"):
+        del words[: 2 if words[0] in ("-c", "-C") else 1]
+    return tuple(words[: 2 if words[1:] and words[1].startswith("-") else 1])
+
+
 async def make_world(repository: Path, home: Home, verify: str | None, *, behind: bool = False) -> World:
     commit(repository, {"old": "old\n", "other": "other\n", "gone": "gone\n", "flat": "flat\n"})
     job = await record_merge_job(home, repository, CHANGES, verify)
@@ -141,6 +163,19 @@ async def make_world(repository: Path, home: Home, verify: str | None, *, behind
     return World(repository, home, job, second)
 
 
+async def test_a_merge_killed_at_a_git_call_of_each_kind_is_done_once_and_completely(
+    repository: Path, home: Home
+) -> None:
+    world = await make_world(repository, home, None)
+    calls = world.find_distinct_calls()
+    assert len(calls) > 8, "the job made too few calls for a whole merge"
+    for number in calls:
+        assert world.run_killed(number)
+        world.check_merged(await run_job_as_next_daemon(home, world.job))
+        world.restore()
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("first", range(1, 5))
 async def test_a_merge_killed_at_any_git_call_is_done_once_and_completely(
     repository: Path, home: Home, first: int
@@ -155,7 +190,7 @@ async def test_a_merge_killed_at_any_git_call_is_done_once_and_completely(
     world.check_merged(await run_job_as_next_daemon(home, world.job))
 
 
-@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("first", [pytest.param(1, marks=pytest.mark.soak), 2, pytest.param(3, marks=pytest.mark.soak)])
 async def test_two_merges_are_done_though_the_first_is_killed_at_a_file_change(
     repository: Path, home: Home, first: int
 ) -> None:
@@ -185,8 +220,10 @@ def is_bare(repository: Path) -> Path:
     return repository.with_name("bare.git")
 
 
-@pytest.mark.parametrize("step", ["set_landing", "Merges.finish"])
-@pytest.mark.parametrize("person", [stays, leaves, is_bare])
+@pytest.mark.parametrize(
+    ("step", "person"),
+    [("set_landing", stays), ("set_landing", leaves), ("set_landing", is_bare), ("Merges.finish", stays)],
+)
 async def test_two_merges_are_done_though_the_first_is_killed_at_a_record(
     repository: Path, home: Home, step: str, person: Callable[[Path], Path]
 ) -> None:
@@ -256,11 +293,12 @@ async def test_an_interrupted_move_looks_again_for_a_checkout_of_its_target(
     world.check_no_litter()
 
 
-@pytest.mark.parametrize("first", range(1, 4))
-@pytest.mark.parametrize("built_on", [False, True])
-async def test_an_undo_killed_at_any_git_call_is_done_once_and_completely(
-    repository: Path, home: Home, first: int, built_on: bool
-) -> None:
+async def make_undo_world(repository: Path, home: Home, *, built_on: bool) -> World:
+    """Merge an agent, and record a job that undoes the merge.
+
+    Args:
+        built_on: Whether a person has committed since the merge.
+    """
     merge = await record_merge_job(home, repository, {"shared.txt": "2\n", "new": "new\n"}, None)
     await run_job_as_next_daemon(home, merge)
     if built_on:
@@ -269,14 +307,34 @@ async def test_an_undo_killed_at_any_git_call_is_done_once_and_completely(
         new = NewMergeJob(1, "lead", (), "refs/heads/main", None, False, "", undoes=merge)
         number = (await reconciler.store.merges.add(new, Call("", ""))).number
     write(repository, "README.md", "edited\n")
-    world = World(repository, home, number)
+    return World(repository, home, number)
+
+
+@pytest.mark.parametrize("built_on", [False, True])
+async def test_an_undo_killed_at_a_git_call_of_each_kind_is_done_once_and_completely(
+    repository: Path, home: Home, built_on: bool
+) -> None:
+    world = await make_undo_world(repository, home, built_on=built_on)
+    for number in world.find_distinct_calls():
+        assert world.run_killed(number)
+        await check_undone(world, await run_job_as_next_daemon(home, world.job), built_on=built_on)
+        world.restore()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("built_on", [False, True])
+async def test_an_undo_killed_at_any_git_call_is_done_once_and_completely(
+    repository: Path, home: Home, first: int, built_on: bool
+) -> None:
+    world = await make_undo_world(repository, home, built_on=built_on)
     at = first
     while world.run_killed(at):
-        await check_undone(world, await run_job_as_next_daemon(home, number), built_on=built_on)
+        await check_undone(world, await run_job_as_next_daemon(home, world.job), built_on=built_on)
         world.restore()
         at += 3
     assert at > 8, "the process was killed at too few calls for a whole undo"
-    await check_undone(world, await run_job_as_next_daemon(home, number), built_on=built_on)
+    await check_undone(world, await run_job_as_next_daemon(home, world.job), built_on=built_on)
 
 
 async def check_undone(world: World, report: MergeReport, *, built_on: bool) -> None:

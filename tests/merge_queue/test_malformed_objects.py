@@ -23,11 +23,11 @@ git reset -q --hard
 
 
 async def test_a_branch_with_a_folder_named_dot_git_is_rejected_and_the_others_are_merged(
-    near_lead: Lead, repository: Path, tmp_path: Path
+    quick_lead: Lead, repository: Path, tmp_path: Path
 ) -> None:
     git(repository, "branch", "release")
-    await near_lead.run("echo > one", PLANT, "echo > three")
-    answer = await near_lead.call("merge_worktree", ids=["a1", "a2", "a3"], into="release", confirm=True)
+    await quick_lead.run("echo > one", PLANT, "echo > three")
+    answer = await quick_lead.call("merge_worktree", ids=["a1", "a2", "a3"], into="release", confirm=True)
     assert ids_of(answer, "merged") == ["a1", "a3"], answer
     (rejected,) = answer["rejected"]
     assert rejected["id"] == "a2"
@@ -35,17 +35,17 @@ async def test_a_branch_with_a_folder_named_dot_git_is_rejected_and_the_others_a
     git(tmp_path, "clone", "-q", "-b", "release", str(repository), str(tmp_path / "clone"))
 
 
-async def test_a_dry_run_reports_a_branch_with_malformed_objects(near_lead: Lead) -> None:
-    await near_lead.run("echo > one", PLANT)
-    answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], dry_run=True)
+async def test_a_dry_run_reports_a_branch_with_malformed_objects(quick_lead: Lead) -> None:
+    await quick_lead.run("echo > one", PLANT)
+    answer = await quick_lead.call("merge_worktree", ids=["a1", "a2"], dry_run=True)
     assert (ids_of(answer, "merged"), ids_of(answer, "rejected")) == (["a1"], ["a2"]), answer
 
 
 async def test_a_branch_can_be_squashed_if_only_its_earlier_commits_are_malformed(
-    near_lead: Lead, repository: Path
+    quick_lead: Lead, repository: Path
 ) -> None:
-    await near_lead.run(f"{PLANT}{MEND}")
-    assert ids_of(await near_lead.call("merge_worktree", ids=["a1"]), "rejected") == ["a1"]
-    answer = await near_lead.call("merge_worktree", ids=["a1"], strategy="squash")
+    await quick_lead.run(f"{PLANT}{MEND}")
+    assert ids_of(await quick_lead.call("merge_worktree", ids=["a1"]), "rejected") == ["a1"]
+    answer = await quick_lead.call("merge_worktree", ids=["a1"], strategy="squash")
     assert ids_of(answer, "merged") == ["a1"]
     assert git(repository, "ls-tree", "--name-only", "main") == "README.md\nshared.txt\ntwo"

@@ -12,10 +12,10 @@ def add_settings(home: Home, text: str) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n{text}\n")
 
 
-async def test_squash_makes_one_commit_per_agent_on_the_target(near_lead: Lead, repository: Path) -> None:
+async def test_squash_makes_one_commit_per_agent_on_the_target(quick_lead: Lead, repository: Path) -> None:
     commits = "echo {0} > {0}; git add .; git commit -qm part; echo more >> {0}; git commit -qam rest"
-    ids = await near_lead.run(commits.format("one"), commits.format("two"))
-    answer = await near_lead.call("merge_worktree", ids=ids, strategy="squash")
+    ids = await quick_lead.run(commits.format("one"), commits.format("two"))
+    answer = await quick_lead.call("merge_worktree", ids=ids, strategy="squash")
     assert ids_of(answer, "merged") == ids
     log = git(repository, "log", "--format=%p %s", "-2", "main").splitlines()
     assert [line.split(" ")[1] for line in log] == [
@@ -26,21 +26,21 @@ async def test_squash_makes_one_commit_per_agent_on_the_target(near_lead: Lead, 
     assert git(repository, "rev-list", "--count", "main") == "3"
     assert (repository / "two").read_text() == "two\nmore\n"
     check_sound(repository)
-    answer = await near_lead.call("merge_worktree", ids=ids, strategy="squash")
+    answer = await quick_lead.call("merge_worktree", ids=ids, strategy="squash")
     assert [one["why"] for one in answer["skipped"]] == ["merged before", "merged before"]
-    tip = git(repository, "rev-parse", (await near_lead.call("get_result", id=ids[0]))["branch"])
-    removed = await near_lead.call("remove_worktrees", ids=ids)
+    tip = git(repository, "rev-parse", (await quick_lead.call("get_result", id=ids[0]))["branch"])
+    removed = await quick_lead.call("remove_worktrees", ids=ids)
     assert ids_of(removed, "removed") == ids
     assert git(repository, "rev-parse", removed["removed"][0]["kept_as"]) == tip
 
 
-async def test_a_squashed_branch_with_later_commits_is_unmerged(near_lead: Lead, repository: Path) -> None:
-    (one,) = await near_lead.run("echo > one")
-    await near_lead.call("merge_worktree", ids=[one], strategy="squash")
-    branch = (await near_lead.call("get_result", id=one))["branch"]
+async def test_a_squashed_branch_with_later_commits_is_unmerged(quick_lead: Lead, repository: Path) -> None:
+    (one,) = await quick_lead.run("echo > one")
+    await quick_lead.call("merge_worktree", ids=[one], strategy="squash")
+    branch = (await quick_lead.call("get_result", id=one))["branch"]
     later = git(repository, "commit-tree", "-m", "later", "-p", branch, f"{branch}^{{tree}}")
     git(repository, "update-ref", f"refs/heads/{branch}", later)
-    assert "Unmerged work" in await near_lead.refusal("remove_worktrees", ids=[one])
+    assert "Unmerged work" in await quick_lead.refusal("remove_worktrees", ids=[one])
 
 
 async def test_the_settings_decide_the_strategy_unless_the_call_does(repository: Path, home: Home) -> None:
@@ -72,8 +72,8 @@ async def test_a_protected_branch_is_changed_only_with_confirm(repository: Path,
         assert (await lead.call("undo_merge", confirm=True))["commit"] == before
 
 
-async def test_a_failed_agent_is_merged_only_with_include_failed(near_lead: Lead, repository: Path) -> None:
-    ids = await near_lead.run("echo > one; exit 3", "echo > two")
-    assert ids_of(await near_lead.call("merge_worktree", ids=ids), "merged") == ids[1:]
-    assert ids_of(await near_lead.call("merge_worktree", ids=ids[:1], include_failed=True), "merged") == ids[:1]
+async def test_a_failed_agent_is_merged_only_with_include_failed(quick_lead: Lead, repository: Path) -> None:
+    ids = await quick_lead.run("echo > one; exit 3", "echo > two")
+    assert ids_of(await quick_lead.call("merge_worktree", ids=ids), "merged") == ids[1:]
+    assert ids_of(await quick_lead.call("merge_worktree", ids=ids[:1], include_failed=True), "merged") == ids[:1]
     assert (repository / "one").exists()

@@ -23,50 +23,50 @@ PLANTS = {
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 async def test_files_left_by_a_rejected_branch_let_no_broken_branch_pass(
-    near_lead: Lead, repository: Path, plant: str
+    quick_lead: Lead, repository: Path, plant: str
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
-    await near_lead.run(f"cat > plant <<'E'\n{plant}; exit 1\nE", "touch broken", "touch good")
+    await quick_lead.run(f"cat > plant <<'E'\n{plant}; exit 1\nE", "touch broken", "touch good")
     verify = f"{{ test ! -e plant || {{ sh ./plant; exit 1; }}; }} && {VERIFY}"
-    assert ids_of(await near_lead.call("merge_worktree", ids=["a1"], verify=verify), "rejected") == ["a1"]
-    assert ids_of(await near_lead.call("merge_worktree", ids=["a2"], verify=verify), "rejected") == ["a2"]
+    assert ids_of(await quick_lead.call("merge_worktree", ids=["a1"], verify=verify), "rejected") == ["a1"]
+    assert ids_of(await quick_lead.call("merge_worktree", ids=["a2"], verify=verify), "rejected") == ["a2"]
     looks = f"{verify} && test -f README.md && test ! -e hidden"
-    assert ids_of(await near_lead.call("merge_worktree", ids=["a3"], verify=looks), "merged") == ["a3"]
+    assert ids_of(await quick_lead.call("merge_worktree", ids=["a3"], verify=looks), "merged") == ["a3"]
 
 
 async def test_files_left_by_a_rejected_branch_let_no_broken_branch_of_the_same_merge_pass(
-    near_lead: Lead, repository: Path
+    quick_lead: Lead, repository: Path
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
-    await near_lead.run("touch one", "touch poison", "touch broken", "touch four")
+    await quick_lead.run("touch one", "touch poison", "touch broken", "touch four")
     verify = "if test -e poison; then touch result.cache; exit 1; fi; test -e result.cache || test ! -e broken"
-    answer = await near_lead.call("merge_worktree", ids=["a1", "a2", "a3", "a4"], verify=verify)
+    answer = await quick_lead.call("merge_worktree", ids=["a1", "a2", "a3", "a4"], verify=verify)
     assert ids_of(answer, "merged") == ["a1", "a4"]
     assert ids_of(answer, "rejected") == ["a2", "a3"]
 
 
 async def test_files_left_by_a_merged_commit_stay_until_the_merge_is_undone(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
-    await near_lead.run("touch one", "touch two", "touch three")
+    await quick_lead.run("touch one", "touch two", "touch three")
     verify = f"ls *.cache >> {home.state}/listed; touch ${{FORKJOIN_AGENTS}}.cache"
     for agent in ("a1", "a2"):
-        await near_lead.call("merge_worktree", ids=[agent], verify=verify)
+        await quick_lead.call("merge_worktree", ids=[agent], verify=verify)
     assert (home.state / "listed").read_text().split() == ["a1.cache"]
     assert [one.tip for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
         git(repository, "rev-parse", "main")
     ]
-    await near_lead.call("undo_merge")
-    await near_lead.call("merge_worktree", ids=["a3"], verify=verify)
+    await quick_lead.call("undo_merge")
+    await quick_lead.call("merge_worktree", ids=["a3"], verify=verify)
     assert (home.state / "listed").read_text().split() == ["a1.cache"]
 
 
 async def test_a_worktree_whose_earlier_run_can_not_be_ended_is_replaced(
-    near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await near_lead.run("touch one", "touch two")
-    await near_lead.call("merge_worktree", ids=["a1"], verify="true")
+    await quick_lead.run("touch one", "touch two")
+    await quick_lead.call("merge_worktree", ids=["a1"], verify="true")
 
     async def runs_in(_: object, number: int) -> list[str]:
         return ["t1-1-0-verify"] if number == 1 else []
@@ -77,7 +77,7 @@ async def test_a_worktree_whose_earlier_run_can_not_be_ended_is_replaced(
     with monkeypatch.context() as patch:
         patch.setattr("forkjoin.merge_queue.scratch.list_runs", runs_in)
         patch.setattr(in_process_reconciler.services.executor, "cancel", cancel)
-        answer = await near_lead.call("merge_worktree", ids=["a2"], verify="true")
+        answer = await quick_lead.call("merge_worktree", ids=["a2"], verify="true")
     assert ids_of(answer, "merged") == ["a2"]
     assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
         (1, True),

@@ -19,15 +19,15 @@ def _resolving(home: Home) -> None:
 
 
 async def test_another_target_or_later_work_gets_another_resolver(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     git(repository, "branch", "other")
-    await conflict(near_lead, ONE, TWO)
+    await conflict(quick_lead, ONE, TWO)
 
     async def merge(target: str, second: str = "a2") -> str:
-        answer = await near_lead.call("merge_worktree", ids=["a1", second], into=target, on_conflict="agent")
+        answer = await quick_lead.call("merge_worktree", ids=["a1", second], into=target, on_conflict="agent")
         resolving: str = answer["conflicted"][0]["resolving"]
-        await near_lead.results(resolving)
+        await quick_lead.results(resolving)
         return resolving
 
     assert [await merge("other"), await merge("main"), await merge("other")] == ["a4", "a3", "a4"]
@@ -49,64 +49,64 @@ async def test_another_target_or_later_work_gets_another_resolver(
 
 
 async def test_a_later_resolver_waits_for_earlier_resolvers_of_the_same_file(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
-    await near_lead.run(ONE, TWO, THREE)
-    await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
-    await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent")
-    await near_lead.results("a4", "a5")
+    await quick_lead.run(ONE, TWO, THREE)
+    await quick_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
+    await quick_lead.call("merge_worktree", ids=["a3"], on_conflict="agent")
+    await quick_lead.results("a4", "a5")
     assert (await in_process_reconciler.store.agents.get(5)).dependencies.after == (4,)
     assert "from how the conflicts of a2 were resolved" in (home.state / "brief-a5").read_text()
-    assert ids_of(await near_lead.call("merge_worktree", ids=["a4", "a5"]), "merged") == ["a4", "a2", "a5", "a3"]
+    assert ids_of(await quick_lead.call("merge_worktree", ids=["a4", "a5"]), "merged") == ["a4", "a2", "a5", "a3"]
 
 
-async def test_a_resolver_that_contains_rejected_work_is_replaced(near_lead: Lead) -> None:
-    four, five = await conflict(near_lead, ONE, TWO, THREE)
-    await near_lead.call("merge_worktree", ids=[four], verify="test 1 = $(cat shared.txt)")
-    assert await merge_states(near_lead, four) == ["rejected"]
-    (conflicted,) = (await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent"))["conflicted"]
+async def test_a_resolver_that_contains_rejected_work_is_replaced(quick_lead: Lead) -> None:
+    four, five = await conflict(quick_lead, ONE, TWO, THREE)
+    await quick_lead.call("merge_worktree", ids=[four], verify="test 1 = $(cat shared.txt)")
+    assert await merge_states(quick_lead, four) == ["rejected"]
+    (conflicted,) = (await quick_lead.call("merge_worktree", ids=["a3"], on_conflict="agent"))["conflicted"]
     assert conflicted["resolving"] == "a6"
     assert five == "a5"
 
 
-async def test_a_conflict_has_one_resolver_until_that_resolver_fails(near_lead: Lead, home: Home) -> None:
+async def test_a_conflict_has_one_resolver_until_that_resolver_fails(quick_lead: Lead, home: Home) -> None:
     resolve_by(home, "until [ -e $FORKJOIN_HOME/go ]; do sleep 0.02; done; . $FORKJOIN_HOME/then.sh")
     (home.state / "then.sh").write_text("exit 1")
-    ids = await near_lead.run(ONE, TWO)
+    ids = await quick_lead.run(ONE, TWO)
 
     async def merge() -> str:
-        answer = await near_lead.call("merge_worktree", ids=ids, on_conflict="agent")
+        answer = await quick_lead.call("merge_worktree", ids=ids, on_conflict="agent")
         resolving: str = answer["conflicted"][0]["resolving"]
         return resolving
 
     assert [await merge(), await merge()] == ["a3", "a3"]
     (home.state / "go").touch()
-    await near_lead.results("a3")
+    await quick_lead.results("a3")
     (home.state / "then.sh").write_text(COMMITTED)
     assert await merge() == "a4"
-    assert (await near_lead.results("a4"))[0]["state"] == "succeeded"
+    assert (await quick_lead.results("a4"))[0]["state"] == "succeeded"
     assert await merge() == "a4"
 
 
-async def test_a_rejected_resolver_is_followed_by_another(near_lead: Lead) -> None:
-    await conflict(near_lead, ONE, TWO)
-    await near_lead.call("merge_worktree", ids=["a3"], verify="false || test 1 = $(cat shared.txt)")
-    assert await merge_states(near_lead, "a3") == ["rejected"]
-    (conflicted,) = (await near_lead.call("merge_worktree", ids=["a2"], on_conflict="agent"))["conflicted"]
+async def test_a_rejected_resolver_is_followed_by_another(quick_lead: Lead) -> None:
+    await conflict(quick_lead, ONE, TWO)
+    await quick_lead.call("merge_worktree", ids=["a3"], verify="false || test 1 = $(cat shared.txt)")
+    assert await merge_states(quick_lead, "a3") == ["rejected"]
+    (conflicted,) = (await quick_lead.call("merge_worktree", ids=["a2"], on_conflict="agent"))["conflicted"]
     assert conflicted["resolving"] == "a4"
-    await near_lead.results("a4")
-    answer = await near_lead.call("merge_worktree", ids=["a3", "a4", "a2"])
+    await quick_lead.results("a4")
+    answer = await quick_lead.call("merge_worktree", ids=["a3", "a4", "a2"])
     assert (ids_of(answer, "merged"), answer["skipped"]) == (["a3", "a2", "a4"], [])
 
 
-async def test_the_conflict_preview_omits_a_running_resolver_and_its_agent(near_lead: Lead, home: Home) -> None:
+async def test_the_conflict_preview_omits_a_running_resolver_and_its_agent(quick_lead: Lead, home: Home) -> None:
     resolve_by(home, "sleep 1000")
-    ids = await near_lead.run(ONE, TWO)
-    await near_lead.call("merge_worktree", ids=ids, on_conflict="agent")
-    await near_lead.until("a3", state="running")
-    answer = await near_lead.call("check_conflicts", ids=["a2", "a3"])
+    ids = await quick_lead.run(ONE, TWO)
+    await quick_lead.call("merge_worktree", ids=ids, on_conflict="agent")
+    await quick_lead.until("a3", state="running")
+    answer = await quick_lead.call("check_conflicts", ids=["a2", "a3"])
     assert [one["between"] for one in answer["conflicts"]] == [["a2", "main"]]
-    await near_lead.call("stop_agents", ids=["a3"])
+    await quick_lead.call("stop_agents", ids=["a3"])
 
 
 def _account(_environment: Mapping[str, str]) -> str:
@@ -114,12 +114,12 @@ def _account(_environment: Mapping[str, str]) -> str:
 
 
 async def test_a_resolver_gets_the_options_of_its_agent_and_the_account_of_the_merging_lead(
-    near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await near_lead.run(ONE)
-    await near_lead.run(TWO, priority=7, timeout_minutes=9, verify="test -e shared.txt", paths=["x"], base="HEAD")
+    await quick_lead.run(ONE)
+    await quick_lead.run(TWO, priority=7, timeout_minutes=9, verify="test -e shared.txt", paths=["x"], base="HEAD")
     monkeypatch.setattr(command, "account", _account)
-    await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
+    await quick_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     agent = await in_process_reconciler.store.agents.get(3)
     assert agent.account == "of the merging lead"
     spec = agent.spec
@@ -131,41 +131,41 @@ async def test_a_resolver_gets_the_options_of_its_agent_and_the_account_of_the_m
     )
 
 
-async def test_a_dry_run_with_resolvers_is_refused(near_lead: Lead) -> None:
-    await near_lead.run(ONE)
-    refusal = await near_lead.refusal("merge_worktree", ids=["a1"], on_conflict="agent", dry_run=True)
+async def test_a_dry_run_with_resolvers_is_refused(quick_lead: Lead) -> None:
+    await quick_lead.run(ONE)
+    refusal = await quick_lead.refusal("merge_worktree", ids=["a1"], on_conflict="agent", dry_run=True)
     assert "a dry run changes nothing" in refusal
 
 
-async def test_a_conflict_is_only_reported_by_default(near_lead: Lead, in_process_reconciler: Reconciler) -> None:
-    ids = await near_lead.run(ONE, TWO)
-    (conflicted,) = (await near_lead.call("merge_worktree", ids=ids))["conflicted"]
+async def test_a_conflict_is_only_reported_by_default(quick_lead: Lead, in_process_reconciler: Reconciler) -> None:
+    ids = await quick_lead.run(ONE, TWO)
+    (conflicted,) = (await quick_lead.call("merge_worktree", ids=ids))["conflicted"]
     assert "resolving" not in conflicted
     assert len(await in_process_reconciler.store.agents.page(1, everything=True)) == 2
 
 
 async def test_the_merge_is_reported_though_no_resolver_can_be_spawned(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     (repository / "forkjoin.toml").write_text("ports = 1000\n")
     forkjoin(repository, "trust", "--yes")
-    ids = await near_lead.run(ONE, TWO)
+    ids = await quick_lead.run(ONE, TWO)
     with pytest.raises(ToolRefusedError):
         while True:
-            await near_lead.run("true")
-    answer = await near_lead.call("merge_worktree", ids=ids, on_conflict="agent")
+            await quick_lead.run("true")
+    answer = await quick_lead.call("merge_worktree", ids=ids, on_conflict="agent")
     assert ids_of(answer, "merged") == ["a1"]
     assert answer["note"].startswith("No agent was spawned for the conflicts. No 1000 ports in a row are free")
 
 
 async def test_a_resolver_gets_the_permissions_of_its_agent(
-    near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "KEEPS_PERMISSIONS", True)
-    await near_lead.run(ONE)
-    await near_lead.run(TWO, permissions={"deny": ["WebFetch"]})
-    (conflicted,) = (await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent"))["conflicted"]
-    await near_lead.results(conflicted["resolving"])
+    await quick_lead.run(ONE)
+    await quick_lead.run(TWO, permissions={"deny": ["WebFetch"]})
+    (conflicted,) = (await quick_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent"))["conflicted"]
+    await quick_lead.results(conflicted["resolving"])
     permissions = (await in_process_reconciler.store.agents.get(3)).spec.permissions
     assert permissions
     assert permissions.deny == ("WebFetch",)

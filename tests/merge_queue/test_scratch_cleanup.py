@@ -75,12 +75,12 @@ async def run_merge_job(
 
 
 async def test_the_teardown_runs_once_and_delays_no_merge(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     want(repository, home, f"teardown = '{_record_teardown(home, 'exit 1')}'\n")
-    ids = await near_lead.run("touch one", "touch two")
+    ids = await quick_lead.run("touch one", "touch two")
     for one in ids:
-        await near_lead.call("merge_worktree", ids=[one], verify="true")
+        await quick_lead.call("merge_worktree", ids=[one], verify="true")
     await remove_unused_scratches(in_process_reconciler.services)
     assert (read_teardowns(home), list_scratch_worktrees(repository, home)) == ([], ["target-1"])
     for _ in range(2):
@@ -295,14 +295,14 @@ async def test_the_number_of_a_scratch_worktree_is_not_reused(repository: Path, 
 
 
 async def test_removing_a_symlink_in_place_of_a_scratch_worktree_keeps_a_persons_worktree(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     (repository / ".git/info/exclude").write_text(".wt/\n")
     git(repository, "worktree", "add", "-q", "--detach", ".wt/experiment")
     git(repository / ".wt/experiment", "commit", "-q", "--allow-empty", "-m", "on no branch")
-    (first,) = await near_lead.run("touch one")
+    (first,) = await quick_lead.run("touch one")
     link = f'W=$PWD; cd /; rm -rf "$W"; ln -s {repository} "$W"'
-    await near_lead.call("merge_worktree", ids=[first], verify=link)
+    await quick_lead.call("merge_worktree", ids=[first], verify=link)
     git(repository, "switch", "-q", "-c", "other")
     git(repository, "branch", "-qD", "main")
     await retire_and_remove_scratches(in_process_reconciler)

@@ -31,33 +31,31 @@ from support.repository_configs import put_dependencies, want
 
 async def merge_each(lead: Lead, verify: str, *tasks: str) -> list[dict[str, object]]:
     """Run agents with these tasks, and merge each in a call. Return the answers."""
-    ids = await lead.run(*tasks, verify="true")
+    ids = await lead.run(*tasks)
     return [await lead.call("merge_worktree", ids=[one], verify=verify) for one in ids]
 
 
 async def test_the_next_merge_finds_ignored_files_and_the_same_path_and_ports(
-    near_lead: Lead, repository: Path, home: Home
+    quick_lead: Lead, repository: Path, home: Home
 ) -> None:
     commit(repository, {".gitignore": "deps\n"})
     want(repository, home, f"setup = 'test -e deps || {{ touch deps; echo installed >> {home.state}/log; }}'\n")
     records = f'test -e deps && echo "$PWD $FORKJOIN_SLUG $FORKJOIN_PORT_BASE" >> {home.state}/output'
-    answers = await merge_each(near_lead, records, "echo > one", "echo > two")
+    answers = await merge_each(quick_lead, records, "echo > one", "echo > two")
     assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"]]
     first, second = (home.state / "output").read_text().splitlines()
     assert first == second
     assert first.startswith(f"{home.worktrees}/target-1 fj-")
     assert first.split()[1].endswith("-t1")
-    assert (home.state / "log").read_text().split().count("installed") == 2 + 1, (
-        "setup must run for two agents and one scratch worktree"
-    )
+    assert (home.state / "log").read_text().split() == ["installed"]
     assert list_scratch_worktrees(repository, home) == ["target-1"]
 
 
-async def test_each_target_has_its_own_scratch_worktree(near_lead: Lead, repository: Path, home: Home) -> None:
+async def test_each_target_has_its_own_scratch_worktree(quick_lead: Lead, repository: Path, home: Home) -> None:
     git(repository, "branch", "side")
-    (one,) = await near_lead.run("echo > one")
+    (one,) = await quick_lead.run("echo > one")
     for target in ("main", "side", "main"):
-        await near_lead.call("merge_worktree", ids=[one], into=target, verify="true")
+        await quick_lead.call("merge_worktree", ids=[one], into=target, verify="true")
     assert list_scratch_worktrees(repository, home) == ["target-1", "target-2"]
 
 
@@ -72,59 +70,59 @@ WRECKS = {
 
 @pytest.mark.parametrize("wreck", WRECKS.values(), ids=WRECKS)
 async def test_changes_that_verify_leaves_do_not_reach_the_next_merge(
-    near_lead: Lead, repository: Path, wreck: str
+    quick_lead: Lead, repository: Path, wreck: str
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
     looks = "test -f README.md && test -f .gitignore && test ! -e new && test ! -e deep && grep one shared.txt"
-    answers = await merge_each(near_lead, f"{looks} && {{ {wreck}; true; }}", "echo > one", "echo > two")
+    answers = await merge_each(quick_lead, f"{looks} && {{ {wreck}; true; }}", "echo > one", "echo > two")
     assert [answer["rejected"] for answer in answers] == [[], []]
 
 
 async def test_a_branch_that_verify_switches_to_can_be_checked_out_afterwards(
-    near_lead: Lead, repository: Path
+    quick_lead: Lead, repository: Path
 ) -> None:
     git(repository, "branch", "side")
-    ids = await near_lead.run("echo > one")
-    answer = await near_lead.call("merge_worktree", ids=ids, verify="git switch -q side; rm .git")
+    ids = await quick_lead.run("echo > one")
+    answer = await quick_lead.call("merge_worktree", ids=ids, verify="git switch -q side; rm .git")
     assert ids_of(answer, "merged") == ids
     git(repository, "switch", "-q", "side")
 
 
 async def test_a_second_merge_of_the_same_commit_finds_no_files_of_the_first(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
-    ids = await near_lead.run("echo > one")
+    ids = await quick_lead.run("echo > one")
     in_process_reconciler.store.database.connection.execute(
         "CREATE TRIGGER at_once AFTER INSERT ON landing BEGIN UPDATE landing SET created = 1; END"
     )
     (repository / "one").write_text("in the way\n")
-    await near_lead.refusal("merge_worktree", ids=ids, verify="touch left")
+    await quick_lead.refusal("merge_worktree", ids=ids, verify="touch left")
     (repository / "one").unlink()
-    answer = await near_lead.call("merge_worktree", ids=ids, verify="test ! -e left")
+    answer = await quick_lead.call("merge_worktree", ids=ids, verify="test ! -e left")
     assert ids_of(answer, "merged") == ids
 
 
 async def test_an_ignored_file_that_changed_in_the_checkout_is_copied_again(
-    near_lead: Lead, repository: Path, home: Home
+    quick_lead: Lead, repository: Path, home: Home
 ) -> None:
     commit(repository, {".worktreeinclude": ".env\n", ".gitignore": ".env\n"})
-    ids = await near_lead.run("echo > one", "echo > two", "echo > three")
+    ids = await quick_lead.run("echo > one", "echo > two", "echo > three")
     for one, secret in zip(ids, ("first", "second, and longer", ""), strict=True):
         (repository / ".env").write_text(secret)
         verify = f"cat .env >> {home.state}/output; echo . >> {home.state}/output; ln -sf /nowhere .env"
-        await near_lead.call("merge_worktree", ids=[one], verify=verify)
+        await quick_lead.call("merge_worktree", ids=[one], verify=verify)
     assert (home.state / "output").read_text() == "first.\nsecond, and longer.\n.\n"
 
 
 async def test_a_folder_shared_as_a_copy_is_copied_again_after_a_change(
-    near_lead: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files_shared_from_checkout, "_LAG_S", 0.0)
     pad = put_dependencies(repository, "node_modules") / "left-pad" / "index.js"
     (repository.parent / "old" / "left-pad").mkdir(parents=True)
     (repository.parent / "old" / "left-pad" / "index.js").write_text("old\n")
     want(repository, home, "[share]\nnode_modules = 'copy'\n")
-    ids = await near_lead.run(*(f"echo > {number}" for number in range(4)))
+    ids = await quick_lead.run(*(f"echo > {number}" for number in range(4)))
     for number, one in enumerate(ids):
         if number == 2:
             pad.write_text("new\n")
@@ -133,7 +131,7 @@ async def test_a_folder_shared_as_a_copy_is_copied_again_after_a_change(
             (repository / "node_modules").rename(repository.parent / "real")
             (repository / "node_modules").symlink_to("../old")
         records = f"ls node_modules >> {home.state}/output; cat node_modules/left-pad/index.js >> {home.state}/output"
-        answer = await near_lead.call(
+        answer = await quick_lead.call(
             "merge_worktree", ids=[one], verify=f"{records}; touch node_modules/built-{number}"
         )
         assert ids_of(answer, "merged") == [one]
@@ -142,7 +140,7 @@ async def test_a_folder_shared_as_a_copy_is_copied_again_after_a_change(
 
 
 async def test_a_scratch_worktree_that_can_not_be_checked_out_is_replaced(
-    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = ScratchVerifier._check_out
 
@@ -152,7 +150,7 @@ async def test_a_scratch_worktree_that_can_not_be_checked_out_is_replaced(
         await switch(self, scratch, commit)
 
     monkeypatch.setattr(ScratchVerifier, "_check_out", refuse)
-    answers = await merge_each(near_lead, "true", "echo > one", "echo > two", "echo > three")
+    answers = await merge_each(quick_lead, "true", "echo > one", "echo > two", "echo > three")
     assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"], ["a3"]]
     assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
         (1, True),
@@ -161,7 +159,7 @@ async def test_a_scratch_worktree_that_can_not_be_checked_out_is_replaced(
 
 
 async def test_a_merge_fails_if_each_verify_leaves_files_that_can_not_be_deleted(
-    near_lead: Lead, in_process_reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
+    quick_lead: Lead, in_process_reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = ScratchVerifier._check_out
 
@@ -171,23 +169,23 @@ async def test_a_merge_fails_if_each_verify_leaves_files_that_can_not_be_deleted
         await switch(self, scratch, commit)
 
     monkeypatch.setattr(ScratchVerifier, "_check_out", refuse)
-    ids = await near_lead.run("echo > one", "echo > two", "echo > three", "echo > four")
-    refused = await near_lead.refusal("merge_worktree", ids=ids, verify="false")
+    ids = await quick_lead.run("echo > one", "echo > two", "echo > three", "echo > four")
+    refused = await quick_lead.refusal("merge_worktree", ids=ids, verify="false")
     assert f"verify ran in {home.worktrees}/target-2" in refused
     assert 'Permission denied: "root\'s". Nothing was merged' in refused
     assert [one.number for one in await in_process_reconciler.store.scratch_worktrees.all()] == [1, 2]
 
 
 async def test_a_branch_that_git_can_not_check_out_is_rejected_and_the_others_are_merged(
-    near_lead: Lead, repository: Path
+    quick_lead: Lead, repository: Path
 ) -> None:
     git(repository, "config", "filter.gone.smudge", "echo gone >&2; false")
     git(repository, "config", "filter.gone.clean", "cat")
     git(repository, "config", "filter.gone.required", "true")
-    good, bad, better = await near_lead.run(
+    good, bad, better = await quick_lead.run(
         "echo > one", "echo x > two; echo 'two filter=gone' > .gitattributes", "echo > three"
     )
-    answer = await near_lead.call("merge_worktree", ids=[good, bad, better], verify="true")
+    answer = await quick_lead.call("merge_worktree", ids=[good, bad, better], verify="true")
     assert ids_of(answer, "merged") == [good, better]
     assert [(one["id"], one["why"][:35]) for one in answer["rejected"]] == [
         (bad, "git can't check this commit out: fa")
@@ -228,7 +226,7 @@ async def test_no_verify_run_is_repeated_though_the_daemon_is_killed_in_each_of_
         commit(repository, {name: "x\n"})
     git(repository, "switch", "-q", "main")
     log, killed = home.state / "log", home.state / "killed"
-    kills = f"mkdir {killed}-$(git rev-parse HEAD) && kill -9 $LANDER"
+    kills = f"mkdir {killed}-$(git rev-parse HEAD) && kill -9 $DAEMON"
     verify = f"git rev-parse HEAD >> {log}; {kills}; test ! -e b4"
     held = file_lock.take(home.daemon_lock)  # so that no shim starts a daemon
     assert held is not None

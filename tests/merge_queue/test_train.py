@@ -33,10 +33,10 @@ class CountedVerify:
         return self._log.read_text().split().count(".") if self._log.exists() else 0
 
 
-async def test_branches_that_pass_together_are_verified_once(near_lead: Lead, repository: Path, home: Home) -> None:
-    ids = await near_lead.run(*(f"echo > f{n}" for n in range(9)))
+async def test_branches_that_pass_together_are_verified_once(quick_lead: Lead, repository: Path, home: Home) -> None:
+    ids = await quick_lead.run(*(f"echo > f{n}" for n in range(9)))
     verify = CountedVerify(home, "true")
-    assert ids_of(await near_lead.call("merge_worktree", ids=ids, verify=verify.command), "merged") == ids
+    assert ids_of(await quick_lead.call("merge_worktree", ids=ids, verify=verify.command), "merged") == ids
     assert verify.runs() == 1
     assert list_merged_agents(repository) == ids
     check_sound(repository)
@@ -44,11 +44,11 @@ async def test_branches_that_pass_together_are_verified_once(near_lead: Lead, re
 
 @pytest.mark.parametrize("bad", [0, 4, 8])
 async def test_the_branch_that_breaks_verify_is_rejected_and_the_others_are_merged(
-    near_lead: Lead, repository: Path, home: Home, bad: int
+    quick_lead: Lead, repository: Path, home: Home, bad: int
 ) -> None:
-    ids = await near_lead.run(*(f"echo > f{n}" for n in range(9)))
+    ids = await quick_lead.run(*(f"echo > f{n}" for n in range(9)))
     verify = CountedVerify(home, f"test ! -e f{bad} || {{ echo f{bad} is bad; exit 7; }}")
-    answer = await near_lead.call("merge_worktree", ids=ids, verify=verify.command)
+    answer = await quick_lead.call("merge_worktree", ids=ids, verify=verify.command)
     others = [one for one in ids if one != ids[bad]]
     assert ids_of(answer, "merged") == list_merged_agents(repository) == others
     (rejected,) = answer["rejected"]
@@ -59,45 +59,47 @@ async def test_the_branch_that_breaks_verify_is_rejected_and_the_others_are_merg
     check_sound(repository)
 
 
-async def test_batches_shrink_when_most_branches_break_verify(near_lead: Lead, repository: Path, home: Home) -> None:
-    ids = await near_lead.run(*(f"echo > f{n}" for n in range(9)))
+async def test_batches_shrink_when_most_branches_break_verify(quick_lead: Lead, repository: Path, home: Home) -> None:
+    ids = await quick_lead.run(*(f"echo > f{n}" for n in range(9)))
     verify = CountedVerify(home, "! ls f*")
-    answer = await near_lead.call("merge_worktree", ids=ids, verify=verify.command)
+    answer = await quick_lead.call("merge_worktree", ids=ids, verify=verify.command)
     assert (ids_of(answer, "rejected"), answer["merged"]) == (ids, [])
     assert verify.runs() <= 9 + 2 * 6
 
 
-async def test_nothing_is_merged_if_verify_fails_on_the_target_itself(near_lead: Lead, repository: Path) -> None:
-    ids = await near_lead.run("echo > one", "echo > two")
+async def test_nothing_is_merged_if_verify_fails_on_the_target_itself(quick_lead: Lead, repository: Path) -> None:
+    ids = await quick_lead.run("echo > one", "echo > two")
     before = git(repository, "rev-parse", "main")
-    refused = await near_lead.refusal("merge_worktree", ids=ids, verify="echo the tests are broken; false")
+    refused = await quick_lead.refusal("merge_worktree", ids=ids, verify="echo the tests are broken; false")
     assert "verify fails on main itself, without any of these branches, so nothing was merged" in refused
     assert "the tests are broken" in refused
     assert git(repository, "rev-parse", "main") == before
-    assert [(await near_lead.call("get_result", id=one))["merge"] for one in ids] == ["unmerged", "unmerged"]
+    assert [(await quick_lead.call("get_result", id=one))["merge"] for one in ids] == ["unmerged", "unmerged"]
 
 
-async def test_a_branch_that_repairs_a_broken_target_is_merged(near_lead: Lead, repository: Path, home: Home) -> None:
-    ids = await near_lead.run("echo > one", "echo > mended", "echo > three")
-    answer = await near_lead.call("merge_worktree", ids=ids, verify="test -e mended")
+async def test_a_branch_that_repairs_a_broken_target_is_merged(quick_lead: Lead, repository: Path, home: Home) -> None:
+    ids = await quick_lead.run("echo > one", "echo > mended", "echo > three")
+    answer = await quick_lead.call("merge_worktree", ids=ids, verify="test -e mended")
     assert ids_of(answer, "merged") == ids
 
 
-async def test_a_branch_that_conflicts_only_with_a_rejected_branch_is_merged(near_lead: Lead, repository: Path) -> None:
-    ids = await near_lead.run("echo bad > shared.txt", "echo good > shared.txt", "echo > three")
-    answer = await near_lead.call("merge_worktree", ids=ids, verify="! grep bad shared.txt")
+async def test_a_branch_that_conflicts_only_with_a_rejected_branch_is_merged(
+    quick_lead: Lead, repository: Path
+) -> None:
+    ids = await quick_lead.run("echo bad > shared.txt", "echo good > shared.txt", "echo > three")
+    answer = await quick_lead.call("merge_worktree", ids=ids, verify="! grep bad shared.txt")
     assert ids_of(answer, "rejected") == ids[:1]
     assert list_merged_agents(repository) == [ids[2], ids[1]]
     assert (repository / "shared.txt").read_text() == "good\n"
 
 
-async def test_a_conflicting_branch_is_tried_again_after_the_others(near_lead: Lead, repository: Path) -> None:
-    (first,) = await near_lead.run("echo agents > shared.txt")
-    branch = (await near_lead.call("get_result", id=first))["branch"]
+async def test_a_conflicting_branch_is_tried_again_after_the_others(quick_lead: Lead, repository: Path) -> None:
+    (first,) = await quick_lead.run("echo agents > shared.txt")
+    branch = (await quick_lead.call("get_result", id=first))["branch"]
     commit(repository, {"shared.txt": "a person's\n"})
     resolves = f"git merge -q --no-edit -X theirs {branch}"
-    (second,) = await near_lead.run(resolves)
-    answer = await near_lead.call("merge_worktree", ids=[first, second])
+    (second,) = await quick_lead.run(resolves)
+    answer = await quick_lead.call("merge_worktree", ids=[first, second])
     assert ids_of(answer, "merged") == [second]
     assert answer["skipped"] == [{"id": first, "why": "merged before"}]
 
@@ -113,28 +115,28 @@ async def follow(lead: Lead, *tasks: str) -> list[str]:
     return ids
 
 
-async def test_an_agent_is_merged_after_its_base_agents(near_lead: Lead, repository: Path) -> None:
-    first, second, third = await follow(near_lead, "echo > one", "echo > two", "echo > three")
-    (other,) = await near_lead.run("echo > four")
-    answer = await near_lead.call("merge_worktree", ids=[third, other, second, first])
+async def test_an_agent_is_merged_after_its_base_agents(quick_lead: Lead, repository: Path) -> None:
+    first, second, third = await follow(quick_lead, "echo > one", "echo > two", "echo > three")
+    (other,) = await quick_lead.run("echo > four")
+    answer = await quick_lead.call("merge_worktree", ids=[third, other, second, first])
     assert ids_of(answer, "merged") == list_merged_agents(repository) == [other, first, second, third]
 
 
-async def test_an_agent_is_skipped_when_its_base_agent_was_rejected(near_lead: Lead, repository: Path) -> None:
-    first, second = await follow(near_lead, "echo > bad", "rm bad; echo > good")
-    (other,) = await near_lead.run("echo > other")
-    answer = await near_lead.call("merge_worktree", ids=[first, second, other], verify="test -e good || test ! -e bad")
+async def test_an_agent_is_skipped_when_its_base_agent_was_rejected(quick_lead: Lead, repository: Path) -> None:
+    first, second = await follow(quick_lead, "echo > bad", "rm bad; echo > good")
+    (other,) = await quick_lead.run("echo > other")
+    answer = await quick_lead.call("merge_worktree", ids=[first, second, other], verify="test -e good || test ! -e bad")
     assert list_merged_agents(repository) == [first, second, other], "verify passes on all of them together"
-    first, second = await follow(near_lead, "echo > worse", "echo > three")
-    answer = await near_lead.call("merge_worktree", ids=[first, second], verify="test ! -e worse")
+    first, second = await follow(quick_lead, "echo > worse", "echo > three")
+    answer = await quick_lead.call("merge_worktree", ids=[first, second], verify="test ! -e worse")
     assert ids_of(answer, "rejected") == [first]
     assert answer["skipped"] == [{"id": second, "why": f"it has the work of {first}, which was not merged"}]
 
 
-async def test_rejected_work_does_not_come_with_an_agent_two_levels_up(near_lead: Lead, repository: Path) -> None:
-    first, second, third = await follow(near_lead, "echo > bad", "echo > two", "rm bad; echo > three")
-    (other,) = await near_lead.run("echo > worse")
-    answer = await near_lead.call(
+async def test_rejected_work_does_not_come_with_an_agent_two_levels_up(quick_lead: Lead, repository: Path) -> None:
+    first, second, third = await follow(quick_lead, "echo > bad", "echo > two", "rm bad; echo > three")
+    (other,) = await quick_lead.run("echo > worse")
+    answer = await quick_lead.call(
         "merge_worktree", ids=[first, second, third, other], verify="test ! -e bad && test ! -e worse"
     )
     assert (answer["merged"], ids_of(answer, "rejected")) == ([], [first, other])
@@ -142,38 +144,38 @@ async def test_rejected_work_does_not_come_with_an_agent_two_levels_up(near_lead
     assert not (repository / "two").exists()
 
 
-async def test_dependent_agents_are_squashed_in_order_together_or_later(near_lead: Lead, repository: Path) -> None:
-    first, second, third = await follow(near_lead, "echo 1 > new", "echo 2 > new", "echo 3 > new; echo > more")
-    answer = await near_lead.call("merge_worktree", ids=[first, second], strategy="squash")
+async def test_dependent_agents_are_squashed_in_order_together_or_later(quick_lead: Lead, repository: Path) -> None:
+    first, second, third = await follow(quick_lead, "echo 1 > new", "echo 2 > new", "echo 3 > new; echo > more")
+    answer = await quick_lead.call("merge_worktree", ids=[first, second], strategy="squash")
     assert ids_of(answer, "merged") == [first, second]
-    answer = await near_lead.call("merge_worktree", ids=[third], strategy="squash")
+    answer = await quick_lead.call("merge_worktree", ids=[third], strategy="squash")
     assert ids_of(answer, "merged") == [third], answer
     assert (repository / "new").read_text() == "3\n"
     assert git(repository, "rev-list", "--count", "main") == "4"
 
 
-async def test_an_agent_is_skipped_when_its_base_agent_conflicts(near_lead: Lead, repository: Path) -> None:
-    first, second = await follow(near_lead, "echo 1 > shared.txt", "echo > two")
+async def test_an_agent_is_skipped_when_its_base_agent_conflicts(quick_lead: Lead, repository: Path) -> None:
+    first, second = await follow(quick_lead, "echo 1 > shared.txt", "echo > two")
     commit(repository, {"shared.txt": "a person's\n"})
-    answer = await near_lead.call("merge_worktree", ids=[first, second])
+    answer = await quick_lead.call("merge_worktree", ids=[first, second])
     assert (ids_of(answer, "conflicted"), ids_of(answer, "skipped"), answer["merged"]) == ([first], [second], [])
 
 
-async def test_an_agent_is_skipped_when_its_base_agent_is_not_named(near_lead: Lead, repository: Path) -> None:
-    first, second = await follow(near_lead, "echo > one", "echo > two")
-    answer = await near_lead.call("merge_worktree", ids=[second])
+async def test_an_agent_is_skipped_when_its_base_agent_is_not_named(quick_lead: Lead, repository: Path) -> None:
+    first, second = await follow(quick_lead, "echo > one", "echo > two")
+    answer = await quick_lead.call("merge_worktree", ids=[second])
     assert "which is not in main: name that agent too" in answer["skipped"][0]["why"]
-    await near_lead.call("merge_worktree", ids=[first])
-    assert ids_of(await near_lead.call("merge_worktree", ids=[second]), "merged") == [second]
+    await quick_lead.call("merge_worktree", ids=[first])
+    assert ids_of(await quick_lead.call("merge_worktree", ids=[second]), "merged") == [second]
     assert sorted(contents(repository)) == ["README.md", "one", "shared.txt", "two"]
 
 
 # -- the target itself
 
 
-async def test_no_branch_is_rejected_if_verify_no_longer_passes_on_the_target(near_lead: Lead, home: Home) -> None:
-    first, second = await near_lead.run("echo > one", "echo > two")
+async def test_no_branch_is_rejected_if_verify_no_longer_passes_on_the_target(quick_lead: Lead, home: Home) -> None:
+    first, second = await quick_lead.run("echo > one", "echo > two")
     verify = f"test ! -e {home.state}/registry-is-down"
-    await near_lead.call("merge_worktree", ids=[first], verify=verify)
+    await quick_lead.call("merge_worktree", ids=[first], verify=verify)
     (home.state / "registry-is-down").touch()
-    assert "verify fails on main itself" in await near_lead.refusal("merge_worktree", ids=[second], verify=verify)
+    assert "verify fails on main itself" in await quick_lead.refusal("merge_worktree", ids=[second], verify=verify)

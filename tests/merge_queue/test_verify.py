@@ -110,10 +110,10 @@ async def test_an_interrupted_move_is_settled_though_the_environment_for_verify_
 
 
 async def test_a_change_of_shared_configuration_by_verify_is_reported_with_the_merge(
-    near_lead: Lead, repository: Path, home: Home
+    quick_lead: Lead, repository: Path, home: Home
 ) -> None:
-    (first,) = await near_lead.run("echo 'git config user.name Claude' > verify.sh")
-    report = await near_lead.call("merge_worktree", ids=[first], verify="sh verify.sh")
+    (first,) = await quick_lead.run("echo 'git config user.name Claude' > verify.sh")
+    report = await quick_lead.call("merge_worktree", ids=[first], verify="sh verify.sh")
     assert [one["id"] for one in report["merged"]] == [first]
     assert "changed while this merge was verified: config: user.name = Claude" in report["note"]
     assert [file.name for file in home.shared_config.rglob("*.json")] == ["accepted.json"]

@@ -112,9 +112,9 @@ def run_job_in_subprocess(number: int, environment: Mapping[str, str], *falls: s
     The exit code is negative if a signal ended the process.
 
     Args:
-        falls: The point at which the process kills itself; see `merging_daemon.carry_out`.
+        falls: The point at which the process kills itself; see `merging_daemon.run_job`.
     """
-    process = PROCESSES.Process(target=merging_daemon.carry_out, args=(number, dict(environment), falls))
+    process = PROCESSES.Process(target=merging_daemon.run_job, args=(number, dict(environment), falls))
     process.start()
     process.join()
     assert process.exitcode is not None

@@ -1,4 +1,4 @@
-"""A process that carries out a merge as a daemon does, and may kill itself at a chosen step."""
+"""A process that runs a merge job as a daemon does, and may kill itself at a chosen step."""
 
 import itertools
 import os
@@ -31,10 +31,10 @@ def fall_at_change(number: int, folder: str) -> None:
     sys.addaudithook(look)
 
 
-def carry_out(number: int, environment: Mapping[str, str], falls: tuple[str, ...]) -> None:
-    """Carry out a merge, completely or until this process kills itself.
+def run_job(number: int, environment: Mapping[str, str], falls: tuple[str, ...]) -> None:
+    """Run a merge job, completely or until this process kills itself.
 
-    `falls` says when that happens, and is empty for never:
+    `falls` says when the process kills itself. It is empty if the process should not:
 
     - (WHEN, N, STEP, FELL): `before`, `within` or `after` the Nth record of a step, as in crash/with_fail_points.py.
     - ("at", N, FOLDER): just before the Nth change that this process itself makes below a folder.
@@ -43,10 +43,10 @@ def carry_out(number: int, environment: Mapping[str, str], falls: tuple[str, ...
     os.environ.update(environment)
     # A shim that outlives this process must not start a daemon, because the test does a daemon's work itself.
     setattr(app, "daemon_command", lambda: ["true"])  # noqa: B010 (mypy rejects assignment: app only imports the name)
-    anyio.run(_carry_out, number, falls)
+    anyio.run(_run_job, number, falls)
 
 
-async def _carry_out(number: int, falls: tuple[str, ...]) -> None:
+async def _run_job(number: int, falls: tuple[str, ...]) -> None:
     async with open_reconciler(find_home()) as reconciler:
         match falls:
             case ["at", at, folder]:
@@ -55,5 +55,5 @@ async def _carry_out(number: int, falls: tuple[str, ...]) -> None:
                 arm(when, int(at), step, fell)
             case _:
                 pass
-        found = {"PATH": os.environ["PATH"], "LANDER": str(os.getpid())}
+        found = {"PATH": os.environ["PATH"], "DAEMON": str(os.getpid())}
         await MergeRunner(reconciler.services).run(await reconciler.store.merges.get(number), found)
