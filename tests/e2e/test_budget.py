@@ -22,7 +22,7 @@ LOOK = ToolUse("Bash", {"command": "echo x >> x.txt; sleep 0.2", "description": 
 def look_until(go: Path) -> ToolUse:
     """Return a tool call that ends a second after the file exists.
 
-    Within this second claude reads a message.
+    Within that second claude reads a message that was sent before.
     """
     wait = f"until test -e {go}; do sleep 0.05; done; sleep 1"
     return ToolUse("Bash", {"command": f"echo x >> x.txt; {wait}", "description": "work"})

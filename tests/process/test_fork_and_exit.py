@@ -66,7 +66,7 @@ async def start(local: Executor, alive: Path, count: int = 1, variable: str = ""
 
 
 @pytest.mark.usefixtures("tier")
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.soak)])
 async def test_forking_processes_are_ended_with_their_program(local: Executor, tmp_path: Path, count: int) -> None:
     alive = tmp_path / "alive"
     await start(local, alive, count)

@@ -109,12 +109,12 @@ async def test_time_limits_stop_while_an_attempt_is_frozen(
 async def test_the_silence_limit_is_paused_until_the_attempt_is_thawed(
     executor: Executor, reopen: Callable[[], Executor]
 ) -> None:
-    await executor.submit(replace(shell("a1-1", "echo up; exec sleep 1000"), silence_s=1.0))
+    await executor.submit(replace(shell("a1-1", "echo up; exec sleep 1000"), silence_s=0.5))
     await executor.pause_silence_limit("a1-1")
     await reopen().pause_silence_limit("a1-1")
-    with anyio.move_on_after(3) as patience:
+    with anyio.move_on_after(1.5) as patience:
         await executor.outcome("a1-1")
     assert patience.cancelled_caught
     await executor.thaw("a1-1")
-    assert str(await ended(executor, "a1-1")) == "ended after 1 s of silence"
+    assert str(await ended(executor, "a1-1")) == "ended after 0.5 s of silence"
     await executor.pause_silence_limit("a2-1")

@@ -195,7 +195,7 @@ async def test_output_right_before_the_end_is_read(
             time.sleep(0.005)
         return found
 
-    monkeypatch.setattr("forkjoin.process.executor._read_chunk", read_before_the_end)
+    monkeypatch.setattr("forkjoin.process.attempt_files.read_chunk", read_before_the_end)
     await local.submit(shell("a1-1", 'while [ ! -e "$1" ]; do sleep 0.01; done; echo late', str(go)))
     await until((place.folder / "a1-1" / "output").exists)
     assert await printed(local, "a1-1") == b"late\n"

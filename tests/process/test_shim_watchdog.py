@@ -99,9 +99,8 @@ async def test_the_watchdog_goes_on_though_no_thread_could_be_started(
     [
         (b"by the limit of all agents together", "ended by the limit of all agents together"),
         (b"by \xff", "ended by \ufffd"),
-        (b"", "ended by a limit of all agents together"),
     ],
-    ids=["whole", "damaged", "empty"],
+    ids=["whole", "damaged"],
 )
 async def test_an_attempt_whose_shim_ignores_the_file_over_is_ended_without_it(
     watched: Executor, place: Place, content: bytes, outcome_text: str

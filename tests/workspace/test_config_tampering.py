@@ -50,12 +50,15 @@ async def test_the_result_reports_changes_by_setup_and_verify(repository: Path, 
     assert "core.fsmonitor = evil" in str(config_warnings_of(result))
 
 
-async def test_changes_of_the_users_own_configuration_are_reported(repository: Path, home: Home) -> None:
+async def test_changes_of_the_users_own_configuration_are_reported_and_the_surplus_is_counted(
+    repository: Path, home: Home
+) -> None:
     async with open_lead_in_memory(home, repository) as lead:
-        (first,) = await lead.run("git config --global user.email evil@example.com")
+        evil = "git config --global user.email evil@example.com"
+        (first,) = await lead.run(f"{evil}; for n in 1 2 3 4 5 6 7 8; do git config --global user.n$n log; done")
         (result,) = await lead.results(first)
-    (warning,) = config_warnings_of(result)
-    assert ".gitconfig: user.email = evil@example.com (was: test@example.com)" in warning
+    assert ".gitconfig: user.email = evil@example.com (was: test@example.com)" in str(config_warnings_of(result))
+    assert "… and 1 more such changes; forkjoin trust shows those of the repository" in result["warnings"]
 
 
 async def test_changes_between_attempts_are_not_reported(repository: Path, home: Home) -> None:
@@ -121,21 +124,16 @@ async def test_a_damaged_record_of_accepted_configuration_is_reported_together_w
     assert ("damaged" in str(after), "user.name = Claudine" in str(after)) == (False, True)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"attempt": 1, "snapshot": {"config": 7}, "found": []}'])
-async def test_the_result_reports_a_damaged_snapshot(repository: Path, home: Home, tmp_path: Path, text: str) -> None:
-    go = tmp_path / "go"
+async def test_the_result_reports_a_damaged_snapshot(repository: Path, home: Home, tmp_path: Path) -> None:
+    go, texts = tmp_path / "go", ("", "[]", '{"attempt": 1, "snapshot": {"config": 7}, "found": []}')
     async with open_lead_in_memory(home, repository) as lead:
-        (first,) = await lead.spawn(f"until test -e {go}; do sleep 0.02; done")
-        await lead.until(first, state="running")
-        (record,) = home.shared_config.rglob("a1.json")
-        record.write_text(text)
+        ids = await lead.spawn(*[f"until test -e {go}; do sleep 0.02; done" for _ in texts])
+        for id_, text in zip(ids, texts, strict=True):
+            await lead.until(id_, state="running")
+            (record,) = home.shared_config.rglob(f"{id_}.json")
+            record.write_text(text)
         go.touch()
-        (result,) = await lead.results(first)
-    assert "can't tell all that changed in shared configuration and hooks while a1 ran" in str(result["warnings"])
-
-
-async def test_a_result_says_where_more_changes_are_shown(repository: Path, home: Home) -> None:
-    async with open_lead_in_memory(home, repository) as lead:
-        (first,) = await lead.run("for n in 1 2 3 4 5 6 7 8 9; do git config --global alias.n$n log; done")
-        (result,) = await lead.results(first)
-    assert "… and 1 more such changes; forkjoin trust shows those of the repository" in result["warnings"]
+        results = await lead.results(*ids)
+    for id_, result in zip(ids, results, strict=True):
+        words = f"can't tell all that changed in shared configuration and hooks while {id_} ran"
+        assert words in str(result["warnings"])

@@ -1,12 +1,13 @@
 """Shell commands that run for agents and merges."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from forkjoin.core.error import is_transient
 from forkjoin.process.executor import Executor
-from forkjoin.workspace.shell_command import Shell
-from support.attempts import ENVIRONMENT, change_shims
+from forkjoin.workspace.shell_command import run_command
+from support.attempts import change_shims, program
 
 
 async def test_a_command_that_cant_start_for_lack_of_resources_runs_later(
@@ -20,16 +21,16 @@ async def test_a_command_that_cant_start_for_lack_of_resources_runs_later(
         tmp_path,
         f"import os; really = os.fork\ndef fork():\n    {refuse}\n    return really()\nos.fork = fork",
     )
-    shell = Shell(local, "a1-1", "/", ENVIRONMENT, log_bytes=1_000_000)
+    verify = program("a1-1-verify", "echo", "ran")
     with pytest.raises(OSError, match="verify could not be started: no process left") as refused:
-        await shell.run("verify", "echo ran", 1)
+        await run_command(local, verify)
     assert is_transient(refused.value)
     assert await local.list_handles() == []
     none_left.unlink()
-    ran = await shell.run("verify", "echo ran", 1)
+    ran = await run_command(local, verify)
     assert (ran.outcome.kind, ran.printed) == ("exited", "ran")
 
 
 async def test_a_command_that_cant_start_through_its_own_fault_has_failed(local: Executor) -> None:
-    ran = await Shell(local, "a1-1", "/no/such/folder", ENVIRONMENT, log_bytes=1_000_000).run("setup", "true", 1)
+    ran = await run_command(local, replace(program("a1-1-setup", "true"), cwd="/no/such/folder"))
     assert str(ran.outcome) == "could not be started: its folder /no/such/folder: No such file or directory"

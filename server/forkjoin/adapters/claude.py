@@ -78,18 +78,11 @@ def account(environment: Mapping[str, str]) -> str:
 
 
 def start(context: AgentContext, program: AgentProgram) -> ProgramStart:
-    return ProgramStart(
-        _argv(context, program, "--session-id"),
-        encode_turn(context.task),
-        False,
-        _HEADLESS_VARIABLES | program.environment,
-    )
+    return _headless(context, program, "--session-id", context.task)
 
 
 def resume(context: AgentContext, program: AgentProgram, text: str) -> ProgramStart | None:
-    return ProgramStart(
-        _argv(context, program, "--resume"), encode_turn(text), False, _HEADLESS_VARIABLES | program.environment
-    )
+    return _headless(context, program, "--resume", text)
 
 
 def converse(context: AgentContext, program: AgentProgram) -> ProgramStart | None:
@@ -106,10 +99,10 @@ def encode_turn(text: str, key: str = "") -> bytes:
     return json.dumps({"type": "user", **once, "message": message}).encode() + b"\n"
 
 
-def _argv(context: AgentContext, program: AgentProgram, conversation_option: str) -> tuple[str, ...]:
+def _headless(context: AgentContext, program: AgentProgram, conversation_option: str, text: str) -> ProgramStart:
     # Without a relay the `approve` tool is missing. Without a list of allowed tools an agent has nothing to ask for.
     asks = bool(context.relay) and context.permissions.allow is not None and not program.skip_permissions
-    return (
+    argv = (
         *program.command,
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
@@ -118,6 +111,7 @@ def _argv(context: AgentContext, program: AgentProgram, conversation_option: str
         *_options(context, program, _instructions(context), asks=asks),
         *(conversation_option, context.conversation),
     )
+    return ProgramStart(argv, encode_turn(text), False, _HEADLESS_VARIABLES | program.environment)
 
 
 def _options(context: AgentContext, program: AgentProgram, instructions: str, *, asks: bool) -> tuple[str, ...]:

@@ -103,9 +103,7 @@ def read(line: bytes) -> Sequence[Event]:
 
 
 def read_beginning(beginning: bytes) -> Sequence[Event]:
-    """Return the end of a turn, if the line reports one, from the line's beginning.
-
-    Return an empty sequence for any other line.
+    """Return the end of a turn if the line reports one, or else an empty sequence.
 
     Without this event forkjoin would take the turn for unfinished. The beginning of the line contains the turn's text,
     which is cut in a result anyway. The fields after it, such as usage and cost, are lost.

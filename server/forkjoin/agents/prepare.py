@@ -80,7 +80,7 @@ async def workspace_of(services: Services, agent: Agent, environment: Mapping[st
         repository_settings=await services.store.projects.recipe(agent),
         port_base=agent.worktree.port_base,
         environment=environment,
-        ours=ours,
+        variables=ours,
     )
 
 

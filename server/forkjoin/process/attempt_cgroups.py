@@ -32,7 +32,7 @@ _CPU_PERIOD_US = 100_000
 
 
 def plan(folder: Path, limits: TreeLimits, total_limits: TreeLimits) -> dict[str, object]:
-    """Return the keys of spec.json from which the shim creates its cgroups.
+    """Return the part of spec.json from which the shim creates cgroups.
 
     Args:
         folder: The attempt's folder.
@@ -94,7 +94,7 @@ def _values(root: cgroup_root.CgroupRoot, controller: str, limits: TreeLimits) -
                 ("memory.max", str(limits.memory or "max")),
                 ("memory.swap.max", "max" if limits.memory is None else "0"),
             ]
-        case "memory", _:  # the first file may not exceed the second: when limits are raised, it is accepted only last
+        case "memory", _:  # the first may not exceed the second, so a higher value is accepted only at the end
             first, second = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
             return [(file, str(limits.memory or -1)) for file in (first, second, first)]
         case "pids", _:

@@ -16,8 +16,8 @@ from forkjoin.process import attempt_cgroups, attempt_log, resource_limits, shim
 from forkjoin.process.attempt_spec import AttemptSpec
 
 _CHUNK = 256 * 1024
-#: The end of an attempt for which the disk was too full to write end.json. The output may be incomplete too, so that
-#: the attempt's true end can't be known.
+#: The outcome if the disk was too full for the shim to write end.json. Then the output may be incomplete too, so that
+#: the program's success is unknown.
 _DISK_FULL = Outcome("lost", error="the disk was full when it ended")
 
 
@@ -30,7 +30,13 @@ class Page(NamedTuple):
 
 
 def write_shim_files(folder: Path, spec: AttemptSpec, total_limits: TreeLimits, daemon: dict[str, object]) -> None:
-    """Write all files that the shim reads. The environment is not among them."""
+    """Write the files that the shim reads, all but the environment.
+
+    The environment must not be on a disk.
+
+    Args:
+        daemon: The keys of spec.json with which the shim starts a daemon.
+    """
     for stale in ("about.json", "input", "input.end", "over", "poke"):
         (folder / stale).unlink(missing_ok=True)
     os.mkfifo(folder / "poke", 0o600)
@@ -45,7 +51,7 @@ def write_shim_files(folder: Path, spec: AttemptSpec, total_limits: TreeLimits, 
         "silence_s": spec.silence_s,
         "log_bytes": spec.log_bytes,
         "keeps_unread": spec.keep_unread_output,
-        "mark": str(folder),  # unique, and known even if all files are lost
+        "mark": str(folder),  # unique, and known without any file of the attempt
         "open_files": resource_limits.INHERITED_OPEN_FILES,
         "limits": asdict(spec.limits),
         "in_all": asdict(total_limits),
@@ -58,12 +64,13 @@ def write_shim_files(folder: Path, spec: AttemptSpec, total_limits: TreeLimits, 
 
 
 def append_input(file: Path, data: bytes, once: bool = False) -> bool:
-    """Append all of the data durably, or raise OSError and append nothing.
-
-    Returns `False` if the file was closed for appending.
+    """Append data to a file durably. Return `False` if the file was closed before.
 
     Args:
-        once: Whether to do nothing if the file already contains the data.
+        once: Whether to append nothing, and return `True`, if the file already contains the data.
+
+    Raises:
+        OSError: There is no space. No part of the data was appended.
     """
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
@@ -84,7 +91,7 @@ def append_input(file: Path, data: bytes, once: bool = False) -> bool:
 
 
 def close_input(file: Path) -> None:
-    """Close a file for appending."""
+    """Mark a file as complete: nothing is appended to it any more."""
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         write_atomically(file.with_name(f"{file.name}.end"), b"")
@@ -109,11 +116,11 @@ def read_page(file: Path, start: int, limit: int) -> Page:
 
 
 def release_output(folder: Path, offset: int) -> None:
-    """Tell the shim up to which offset the output was read.
+    """Tell the shim that output up to this offset was read and may be dropped.
 
-    If the shim has ended, shorten the output here.
+    If the shim has ended, drop the bytes in its place.
     """
-    with contextlib.suppress(OSError, ValueError, LookupError):  # a later call shortens the output
+    with contextlib.suppress(OSError, ValueError, LookupError):  # a later call tries again
         write_atomically(folder / "released", str(offset).encode())
         if not file_lock.is_held(folder / "lock"):
             limit = json.loads((folder / "spec.json").read_bytes())["log_bytes"]

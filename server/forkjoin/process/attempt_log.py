@@ -36,7 +36,7 @@ def shorten(log: int, limit: int, released: int) -> None:
 
 def _punch_hole(log: int, start: int, size: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    # In glibc only fallocate64 has 64-bit offsets on all platforms. In musl, fallocate has.
+    # In glibc only fallocate64 takes 64-bit offsets on all platforms. In musl, fallocate takes them.
     fallocate = getattr(libc, "fallocate64", None) or libc.fallocate
     if fallocate(log, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(size)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

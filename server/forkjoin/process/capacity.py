@@ -60,8 +60,7 @@ def _free_memory(folder: str, limit: int) -> int:
     """Return the bytes of a cgroup's limit that are free. Cached files count as free."""
     used = cgroup_files.read(f"{folder}/memory.current") or cgroup_files.read(f"{folder}/memory.usage_in_bytes")
     lines = dict(line.split(maxsplit=1) for line in cgroup_files.read(f"{folder}/memory.stat").splitlines())
-    form = (
-        "total_{}" if "total_inactive_file" in lines else "{}"
-    )  # in cgroup v1, only `total_` lines include child cgroups
+    # In cgroup v1, only `total_` lines include child cgroups.
+    form = "total_{}" if "total_inactive_file" in lines else "{}"
     cached = sum(int(lines.get(form.format(name), 0)) for name in ("inactive_file", "active_file"))
     return max(0, limit - int(used or 0) + cached)

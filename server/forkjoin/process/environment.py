@@ -11,7 +11,7 @@ from forkjoin.core.settings import RESERVED_VARIABLES
 def compose(
     environment: Mapping[str, str],
     settings: Mapping[str, str],
-    ours: Mapping[str, str],
+    own: Mapping[str, str],
     *,
     wanted: Mapping[str, str] | None = None,
     ignore: Path | None = None,
@@ -22,20 +22,20 @@ def compose(
     same name, the later in this list counts.
 
     1. `wanted`: variables of the repository configuration. `$NAME` in a value is replaced by the variable of the lead
-       or of `ours`, and `$$` by a dollar sign.
+       or of `own`, and `$$` by a dollar sign.
     2. `settings`: variables of the user's config.toml.
     3. Variables that keep git from prompting, opening an editor, signing, and running maintenance. They are set without
        a change to any git configuration.
-    4. `ours`: variables of forkjoin itself.
+    4. `own`: variables of forkjoin itself.
 
     Args:
         environment: The lead's environment.
         ignore: The file that git uses as core.excludesFile; `None` for the user's own.
     """
-    kept = {name: value for name, value in environment.items() if not name.startswith(RESERVED_VARIABLES)}
-    known = {**kept, **ours}
+    lead = {name: value for name, value in environment.items() if not name.startswith(RESERVED_VARIABLES)}
+    known = {**lead, **own}
     expanded = {name: Template(value).safe_substitute(known) for name, value in (wanted or {}).items()}
-    return kept | expanded | dict(settings) | _git_variables(ignore) | dict(ours)
+    return lead | expanded | dict(settings) | _git_variables(ignore) | dict(own)
 
 
 def encode(environment: Mapping[str, str]) -> bytes:

@@ -135,9 +135,8 @@ class Executor:
         folder = self._folder_of(handle)
         pause = _SHORTEST_PAUSE_S
         while True:
-            is_live = await self._run(
-                file_lock.is_held, folder / "lock"
-            )  # checked before the last read, which so misses no bytes
+            # Checked before each read, so that the read after the attempt's end finds the last bytes.
+            is_live = await self._run(file_lock.is_held, folder / "lock")
             chunk = await self._run(attempt_files.read_chunk, folder / "output", after)
             if chunk:
                 after += len(chunk)
@@ -180,7 +179,7 @@ class Executor:
 
     async def _wait_for_shim(self, folder: Path, seconds: float) -> None:
         """Return when the shim has ended, or after `seconds`."""
-        pidfd = await self._run(shim_control.open_pidfd, folder)
+        pidfd = await self._run(shim_control.open_shim, folder)
         if pidfd is None:  # the shim has not written started.json yet, or has just exited
             await anyio.sleep(_SHORTEST_PAUSE_S)
             return

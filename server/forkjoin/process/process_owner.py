@@ -14,7 +14,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.process import attempt_cgroups, attempt_processes, cgroup_files, process_table, shim_control
 from forkjoin.process.process_table import Process
 
-#: How often the ancestors of a process are read. They are read again if one of them ended while they were read.
+#: How often the ancestors of a process are read at most. They are read again if one of them ended during the read.
 _MAX_READS = 20
 _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 

@@ -3,25 +3,25 @@
 The daemon starts `python -S -E -I shim.py FOLDER LOCK` in a new session. LOCK is the descriptor of the open lock file.
 The program's environment arrives on stdin and is never written to a disk. All other data is in the files of FOLDER:
 
-    lock          locked by the daemon and the shim together, from before the fork until the shim has ended
+    lock          locked from before the shim's start, first by daemon and shim together, until the shim has ended
     spec.json     the program to start, and its limits
-    started.json  the identity of the shim; written before the program starts; from then on no other shim starts it
+    started.json  the identity of the shim; written before the program starts; no shim is started once it exists
     input         bytes for the program's stdin; the daemon appends to it
     input.end     exists once no more input will come
     poke          a FIFO; a byte in it means that input, input.end or cancel has changed
     output        what the program printed
     errors        what the program printed to stderr, if stderr is kept apart from stdout
-    frozen        exists while the program is frozen; its time limits stand still
-    waiting       exists while the program waits for an answer; its silence limit stands still
-    cancel        request to end the attempt within the grace period in this file, or not to start it
+    frozen        exists while the program is frozen; its time limits are suspended
+    waiting       exists while the program waits for an answer; its silence limit is suspended
+    cancel        exists if the attempt must end, or must not start; the seconds from SIGTERM to SIGKILL
     end.json      how the attempt ended; written last and atomically
     full.json     replaces end.json if the disk is too full to write end.json
     released      offset up to which the daemon has read the output
-    over          message about the limit that ends this attempt: a limit of all attempts together
+    over          exists if the attempt must end for a limit that the daemon enforces; a message about that limit
     about.json    the agent's record, in case the database is lost
     asked.json    whether the agent was asked to stop or to pause before `cancel`, in case the database is lost
 
-Standard library only: each running agent costs the memory of a shim, about 6 MB.
+Standard library only, which keeps a shim at about 6 MB of memory. Each running agent has one.
 """
 
 import contextlib
@@ -36,7 +36,8 @@ import sys
 import time
 from typing import Any, NoReturn
 
-# Python's -I option hides forkjoin, so its folder is appended. At the end, it can't shadow the standard library.
+# With Python's option -I, forkjoin's folder is not in the path. It comes last, so that no file in it is taken for a
+# module of the standard library.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from forkjoin.core import file_lock
@@ -55,46 +56,41 @@ from forkjoin.process.stdin_feed import StdinFeed
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CHUNK = 65536
-#: Seconds between two checks that a daemon is running, which must record what happens.
+#: Seconds between two checks whether a daemon is running. A daemon is needed to record what the program prints.
 _DAEMON_CHECK_S = 60.0
 #: Seconds between two checks of the logs' sizes and growth.
 _LOG_CHECK_S = 1.0
-#: Seconds between two attempts to kill the survivors of an earlier SIGKILL.
+#: Seconds between two attempts to kill processes that have survived SIGKILL.
 _KILL_RETRY_S = 10.0
-#: Values of spec.json that an older daemon does not write. Such a daemon still runs after forkjoin was upgraded.
-_SPEC_DEFAULTS: dict[str, Any] = {
-    "silence_s": None,
-    "log_bytes": sys.maxsize,
-    "keeps_unread": False,
-    "cgroups": [],
-    "cgroup_settings": (),
-    "limits": {},
-    "in_all": {},
-    "open_files": resource_limits.INHERITED_OPEN_FILES,
-}
-#: Zombies reaped in one go. Processes that fork and exit without pause must not keep the shim from its other work.
+#: The most zombies that one call of `Shim.reap` reaps. Processes that fork and exit without pause make new ones as
+#: fast, and must not keep the shim from its other work.
 _MAX_REAPED = 1000
-#: Seconds from SIGTERM to SIGKILL at a time limit, if the shim itself gets SIGTERM, or if `cancel` is empty.
+#: Seconds from SIGTERM to SIGKILL if a time limit is exceeded, the shim itself gets SIGTERM, or `cancel` is empty.
 _GRACE_S = 5.0
-#: Seconds from SIGTERM to SIGKILL for processes that are left when the program has ended by itself.
+#: Seconds from SIGTERM to SIGKILL for processes that still run when the program itself has ended.
 _LEFTOVER_GRACE_S = 1.0
 
 
 class Shim:
-    """The owner of the attempt in the working directory."""
+    """The owner of one attempt, whose folder is the working directory.
+
+    Args:
+        lock: The descriptor of the attempt's lock file.
+    """
 
     def __init__(self, lock: int) -> None:
-        self.lock = lock  #: file descriptor
+        self.lock = lock
         with open("spec.json", encoding="utf-8") as file:
-            self.spec: dict[str, Any] = _SPEC_DEFAULTS | json.load(file)
+            self.spec: dict[str, Any] = json.load(file)
         self.cgroups: list[str] = self.spec["cgroups"]
-        self.started_at = time.monotonic()  #: moved forward by the time that the program was frozen
+        #: Start of the time limit. It moves forward while the program is frozen.
+        self.started_at = time.monotonic()
         self.next_daemon_check = self.started_at + _DAEMON_CHECK_S
         self.clock_checked_at = self.started_at  #: time of the last call of `stop_clocks`
-        self.frozen = False
-        self.timed_out = ""  #: message about the time limit that was exceeded
+        self.frozen = False  #: whether the program was frozen at the last call of `stop_clocks`
+        self.timed_out = ""  #: a message about the time limit that was exceeded; empty if none was
         self.terminated = False  #: whether the shim itself got SIGTERM, e.g. because the machine shuts down
-        self.status: int | None = None  #: wait status of the program, once it has ended
+        self.status: int | None = None  #: wait status of the program; `None` while it runs
         self.survivors: list[process_table.Process] = []
 
     def run(self, environment: dict[bytes, bytes]) -> None:
@@ -135,9 +131,9 @@ class Shim:
         return end
 
     def listen_to_signals(self) -> int:
-        """Return a descriptor that is readable after the shim got a signal.
+        """Return a file descriptor that becomes readable when the shim gets a signal.
 
-        The kernel sends SIGCHLD when a child has ended.
+        SIGCHLD tells that a child has ended, and SIGHUP, SIGINT or SIGTERM that the shim must end.
         """
         readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
@@ -162,7 +158,7 @@ class Shim:
         if self.pid == 0:
             self.exec_program(stdin, child_report, environment)
         os.close(child_report)
-        with os.fdopen(report, "rb") as file:  # execve(2) closes the other end
+        with os.fdopen(report, "rb") as file:  # reading ends when execve(2) closes the other end
             number, _, reason = file.read().decode(errors="replace").partition(" ")
         if number:
             os.waitpid(self.pid, 0)
@@ -171,7 +167,7 @@ class Shim:
     def exec_program(self, stdin: int, report: int, environment: dict[bytes, bytes]) -> NoReturn:
         """Replace the child process by the program.
 
-        If that fails, write the error to `report` and exit.
+        If that fails, write the error number and a message to `report`, and exit.
         """
         argv: list[str] = self.spec["argv"]
         cwd: str = self.spec["cwd"]
@@ -199,7 +195,7 @@ class Shim:
     # -- serving
 
     def serve(self, stdin: int, signal_pipe: int) -> int:
-        """Copy input and enforce limits until the process tree has ended.
+        """Copy input and enforce limits until the program has ended, then end its tree.
 
         Return the program's wait status.
         """
@@ -227,9 +223,9 @@ class Shim:
         return status
 
     def reap(self) -> int | None:
-        """Wait for children that have ended. Return the program's wait status.
+        """Reap children that have ended. Return the program's wait status.
 
-        Return `None` while the program runs.
+        Return `None` while the program runs. The shim's children are the program, and orphans among its descendants.
         """
         with contextlib.suppress(ChildProcessError):
             for _ in range(_MAX_REAPED):
@@ -238,13 +234,14 @@ class Shim:
                     break
                 if pid == self.pid:
                     self.status = status
-                    self.peak_rss = used.ru_maxrss * 1024  # of the largest process that the program has waited for
+                    # The largest of the program and the children that it has reaped.
+                    self.peak_rss = used.ru_maxrss * 1024
         return self.status
 
     def find_reason_to_end(self) -> float | None:
-        """Return the grace period in seconds if the process tree must be ended now.
+        """Return the seconds from SIGTERM to SIGKILL if the process tree must end now.
 
-        Return `None` otherwise.
+        Return `None` if it need not end.
         """
         self.timed_out = self.find_exceeded_time_limit()
         if os.path.exists("cancel"):
@@ -254,9 +251,9 @@ class Shim:
         return _GRACE_S if self.timed_out or self.terminated else None
 
     def stop_clocks(self) -> None:
-        """Discount the time in which the program was frozen.
+        """Extend the time limits by the time in which the program was frozen.
 
-        For the silence limit, the time in which the program waited is discounted too.
+        That is the time since the last call. The silence limit is also extended while the program waits for an answer.
         """
         now = time.monotonic()
         if self.frozen:
@@ -289,22 +286,24 @@ class Shim:
         self.survivors = termination.terminate(self.find_processes, grace, self.kill_children)
 
     def find_processes(self) -> list[process_table.Process]:
-        self.reap()  # otherwise the zombies of a fork-and-exit loop use up all pids within the grace period
+        self.reap()  # unreaped zombies of a program that forks without pause would use up all pids
         return attempt_processes.find_processes(self.spec["mark"], self.identity, next(iter(self.cgroups), None))
 
     def kill_children(self) -> list[process_table.Process]:
         return termination.kill_children(os.getpid(), self.spec["mark"], self.reap)
 
     def keep_killing(self) -> None:
-        """Retry to kill the survivors until none is left.
+        """Try again and again to kill processes that have survived SIGKILL.
 
-        Meanwhile the shim stays their ancestor, so that they are still found as processes of this attempt.
+        The shim returns once they have ended. Until then it remains their ancestor, by which they are found as
+        processes of this attempt. The lock is released first, since the attempt has ended.
         """
         os.close(self.lock)
         while self.survivors:
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps children that end meanwhile
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so the kernel reaps children that end during the pause
             time.sleep(_KILL_RETRY_S)
-            signal.signal(signal.SIGCHLD, self.on_signal)  # from here on no child's pid can be reused
+            # So the pid of a child that ends can't be reused before the kill.
+            signal.signal(signal.SIGCHLD, self.on_signal)
             self.survivors = self.kill_children()
         cgroup_files.remove_empty(self.cgroups)
 
@@ -325,17 +324,17 @@ class Shim:
         try:
             write_record("end.json", end | {"duration_s": round(time.monotonic() - self.started_at, 3)})
         except OSError:
-            with contextlib.suppress(OSError):  # somebody may have deleted the whole folder
+            with contextlib.suppress(OSError):  # the program may have deleted the attempt's folder
                 os.replace("full.json", "end.json")
 
     def start_daemon_if_missing(self) -> None:
-        """Start a daemon, unless the daemon's lock shows that one is alive."""
+        """Start a daemon, unless one is alive and so holds the daemon's lock."""
         self.next_daemon_check = time.monotonic() + _DAEMON_CHECK_S
         argv: list[str] = self.spec["wake"]
         try:
             if not file_lock.is_held(self.spec["daemon_lock"]):
                 os.posix_spawn(argv[0], argv, os.environ, setsid=True)
-        except OSError as error:  # e.g. forkjoin was moved or removed: the program must go on all the same
+        except OSError as error:  # e.g. forkjoin was removed, which must not end the program
             sys.stderr.write(f"can't start a daemon: {error}\n")
 
 
@@ -360,7 +359,7 @@ def describe_failed_start(reason: str, *, is_transient: bool = False) -> dict[st
 def restore_signals() -> None:
     """Reset all signal handlers and the signal mask to their defaults.
 
-    Ignored signals are inherited: nohup(1), for example, ignores SIGHUP for the daemon and its children.
+    The program would inherit ignored signals. The daemon ignores SIGHUP if it was started with nohup(1), for example.
     """
     signal.set_wakeup_fd(-1)
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -369,10 +368,10 @@ def restore_signals() -> None:
 
 
 def read_environment() -> dict[bytes, bytes] | None:
-    """Read the program's environment from stdin.
+    """Return the program's environment, which the daemon writes to stdin.
 
-    The environment consists of `NAME=value` entries that end with NUL, then one more NUL. Returns `None` if the last
-    NUL is missing: the daemon died while it wrote, and the attempt counts as not started.
+    It consists of `NAME=value` entries that end with a NUL each, and one more NUL. If the last NUL is missing, the
+    daemon has died during the write. Then return `None`: the attempt counts as not started.
     """
     with os.fdopen(0, "rb", closefd=False) as file:
         data = file.read()
@@ -389,7 +388,7 @@ def main() -> None:
         return
     os.chdir(sys.argv[1])
     shim = Shim(int(sys.argv[2]))
-    with contextlib.suppress(ValueError, OSError):  # undoes what the daemon has raised for itself
+    with contextlib.suppress(ValueError, OSError):  # the daemon has raised this limit for itself
         resource.setrlimit(resource.RLIMIT_NOFILE, shim.spec["open_files"])
     shim.run(environment)
 

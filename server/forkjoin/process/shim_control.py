@@ -1,6 +1,6 @@
-"""The daemon's side of shims: starting them, finding them, asking them to end, and acting for those that don't answer.
+"""The daemon's side of shims: it starts and finds them, asks them to end, and acts for those that don't react.
 
-The daemon also waits for the shims that it has started, which would otherwise stay zombies.
+The daemon also reaps the shims that it has started, which would otherwise remain zombies.
 """
 
 import contextlib
@@ -22,11 +22,9 @@ from forkjoin.process import attempt_cgroups, attempt_processes, process_signals
 from forkjoin.process.environment import encode
 from forkjoin.process.process_table import Process, ProcessIdentity
 
-#: Seconds beyond the grace period that a shim may take to end its process tree, before the daemon does it instead.
+#: Seconds beyond the grace period that a shim may take to end its process tree. Then the daemon ends the tree itself.
 WAIT_S = termination.KILL_WAIT_S + 5.0
-#: The message if the file `over` is empty, as an older daemon left it on a full disk.
-_UNKNOWN_TOTAL_LIMIT = "by a limit of all agents together"
-#: Pause between two searches for a program that should be frozen.
+#: Seconds between two searches for the processes that should be frozen.
 _FREEZE_RETRY_S = 0.05
 #: Seconds that a shim may take to exit after it has released its lock, and the pause between two checks.
 _EXIT_TIMEOUT_S, _EXIT_CHECK_S = 1.0, 0.001
@@ -41,13 +39,12 @@ _pids: dict[Path, int] = {}
 
 
 def start(folder: Path, lock: int, environment: Mapping[str, str]) -> None:
-    """Start a shim, and send it the program's environment with the mark.
-
-    The shim inherits the lock. The mark identifies the attempt.
+    """Start a shim, and send it the program's environment with the attempt's mark.
 
     Args:
         folder: The attempt's folder, which already contains the files that the shim reads.
-        lock: Descriptor of the attempt's lock, which this process has taken.
+        lock: Descriptor of the attempt's lock, which this process has taken. The shim inherits it.
+        environment: The variables of the program, without the mark.
     """
     program_environment = encode({**environment, attempt_processes.MARK: str(folder)})
     own = {name: value for name, value in os.environ.items() if name != attempt_processes.MARK}
@@ -63,31 +60,32 @@ def start(folder: Path, lock: int, environment: Mapping[str, str]) -> None:
             env={**own, attempt_processes.SUPERVISOR: "1"},
         )
     _pids[folder] = child.pid
-    child.returncode = 0  # keeps subprocess from waiting for the shim, which `reap` does
+    child.returncode = 0  # subprocess must not wait for the shim, since `reap` does
     assert child.stdin
-    with contextlib.suppress(BrokenPipeError), child.stdin:  # a shim without environment starts nothing
+    with contextlib.suppress(BrokenPipeError), child.stdin:  # the shim has ended, and has started no program
         child.stdin.write(program_environment)
 
 
 def list_started(attempts: Path) -> list[Path]:
-    """Return the folders of shims that this process has started and not reaped."""
+    """Return the attempts' folders of the shims that this process has yet to reap."""
     return [folder for folder in [*_pids] if folder.parent == attempts]
 
 
 def reap(folder: Path) -> None:
-    """Wait for the shim of an attempt, if it has released its lock.
+    """Reap the shim of an ended attempt, if this process has started it.
 
-    Only shims that this process has started are waited for. A shim that still kills survivors does not exit. It is
-    waited for by a later call.
+    A shim that still tries to kill survivors does not exit within `_EXIT_TIMEOUT_S`. A later call reaps it.
     """
     if (folder / "lock").exists() and (pid := _pids.pop(folder, None)):
-        with contextlib.suppress(ChildProcessError):  # the daemon's parent may have had SIGCHLD ignored
+        with contextlib.suppress(
+            ChildProcessError
+        ):  # the kernel reaps children if the daemon has inherited an ignored SIGCHLD
             if not _wait(pid):
                 _pids[folder] = pid
 
 
 def _wait(pid: int) -> bool:
-    """Wait for a child for `_EXIT_TIMEOUT_S` at most. Return whether it has exited."""
+    """Reap a child, which may take `_EXIT_TIMEOUT_S`. Return whether it has exited."""
     deadline = time.monotonic() + _EXIT_TIMEOUT_S
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() >= deadline:
@@ -105,24 +103,24 @@ def read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
 
 
 def read_shim(folder: Path) -> ProcessIdentity | None:
-    """Return the identity of an attempt's shim, which may have ended.
+    """Return the identity of an attempt's shim, even if the shim has ended.
 
-    Return `None` if no shim has come up.
+    Return `None` if no shim has written started.json yet.
     """
     return read_record(folder / "started.json", _IDENTITY)
 
 
-def open_pidfd(folder: Path) -> int | None:
-    """Return a descriptor of an attempt's shim, readable when the shim ends.
+def open_shim(folder: Path) -> int | None:
+    """Return a file descriptor that becomes readable when an attempt's shim ends.
 
-    Return `None` if no shim is alive.
+    Return `None` if no shim is alive. The caller closes the descriptor.
     """
     identity = read_shim(folder)
     return identity and process_signals.open_process(identity)
 
 
 def find_live(folders: Iterable[Path]) -> dict[Path, ProcessIdentity]:
-    """Return the shims that are alive, by the attempt's folder."""
+    """Return the identities of the shims that are alive, by the attempt's folder."""
     live: dict[Path, ProcessIdentity] = {}
     for folder in folders:
         with contextlib.suppress(OSError):  # one unreadable folder must not hide the others
@@ -140,33 +138,33 @@ def poke(folder: Path) -> None:
 
 
 def ask_to_end(folder: Path, grace: float) -> bool:
-    """Write the file `cancel`. Return whether a shim is alive.
+    """Write the file `cancel`, so that the shim ends the attempt or never starts it.
 
-    The shim ends the attempt, or never starts it.
+    Return whether a shim is alive. This function does not wait for its end.
 
     Args:
         grace: Seconds from SIGTERM to SIGKILL.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(OSError):  # if there is no space even for an empty file, the caller ends the process tree
+    with contextlib.suppress(OSError):  # no space even for an empty file: after a while the caller ends the tree itself
         try:
             write_atomically(folder / "cancel", str(grace).encode())
         except OSError:
             (folder / "cancel").touch(0o600)
     if identity := read_shim(folder):
-        process_signals.send_signal(identity, signal.SIGCONT)  # the program may have stopped its shim
+        process_signals.send_signal(identity, signal.SIGCONT)  # a shim that the program has stopped could not react
     poke(folder)
     return file_lock.is_held(folder / "lock")
 
 
 def freeze(folder: Path) -> None:
-    """Stop all processes of an attempt, and its time limits. Blocks.
+    """Stop all processes of an attempt, and its time limits. Blocks for seconds.
 
-    Nothing happens if the attempt has ended.
+    If the attempt has ended, nothing happens.
 
     Raises:
-        TimeoutError: The attempt is alive, but its program did not come up.
-        OSError: The file `frozen` could not be written. Nothing is stopped.
+        TimeoutError: The attempt is alive, but has no process yet.
+        OSError: The file `frozen` could not be written. No process was stopped.
     """
     deadline = time.monotonic() + termination.KILL_WAIT_S
     while file_lock.is_held(folder / "lock"):
@@ -174,15 +172,12 @@ def freeze(folder: Path) -> None:
         if process_signals.suspend_all(_finder(folder)):
             return
         if time.monotonic() > deadline:
-            raise TimeoutError(f"no process of {folder.name} could be found to freeze; its program has not started yet")
-        time.sleep(_FREEZE_RETRY_S)  # either the program is about to start, or the shim is about to exit
+            raise TimeoutError(f"{folder.name} has no process to freeze: its program has not started yet. Try again.")
+        time.sleep(_FREEZE_RETRY_S)  # the program will start soon, or the shim will exit soon
 
 
 def thaw(folder: Path) -> None:
-    """Resume all processes of an attempt, and its time limits.
-
-    The silence limit is included.
-    """
+    """Resume all processes and all time limits of an attempt."""
     if (folder / "frozen").exists():
         for process in _finder(folder)():
             process_signals.send_signal(process.identity, signal.SIGCONT)
@@ -191,7 +186,7 @@ def thaw(folder: Path) -> None:
 
 
 def pause_silence_limit(folder: Path) -> None:
-    if folder.exists():  # otherwise the attempt was forgotten
+    if folder.exists():  # it is missing if the attempt's files were removed
         write_atomically(folder / "waiting", b"")
 
 
@@ -202,12 +197,16 @@ def _finder(folder: Path) -> Callable[[], list[Process]]:
 
 
 def terminate_tree(folder: Path, grace: float) -> list[str]:
-    """End the processes of an attempt that its shim has not ended. Blocks.
+    """End all processes of an attempt, and last of all its shim. Blocks.
 
-    The shim is ended last.
+    The daemon does this if the shim has not done it.
+
+    Args:
+        grace: Seconds from SIGTERM to SIGKILL.
 
     Returns:
-        Names and pids of the survivors. If there are any, the shim stays alive as their ancestor.
+        Names and pids of the processes that could not be ended. If there are any, the shim is not ended, since by their
+        ancestor they are found as processes of the attempt.
     """
     identity = read_shim(folder)
     cgroup = next(iter(attempt_cgroups.find(folder)), None)
@@ -224,7 +223,10 @@ def _find_exactly(identity: ProcessIdentity) -> list[Process]:
 
 
 def _kill_children(folder: Path, identity: ProcessIdentity | None) -> list[Process]:
-    """Stop a shim that is alive and kill its descendants. Return the survivors."""
+    """Stop a shim if it is alive, and kill its descendants. Return the survivors.
+
+    The shim remains stopped, since the caller ends it, unless there are survivors.
+    """
     if identity is None or not process_table.is_alive(identity):
         return []
     process_signals.send_signal(identity, signal.SIGSTOP)
@@ -240,9 +242,9 @@ def end_without_shim(folder: Path) -> None:
     The daemon writes end.json in place of the shim.
     """
     if identity := read_shim(folder):
-        process_signals.send_signal(identity, signal.SIGSTOP)  # keeps the shim from writing another end.json
-    with contextlib.suppress(OSError):  # somebody may have deleted the whole folder
-        message = (folder / "over").read_text(encoding="utf-8", errors="replace") or _UNKNOWN_TOTAL_LIMIT
+        process_signals.send_signal(identity, signal.SIGSTOP)  # so it can't write another end.json
+    with contextlib.suppress(OSError):  # the program may have deleted the attempt's folder
+        message = (folder / "over").read_text(encoding="utf-8", errors="replace")
         try:
             write_atomically(folder / "end.json", OUTCOME.dump_json(Outcome("limited", error=message), by_alias=True))
         except OSError:

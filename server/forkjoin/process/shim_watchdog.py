@@ -68,7 +68,7 @@ class ShimWatchdog:
         return [at for at in self._stops.get(folder, ()) if at > now - _STOPS_WINDOW_S]
 
     def _write_over(self, live: Mapping[Path, ProcessIdentity]) -> None:
-        """Write the file `over` of each attempt that must end, for which its shim ends it."""
+        """Write the file `over` of each attempt that must end, so that its shim ends it."""
         for folder in live:
             if len(self._stops[folder]) >= _MAX_STOPS:
                 write_atomically(folder / "over", _STOPPED_SHIM)

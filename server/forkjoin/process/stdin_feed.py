@@ -30,9 +30,8 @@ class StdinFeed:
         if not self.open:
             return
         is_registered = self.stdin in selector.get_map()
-        is_complete = os.path.exists(
-            "input.end"
-        )  # checked before the reads, so that none of the bytes before it is missed
+        # Checked before the reads, which then find all bytes that came before input.end.
+        is_complete = os.path.exists("input.end")
         try:
             while self.fill():
                 self.pending = self.pending[os.write(self.stdin, self.pending) :]

@@ -133,10 +133,10 @@ def kill_children(shim: int, mark: str, reap: Callable[[], object] = list) -> li
 def _kill_unless_supervisor(pid: int, mark: str) -> bool:
     """Kill a child process, unless it is a supervisor.
 
-    Return whether it is no supervisor, or this user may not signal it. The process is stopped first, so that it does
+    Return `False` if it is a supervisor, and `True` otherwise. The process is stopped first, so that it does
     not execute another program while it is examined.
     """
-    with contextlib.suppress(OSError):  # EPERM: the process may be another user's
+    with contextlib.suppress(OSError):  # EPERM: the process is another user's, and survives
         os.kill(pid, signal.SIGSTOP)
         is_ours = not is_supervisor(pid, mark)
         os.kill(pid, signal.SIGKILL if is_ours else signal.SIGCONT)

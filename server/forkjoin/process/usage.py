@@ -105,9 +105,8 @@ class Meter:
     def total_was_full(self) -> bool:
         """Return whether all attempts together were at their memory limit."""
         homes = [os.path.dirname(folder) for folder in self.cgroups]
-        events = _read_numbers(
-            homes, "memory.events.local", "memory.events"
-        )  # before Linux 5.2, memory.events was local
+        # Before Linux 5.2, memory.events was local.
+        events = _read_numbers(homes, "memory.events.local", "memory.events")
         peak, limit = (_read_numbers(homes, name).get("", 0) for name in _PEAK_AND_LIMIT)
         return events.get("oom", 0) > 0 or 0 < limit - _CHARGE_BATCH < peak
 

@@ -1,5 +1,5 @@
-"""workspace: worktrees made ready for agents and merges alike, and the work in them.
+"""workspace: makes worktrees of agents and merges ready, runs commands in them, and finds the work in them.
 
-It holds the repository configuration, setup and teardown, shell commands, and the search for tampered configuration.
+It also holds the repository configuration and the search for tampered git configuration.
 Modules here may import `services`, `scheduling`, `store`, `git`, `process`, `adapters` and `core`.
 """

@@ -1,7 +1,7 @@
-"""An agent's work, according to its repository and its records.
+"""The work of an agent: its commits, and the uncommitted files in its worktree.
 
-The commit in an agent's result counts: it was verified, and the lead sees it. If somebody other than forkjoin moved the
-branch since, the new commits are not the agent's work until a caller accepts them.
+Once an agent has ended, its work is the commit in its result, which was verified and which the lead has seen. If
+somebody other than forkjoin moves the branch afterwards, the new commits count as work only once a caller accepts them.
 """
 
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from forkjoin.git.refs import find_tip
 from forkjoin.git.worktrees import autocommit
 from forkjoin.store.store import Store
 
-#: The number of commits that a result lists.
+#: The most commits that a result lists.
 _COMMITS_NAMED = 50
-#: The number of hexadecimal digits of a commit that are shown.
+#: The hexadecimal digits of a commit that are shown.
 _DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class BranchMove:
-    """A move of an agent's branch since the agent's end."""
+    """A move of an agent's branch to another commit after the agent's end."""
 
     agent: Agent
-    old: str | None  #: the commit in the result; `None` if the branch was gone then
-    new: str
+    old: str | None  #: the commit in the agent's result; `None` if the branch had no commit when the agent ended
+    new: str  #: the commit to which the branch points now
 
     @property
     def name(self) -> str:
-        """Return the name by which a caller accepts the branch in its new position."""
+        """Return the id by which a caller accepts the new commit: a1@0123456789ab."""
         return f"{self.agent.id}@{self.new[:_DIGITS]}"
 
     def __str__(self) -> str:
@@ -41,29 +41,40 @@ class BranchMove:
 
 
 async def find_result_commit(store: Store, agent: Agent) -> str | None:
-    """Return the commit in the agent's result, or `None` if it has none."""
+    """Return the commit in the agent's result.
+
+    Return `None` if there is no result yet, or the result has no commit.
+    """
     result = await store.results.get(agent.number)
     return result.commit if result else None
 
 
 async def find_work_end(store: Store, common_dir: str, agent: Agent) -> str | None:
-    """Return the last commit of the agent's work, or `None` if it has none.
+    """Return the last commit of the agent's work.
 
-    This is the commit in the agent's result or, before its end, the tip of its branch.
+    This is the commit in the agent's result. Before the agent has ended, it is the tip of its branch. Return `None` if
+    the result has no commit, or there is no branch.
     """
     result = await store.results.get(agent.number)
     return result.commit if result else await find_tip(common_dir, agent.ref)
 
 
 async def find_branch_move(store: Store, common_dir: str, agent: Agent) -> BranchMove | None:
-    """Return how an agent's branch moved since its end, or `None` if it didn't."""
+    """Return how an ended agent's branch has moved since the agent's end.
+
+    Return `None` if it still points to the result's commit, or does not exist.
+    """
     tip = await find_tip(common_dir, agent.ref) if agent.worktree.prepared else None
     last = await find_result_commit(store, agent)
     return None if tip in (None, last) else BranchMove(agent, last, tip)
 
 
 async def measure_work(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
-    """Return a result's fields about commits and changed lines of a branch."""
+    """Return the fields of a result that describe the commits and the changed lines.
+
+    Args:
+        tip: The last commit of the work; `None` if the agent has none. The first is the one after the agent's base.
+    """
     at = tip or agent.worktree.base
     commits = await repository.list_commits(common_dir, agent.worktree.base, at, _COMMITS_NAMED)
     return {
@@ -74,10 +85,12 @@ async def measure_work(common_dir: str, agent: Agent, tip: str | None) -> dict[s
 
 
 async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
-    """Record a commit as an ended agent's work. The agent's verify has not seen it.
+    """Record a commit as an ended agent's work, unless it is recorded already.
+
+    The result's verify is reset, since it did not run on this commit.
 
     Args:
-        why: A warning for the result.
+        why: A warning that is added to the result.
     """
     result = await store.results.get(agent.number)
     if result is None or result.commit == tip:
@@ -89,7 +102,10 @@ async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, w
 
 
 async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.AutocommitResult:
-    """Commit the worktree's uncommitted files, except those that setup wrote."""
+    """Commit the uncommitted files of an agent's worktree.
+
+    Files that setup wrote and the agent has not changed are left out.
+    """
     set_up = await store.baselines.setup_files(agent)
     return await autocommit.commit_uncommitted_work(
         common_dir, Path(agent.worktree.path), agent.worktree.branch, message, agent.slug, set_up=set_up
@@ -99,12 +115,12 @@ async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, messag
 async def is_worktree_at(
     store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False
 ) -> bool:
-    """Return whether the worktree is unchanged since a commit.
+    """Return whether the worktree contains the files of a commit and no others.
 
-    Ignored files and files that setup wrote don't count.
+    Ignored files, and files that setup wrote, don't count.
 
     Args:
-        or_less: Whether files of the commit may be missing.
+        or_less: Whether the result is also `True` if files of the commit are missing in the worktree.
     """
     set_up = await store.baselines.setup_files(agent)
     return await autocommit.is_clean_at(common_dir, Path(agent.worktree.path), commit, or_less=or_less, set_up=set_up)

@@ -1,7 +1,7 @@
 """The repository configuration: forkjoin.toml, used only with content that a person has trusted.
 
-It is read from the caller's checkout, never from an agent's worktree. While its present content isn't trusted, a call
-that would take its verify from there is refused, so that no verify is skipped silently.
+The file is read from the caller's checkout, never from an agent's worktree. If its content isn't trusted, a call that
+doesn't pass `verify` is refused if the file has one or may have lost one. So no verify is skipped silently.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from forkjoin.core.settings import RepositorySettings, check_settings
 from forkjoin.core.trust_records import Trust, Trusted, digest
 from forkjoin.git.repository import Checkout
 
-#: The maximum size of a forkjoin.toml in bytes.
+#: The most bytes that a forkjoin.toml may have.
 _LIMIT = 64 * 1024
 _NAME = "forkjoin.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryConfig:
-    """A valid forkjoin.toml, trusted or not."""
+    """The content of a valid forkjoin.toml, whether trusted or not."""
 
     file: Path
     content: bytes
@@ -35,7 +35,9 @@ class RepositoryConfig:
 
 
 def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig | None:
-    """Return the forkjoin.toml of a checkout, or `None` if the file is missing.
+    """Return the forkjoin.toml of a checkout.
+
+    Return `None` if the file is missing, or the checkout is bare or the worktree of an agent.
 
     Raises:
         CallerError: The file can't be read, or a key in it is unknown or wrong.
@@ -50,22 +52,24 @@ def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig |
     if content is None:
         return None
     if len(content) > _LIMIT:
-        raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
+        raise CallerError(f"{file} is larger than {_LIMIT // 1024} KB. Shorten it.")
     return RepositoryConfig(file, content, check_settings(RepositorySettings, file, content))
 
 
 async def find_trusted_settings(
     home: Home, checkout: Checkout, *, names_verify: bool
 ) -> tuple[RepositorySettings, str | None]:
-    """Return the trusted content of forkjoin.toml, and a note.
+    """Return the settings to use for a repository, and a note.
 
-    The note says why the present content isn't used.
+    These are the file's settings if a person has trusted its content. Otherwise they are the last trusted settings if
+    the person has chosen to keep using them, or else the defaults. The note is `None` if the file's settings are used
+    or are the defaults. Otherwise it says why they aren't used.
 
     Args:
         names_verify: Whether the caller passed `verify`.
 
     Raises:
-        CallerError: The file can't be read. Or it isn't trusted, and the caller would take verify from it.
+        CallerError: The file can't be read. Or its settings aren't used, and the caller relies on it for verify.
     """
     wanted = await to_thread.run_sync(read_repository_config, home, checkout)
     trusted = await to_thread.run_sync(Trust(home.trust).read, checkout.common_dir) or Trusted()
@@ -84,9 +88,9 @@ async def find_trusted_settings(
 
 
 def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
-    """Return whether the present forkjoin.toml lacks the trusted verify.
+    """Return whether forkjoin.toml may have lost a verify that a person trusted.
 
-    This is so if the file has no verify, but the last trusted content has or may have a verify.
+    This is so if the file is missing or has no verify, and the last trusted content has one or is unknown.
     """
     if wanted and wanted.settings.verify:
         return False
@@ -106,14 +110,18 @@ def _why_unused(
     *,
     loses: bool,
 ) -> str:
-    """Return a sentence that says why the present forkjoin.toml is not used."""
+    """Return a sentence that says why the present forkjoin.toml is not used.
+
+    Args:
+        last: The last trusted settings, or `None` if unknown.
+        loses: Whether the file may have lost a trusted verify.
+    """
     if trusted.damaged:
         return "The record of what a person trusted here is damaged, so nothing counts as trusted."
     if wanted is None:
         has = "has a verify" if last else "may have a verify"
-        where = (
-            checkout.top or checkout.common_dir
-        )  # a forkjoin.toml in an agent's worktree does not count, and neither does a folder
+        # A bare repository has no checkout, and a forkjoin.toml in an agent's worktree counts as missing.
+        where = checkout.top or checkout.common_dir
         return f"There is no {_NAME} to use in {where}, but the version that a person trusted last {has}."
     lost = " It has no verify, but the version that a person trusted last has one." if loses and last else ""
     if wanted.digest in trusted.files:
@@ -122,7 +130,7 @@ def _why_unused(
 
 
 def _read_last(trusted: Trusted) -> RepositorySettings | None:
-    """Return the last trusted content, or `None` if it is unknown or invalid."""
+    """Return the settings that a person trusted last, or `None` if unknown or invalid."""
     if trusted.last is None:
         return None
     try:
