@@ -58,7 +58,7 @@ SHARED_NAMES = {
 #: Short modules that stay apart from their single importer, by the reason.
 SHORT_MODULES_KEPT: dict[str, tuple[str, ...]] = {
     "one module for each family of tools": ("tools/forkjoin_tools/messages.py",),
-    "one module for each strategy of the merge queue": ("server/forkjoin/merge_queue/bisect.py",),
+    "a search of its own, which is tested without merges": ("server/forkjoin/merge_queue/bisect.py",),
 }
 
 

@@ -27,7 +27,7 @@ from forkjoin.core import daemon_log
 from forkjoin.core.error import describe_error, is_transient
 from forkjoin.core.merge_job import MergeJob, MergeJobState
 from forkjoin.merge_queue.conflict_preview import ConflictPreview
-from forkjoin.merge_queue.requester import find_environment, lacks_environment
+from forkjoin.merge_queue.requester import find_job_environment, lacks_environment
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import remove_unused_scratches
 from forkjoin.services import Services
@@ -133,7 +133,7 @@ class Reconciler:
             self._ensure_task(tasks, f"detaching from a{number}", f"detaching a person from a{number}", end)
         for merge in await self._find_next_merges(await self.store.merges.open()):
             run = partial(self._run_merge, merge.number)
-            self._ensure_task(tasks, f"landing on {merge.target} in {merge.project}", f"landing {merge.number}", run)
+            self._ensure_task(tasks, merge.trouble_key, f"merge job {merge.number}", run)
         return self.schedule.next_pass_s
 
     async def _find_next_merges(self, merges: list[MergeJob]) -> Iterable[MergeJob]:
@@ -172,5 +172,5 @@ class Reconciler:
     async def _run_merge(self, number: int) -> None:
         merge = await self.store.merges.get(number)  # it may have been done since it was listed
         if merge.state is not MergeJobState.DONE:
-            with daemon_log.concerning(landing=number):
-                await self._merge_runner.run(merge, await find_environment(self.services, merge))
+            with daemon_log.concerning(merge=number):
+                await self._merge_runner.run(merge, await find_job_environment(self.services, merge))

@@ -199,10 +199,11 @@ async def _describe_merge_progress(call: ToolCall, job: MergeJob) -> str:
         for merge in await call.store.merges.open()
         if (merge.project, merge.target) == (job.project, job.target) and merge.number < job.number
     ]
-    key = f"landing on {job.target} in {job.project}"
     into = short_name(job.target)
     waits = f"waits for {len(before)} earlier merge(s) into {into}"
-    return call.reconciler.trouble.get(key) or (waits if before else f"merging {len(job.agents)} agent(s) into {into}")
+    return call.reconciler.trouble.get(job.trouble_key) or (
+        waits if before else f"merging {len(job.agents)} agent(s) into {into}"
+    )
 
 
 def _to_merge_answer(report: MergeReport, files: int, characters: int, note: str | None) -> MergeAnswer:

@@ -1,6 +1,6 @@
 """The daemon's log: one line of JSON for each entry, in a file of limited size that only its owner can read.
 
-`time` is in UTC, `what` is the logger's name, `words` the message. `agent`, `landing` and `connection` are the ids of
+`time` is in UTC, `what` is the logger's name, `words` the message. `agent`, `merge` and `connection` are the ids of
 the agent, merge and connection that the entry is about. Text that Python itself writes to stderr, for example at a
 crash, is in the file unchanged.
 """
@@ -109,7 +109,7 @@ def format_entry(line: str) -> str:
     entry = _entry(line)
     if entry is None:
         return line
-    concerned = (f"{entry[name]}:" for name in ("agent", "landing", "connection") if name in entry)
+    concerned = (f"{entry[name]}:" for name in ("agent", "merge", "connection") if name in entry)
     first_line = " ".join(map(str, (entry.get("time"), entry.get("level"), *concerned, entry.get("words"))))
     trace = str(entry.get("traceback", "")).strip()
     return "\n    ".join((first_line, *trace.splitlines()))

@@ -43,6 +43,14 @@ class MergeJob:
     on_conflict: OnConflict = "report"
 
     @property
+    def trouble_key(self) -> str:
+        """Return the key of the job's target in `Reconciler.trouble`.
+
+        Jobs with the same target run one after the other.
+        """
+        return f"merge into {self.target} in {self.project}"
+
+    @property
     def requesting_agent(self) -> int | None:
         """The number of the agent that made the call, or None if a lead or a person did."""
         number = self.lead.removeprefix(lead_of(0)[:-1])

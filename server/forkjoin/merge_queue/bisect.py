@@ -4,19 +4,19 @@ from collections.abc import Awaitable, Callable
 
 
 class BrokenBeforeError(Exception):
-    """verify fails even without the first branch."""
+    """An exception for a verify that fails on the target without any of the branches."""
 
 
 async def longest_passing(length: int, passes: Callable[[int], Awaitable[bool]]) -> int:
     """Return how many branches, from the first on, pass verify together.
 
-    These are all branches, or those before the branch that breaks verify. This takes at most ⌈log2 (length + 1)⌉ + 1
-    calls of `passes`.
+    These are all branches, or those before a branch that breaks verify. The search calls `passes` at most
+    ⌈log2 (length + 1)⌉ + 1 times.
 
     Args:
         length: How many branches there are.
-        passes: Tells whether verify passes with the first n branches. It is called with 0 before the first branch is
-            blamed, since the target may be broken without it.
+        passes: Returns whether verify passes with the first n branches. Before the first branch is blamed, it is called
+            with 0, because the target may be broken without any branch.
 
     Raises:
         BrokenBeforeError: verify fails with none of the branches.

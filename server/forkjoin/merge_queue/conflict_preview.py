@@ -24,7 +24,8 @@ from forkjoin.workspace.agent_work import find_work_end
 
 log = logging.getLogger(__name__)
 
-#: The least pause between two comparisons, and how many times longer than the last comparison the pause must be.
+#: The shortest pause between two regular comparisons in seconds. It is also at least `_PAUSE_FACTOR` times the
+#: duration of the last comparison.
 _LEAST_PAUSE_S, _PAUSE_FACTOR = 15.0, 20
 
 #: How many compared pairs of commits are cached.
@@ -36,10 +37,10 @@ _MOST_WATCHED, MOST_COMPARED = 40, 150
 
 @dataclass(frozen=True, slots=True)
 class ConflictingPair:
-    """Two agents whose work conflicts, by id, or an agent and a branch."""
+    """Two agents whose work conflicts, or an agent whose work conflicts with a branch."""
 
-    first: str
-    second: str
+    first: str  #: the agent's id
+    second: str  #: the other agent's id, or the short name of the branch
     files: tuple[str, ...]
 
 
@@ -48,16 +49,22 @@ class ConflictPreview:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._files: dict[frozenset[str], tuple[str, ...]] = {}  #: the conflicting files of two commits
-        self.pairs: dict[int, list[ConflictingPair]] = {}  #: by the numbers of projects where agents run
+        self._files: dict[
+            frozenset[str], tuple[str, ...]
+        ] = {}  #: the conflicting files of each compared pair of commits
+        #: The pairs that the last regular comparison found, by project number, for projects in which agents run.
+        self.pairs: dict[int, list[ConflictingPair]] = {}
 
     async def compare(self, project: int, agents: Sequence[Agent], target: str | None) -> list[ConflictingPair]:
-        """Return the pairs of agents whose work conflicts.
+        """Return which agents' work conflicts with each other, or with the target.
 
-        A pair may also be an agent and the target.
+        A pair consists of two agents, or of an agent and the target.
 
         Args:
             target: A full ref name, or `None` to compare the agents only with each other.
+
+        Raises:
+            CallerError: There are more agents than can be compared.
         """
         if len(agents) > MOST_COMPARED:
             raise CallerError(
@@ -78,7 +85,7 @@ class ConflictPreview:
     async def _find_commit(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
         """Return a commit of the agent's work, including uncommitted files.
 
-        Return `None` if there is no work.
+        Return `None` if the agent has no worktree yet, or no work.
         """
         if agent.state in FINAL:
             commit = await find_work_end(self._services.store, common_dir, agent)
@@ -92,7 +99,10 @@ class ConflictPreview:
     async def _find_files(
         self, common_dir: str, pairs: Sequence[tuple[str, str]], aside: dict[str, str]
     ) -> dict[frozenset[str], tuple[str, ...]]:
-        """Return the conflicting files of each pair of commits, and cache them."""
+        """Return the conflicting files of each pair of commits.
+
+        Pairs that are not cached yet are merged and cached.
+        """
         files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
         new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
@@ -104,7 +114,7 @@ class ConflictPreview:
         return files
 
     async def watch(self) -> None:
-        """Compare the agents of each project where agents run, until cancelled."""
+        """Compare the running agents of each project, repeatedly until cancelled."""
         while True:
             began = anyio.current_time()
             try:
@@ -134,9 +144,9 @@ def _conflicting_files(merged: TriedMerge | GitError) -> tuple[str, ...]:
 
 
 def _exclude_pairs(agents: Sequence[Agent]) -> set[frozenset[str]]:
-    """Return the pairs of ids that are never merged together.
+    """Return the pairs of agents' ids whose conflicts don't matter.
 
-    These are candidates for the same task, and an agent with the resolver of its conflict.
+    These are two candidates for the same task, and an agent with the resolver of its conflict.
     """
     pairs = itertools.combinations([agent for agent in agents if agent.candidates.first], 2)
     candidates = {frozenset((a.id, b.id)) for a, b in pairs if a.candidates.first == b.candidates.first}

@@ -1,4 +1,4 @@
-"""The agents behind a conflict: a resolver's work may conflict too, and get a resolver of its own."""
+"""Chains of resolvers: a resolver's work may conflict too, and then another resolver resolves that conflict."""
 
 from collections.abc import AsyncIterator
 
@@ -11,9 +11,10 @@ from forkjoin.workspace.agent_work import find_work_end
 
 
 async def find_original_agent(store: Store, agent: Agent) -> Agent:
-    """Return the agent whose work a chain of resolvers goes back to.
+    """Return the agent at the origin of a chain of resolvers.
 
-    An agent that is no resolver is returned unchanged.
+    This is the agent whose conflict the first resolver of the chain up to `agent` resolves. Return an agent that is no
+    resolver unchanged.
     """
     async for resolved in _walk_resolved_agents(store, agent):
         agent = resolved
@@ -21,10 +22,11 @@ async def find_original_agent(store: Store, agent: Agent) -> Agent:
 
 
 async def find_resolved_agents(context: MergeContext, resolver: Agent, tip: str) -> dict[int, str]:
-    """Return the agents merged together with a resolver, and their final commits.
+    """Return the agents that are merged together with a resolver.
 
-    These are the agents whose conflict it resolves, directly or through other resolvers. The walk along this chain
-    ends at an agent that is merged already, or whose work `tip` does not contain completely.
+    The result has their final commits, by agent number. These are the agents whose conflicts it resolves, directly or
+    through other resolvers. The walk along this chain ends at an agent that is merged already, or whose work the
+    resolver's commit `tip` does not contain completely.
     """
     found: dict[int, str] = {}
     async for agent in _walk_resolved_agents(context.services.store, resolver):
@@ -38,7 +40,10 @@ async def find_resolved_agents(context: MergeContext, resolver: Agent, tip: str)
 
 
 async def find_undone_agents(context: MergeContext, tip: str, target_commit: str) -> list[Agent]:
-    """Return the agents whose undone merge would come back by merging `tip`."""
+    """Return the agents whose undone work a merge of `tip` would bring back.
+
+    Their merge into the target was undone, and `tip` contains their commits.
+    """
     new = set((await git.output(context.common_dir, "rev-list", tip, f"^{target_commit}", "--")).split())
     jobs = await context.services.store.merges.into(context.job.project, context.job.target)
     merged = [branch for job in jobs for branch in MERGE_REPORT.validate_json(job.answer or "").merged]
@@ -48,9 +53,9 @@ async def find_undone_agents(context: MergeContext, tip: str, target_commit: str
 
 
 async def _walk_resolved_agents(store: Store, agent: Agent) -> AsyncIterator[Agent]:
-    """Yield the agent whose conflict this agent resolves.
+    """Yield the agent whose conflict this agent resolves, if this agent is a resolver.
 
-    If that agent is a resolver too, yield the agent whose conflict it resolves, and so on.
+    If the yielded agent is a resolver too, yield the agent whose conflict that one resolves, and so on.
     """
     while agent.conflict.agent is not None and await store.agents.final_states([agent.conflict.agent]):
         agent = await store.agents.get(agent.conflict.agent)

@@ -1,4 +1,4 @@
-"""The branches that a merge job can merge, in their order, and why it skips the others.
+"""The branches that a merge job can merge, in their order, and why it skips other branches.
 
 A branch that contains the work of another agent is merged after that agent's branch, never without it.
 """
@@ -25,8 +25,8 @@ class EligibleBranch:
     """An agent's branch that the job tries to merge."""
 
     agent: Agent
-    branch: Branch  #: has the agent's number; `branch.needs` are the base agents that this job merges too
-    #: Agents whose conflict this agent resolves, with their final commits. Their work is merged with this branch.
+    branch: Branch  #: what git needs for the merge; `branch.needs` are the base agents that this job merges too
+    #: The final commits of the agents whose conflicts this agent resolves, by number. This branch contains their work.
     resolved: Mapping[int, str] = field(hash=False)
 
 
@@ -38,7 +38,8 @@ async def find_eligible_branches(
     An agent whose conflict another agent of the job resolves has no entry of its own.
 
     Args:
-        tips: The tips of the agents' branches, by full ref name.
+        target: The target's commit.
+        tips: The tips of the agents' branches, by full ref name. A branch that doesn't exist has none.
     """
     store = context.services.store
     origins = {agent.number: (await find_original_agent(store, agent)).number for agent in agents}
@@ -56,7 +57,10 @@ async def find_eligible_branches(
 
 
 async def _skip_worse_candidates(context: MergeContext, agents: Sequence[Agent]) -> dict[int, SkippedBranch]:
-    """Skip each ended candidate that ranks below another candidate in this job."""
+    """Skip the ended candidates that rank below another candidate of this job.
+
+    Both are candidates for the same task. The result is by agent number.
+    """
     candidates = [agent for agent in agents if agent.candidates.first]
     best: dict[int, Agent] = {}
     ranked = rank_candidates(candidates, await context.services.store.results.get_all(candidates))
@@ -72,12 +76,12 @@ async def _skip_worse_candidates(context: MergeContext, agents: Sequence[Agent])
 
 
 def _sort(agents: Sequence[Agent], dependencies: Mapping[int, AbstractSet[int]]) -> list[Agent]:
-    """Return the agents in the given order, each after its dependencies.
+    """Sort the agents so that each follows its dependencies and its resolvers.
 
-    Each agent also follows its resolvers. A circle is broken at its first agent.
+    Otherwise the given order stays. Of agents that wait for each other in a circle, the first one does not wait.
 
     Args:
-        dependencies: The agents that each agent depends on, directly or indirectly.
+        dependencies: The agents that each agent depends on, directly or indirectly, by number.
     """
     waiting = {agent.number: agent for agent in agents}
     ordered: list[Agent] = []
@@ -96,11 +100,11 @@ def _commit_message(strategy: Strategy, agent: Agent, task: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _EligibilityChecks:
-    """The checks of a job's branches. Each check uses the results of the branches before it."""
+    """The checks of a job's branches. Each check uses the results of the branches that were checked before."""
 
     context: MergeContext
     target: str  #: the target's commit
-    #: The result for each agent's number.
+    #: The results of the checks so far, by agent number.
     results: dict[int, EligibleBranch | SkippedBranch] = field(
         default_factory=dict[int, "EligibleBranch | SkippedBranch"]
     )
@@ -110,7 +114,7 @@ class _EligibilityChecks:
 
         Args:
             tip: The branch's tip; `None` if there is no such branch.
-            task: The text for the commit message.
+            task: The task of the agent, or of the agent whose conflict it resolves. The commit message quotes it.
         """
         if skipped := await self._skip_by_state(agent):
             return skipped
@@ -141,9 +145,9 @@ class _EligibilityChecks:
         return None
 
     async def _skip_missing_branch(self, agent: Agent) -> SkippedBranch:
-        """Return why an agent has no branch to merge.
+        """Skip an agent that has no branch, or whose branch is a symbolic ref.
 
-        The branch was deleted, merged before, or is a symbolic ref.
+        An agent whose work the target contains counts as merged before, although its branch was deleted.
         """
         result = await self.context.services.store.results.get(agent.number)
         if result and result.commit and await self.context.is_ancestor(result.commit, self.target):
@@ -155,10 +159,10 @@ class _EligibilityChecks:
         return skip(agent.id, SkipReason.BRANCH_IS_SYMBOLIC, describe_symbolic_target(target))
 
     async def _skip_by_commit(self, agent: Agent, tip: str) -> SkippedBranch | None:
-        """Skip a branch because of the commit it is at.
+        """Return why the branch is skipped because of the commit that it is at, or `None`.
 
-        The branch moved since its agent's end, has no commits, or was squashed into the target before. Skip also a
-        resolver that left the conflict, or whose branch brings back work that was undone.
+        The reasons: the branch moved since its agent's end, has no commits of its own, or was squashed into the target
+        before. A resolver's branch still has the conflict, or would bring back work that was undone.
         """
         if skipped := await self._skip_moved_branch(agent, tip):
             return skipped
@@ -166,14 +170,15 @@ class _EligibilityChecks:
             return skip(agent.id, SkipReason.NO_COMMITS)
         squashed = await self.context.services.store.merges.last_squash(agent, self.context.job)
         if squashed and squashed[0] == tip and await self.context.is_ancestor(squashed[1], self.target):
-            # Its resolver's branch may have been squashed instead. git would find the conflict again.
+            # git can't see that the target contains this work: a squash commit has no second parent.
             return skip(agent.id, SkipReason.ALREADY_MERGED)
         return await self._skip_resolver(agent, tip) if agent.conflict.agent is not None else None
 
     async def _skip_moved_branch(self, agent: Agent, tip: str) -> SkippedBranch | None:
-        """Skip a branch that got commits after its agent's end.
+        """Skip a branch that is no longer at the commit at which its agent ended.
 
-        Nobody has reviewed these commits.
+        Nobody has reviewed the difference. Return `None` if it is at that commit, or only got commits that the target
+        already contains.
         """
         ended_at = await find_result_commit(self.context.services.store, agent)
         if tip == ended_at:
@@ -185,9 +190,9 @@ class _EligibilityChecks:
         return skip(agent.id, SkipReason.MOVED_SINCE_END, moved, moved.name)
 
     async def _skip_resolver(self, agent: Agent, tip: str) -> SkippedBranch | None:
-        """Skip a resolver whose branch can't be merged.
+        """Skip a resolver that left the conflict, or would bring back undone work.
 
-        The branch still has the conflict, or brings back work that was undone in the target.
+        Return `None` if its branch can be merged.
         """
         if agent.state is not State.SUCCEEDED and (
             why := await merge_in_worktree.describe_unresolved(
@@ -200,9 +205,9 @@ class _EligibilityChecks:
         return skip(agent.id, SkipReason.RESTORES_UNDONE_WORK, printable_list(missing)) if missing else None
 
     async def _find_inherited_work(self, agent: Agent, tip: str) -> dict[Agent, str]:
-        """Return the dependencies whose work `tip` contains and the target lacks.
+        """Return the dependencies whose work is in `tip` but not in the target.
 
-        The values are the dependencies' final commits. A dependency without commits stands for its own dependencies.
+        The result has their final commits. For a dependency without commits, its own dependencies are examined instead.
         """
         found, numbers = dict[Agent, str](), list(agent.dependencies.after)
         is_ancestor = self.context.is_ancestor
@@ -221,10 +226,13 @@ class _EligibilityChecks:
         return squashed is not None and await self.context.is_ancestor(squashed[1], self.target)
 
     def _pick_one_candidate_each(self, inherited: Mapping[Agent, str], squashed: set[int]) -> list[Agent]:
-        """Return the agents, but only one of several candidates at the same commit.
+        """Return the agents of `inherited`, with equal candidates only once.
 
-        Candidates are compared only with candidates for the same task. A candidate that is or will be in the target is
-        preferred.
+        Candidates for a task are equal if they ended at the same commit. The one is a candidate whose work is or will
+        be in the target, if there is such a candidate.
+
+        Args:
+            squashed: The numbers of the agents whose work was squashed into the target before.
         """
 
         def is_missing(agent: Agent) -> bool:
@@ -238,7 +246,11 @@ class _EligibilityChecks:
     def _skip_without_base(
         self, agent: Agent, base_agents: Sequence[Agent], squashed: set[int]
     ) -> SkippedBranch | None:
-        """Skip a branch with the work of an agent that won't be in the target."""
+        """Skip a branch that contains the work of an unmerged base agent.
+
+        This job does not merge the base agent, and the target lacks its work. Return `None` if there is no such base
+        agent.
+        """
         for other in base_agents:
             if other.number not in squashed.union(self.results) and not other.timing.removed:
                 return skip(agent.id, SkipReason.BASE_AGENT_NOT_NAMED, other.label, self.context.target_name)
@@ -248,19 +260,19 @@ class _EligibilityChecks:
         return None
 
     def _find_base(self, agent: Agent, base_agents: Sequence[Agent], squashed: set[int]) -> str | None:
-        """Return the commit from which the branch's own work begins.
+        """Return the commit from which the branch's own work begins, as merge base.
 
-        This matters if the target gets the work of the base agents in other commits. Return `None` if git finds the
-        merge base by itself.
+        Return `None` if git finds the right merge base. It doesn't if the work of the base agents gets into the target
+        by a squash, or got into it by an earlier squash: then the target has other commits than the branch.
         """
         squash = self.context.job.strategy == "squash"
         in_other_commits = {other.number for other in base_agents if squash or other.number not in self.results}
         return agent.worktree.base if in_other_commits and in_other_commits <= squashed.union(self.results) else None
 
     async def _find_squashed_tip(self, agent: Agent, tip: str) -> str | None:
-        """Return the commit of the branch that was squashed into the target before.
+        """Return the commit at which the branch was squashed into the target before.
 
-        Return `None` if the branch or the target no longer contains that work.
+        Return `None` if it never was, or if the branch or the target no longer contains that work.
         """
         if agent.attempt == 1:
             return None

@@ -12,7 +12,7 @@ from forkjoin.services import Services
 
 @dataclass(frozen=True, slots=True)
 class MergeContext:
-    """A merge job, its repository, and the environment of the lead or agent that asked for the merge."""
+    """A merge job with its repository, and with the environment of the lead or agent that asked for the merge."""
 
     services: Services
     job: MergeJob
@@ -39,9 +39,9 @@ class MergeContext:
         return None if self.job.dry_run else self.job.verify
 
     async def is_ancestor(self, commit: str, tip: str) -> bool:
-        """Return whether `commit` is an ancestor of `tip`.
+        """Return whether `commit` is an ancestor of `tip`, or the same commit.
 
-        Return False if the commit no longer exists.
+        Return False if one of the two no longer exists.
         """
         try:
             return await refs.is_ancestor(self.common_dir, commit, tip)

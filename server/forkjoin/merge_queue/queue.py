@@ -1,4 +1,4 @@
-"""Recording requests to merge or to undo a merge. Each becomes a merge job that waits for its turn at its target."""
+"""Recording of merge jobs. A job merges branches or undoes a merge, after the earlier jobs with the same target."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class MergeOptions:
     agents: Sequence[Agent]
     verify: str | None
     recipe: RepositorySettings
-    strategy: Strategy | None  #: `None`: the settings decide
+    strategy: Strategy | None  #: `None` for the strategy in the settings
     include_failed: bool
     dry_run: bool
     on_conflict: OnConflict = "report"
@@ -97,9 +97,10 @@ async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, 
 
 
 async def _find_last_merge(services: Services, project: int, common_dir: str, target: str) -> MergeJob | None:
-    """Return the last merge job whose commit the target still contains.
+    """Return the last merge job that can be undone.
 
-    A person may have reset the target since.
+    It is not undone yet, and the target still contains its commit. Return `None` if there is no such job. A person may
+    have reset the target to a commit before a merge.
     """
     for job in await services.store.merges.not_undone(project, target):
         assert job.move is not None
@@ -109,7 +110,13 @@ async def _find_last_merge(services: Services, project: int, common_dir: str, ta
 
 
 async def _find_agents_own_branch(services: Services, caller: Caller) -> str | None:
-    """Return the recorded branch of a calling agent, or `None` for other callers."""
+    """Return the full ref name of the calling agent's branch, as recorded.
+
+    Return `None` if the caller is no agent.
+
+    Raises:
+        CallerError: The branch is a symbolic ref, or is checked out outside of the agent's worktree.
+    """
     agent = caller.session.agent
     if agent is None:
         return None
@@ -118,9 +125,9 @@ async def _find_agents_own_branch(services: Services, caller: Caller) -> str | N
 
 
 async def find_target(checkout: Checkout, into: str | None) -> str:
-    """Return the full ref name of the branch to merge into.
+    """Return the full ref name of the target branch.
 
-    The default is the branch that is checked out.
+    This is the branch `into`, or the checked-out branch if `into` is `None`.
 
     Raises:
         CallerError: There is no such branch, or none is checked out.

@@ -1,6 +1,6 @@
-"""Recovery from a move of the target that a daemon's death interrupted: it counts as done, or is rolled back.
+"""Recovery from a move of the target that a daemon's death interrupted: the move counts as done, or is rolled back.
 
-The checkout may have been moved to another folder meanwhile, or have another branch checked out.
+Since the interruption, a person may have moved the checkout to another folder, or checked out another branch in it.
 """
 
 import os
@@ -16,9 +16,9 @@ from forkjoin.git.worktrees.worktree_folder import worktree_path_of
 
 
 async def settle_interrupted_move(common_dir: str, move: move_target.TargetMove, owner: str) -> bool:
-    """Settle an interrupted move. Return whether the target has moved.
+    """Settle an interrupted move. Return whether the target was moved.
 
-    If the target has not moved, the files in the checkout are rolled back.
+    If not, the files in the checkout are rolled back.
 
     Args:
         owner: The name under which the checkout's index is locked.
@@ -44,9 +44,10 @@ async def settle_interrupted_move(common_dir: str, move: move_target.TargetMove,
 
 
 async def _find_checkout(common_dir: str, move: move_target.TargetMove) -> tuple[str, Path] | None:
-    """Return the path and git folder of the checkout that the move began in.
+    """Return the checkout whose files the move began to change.
 
-    Return `None` if the checkout is gone. A checkout that was moved to another folder is found by its git folder.
+    The result is the checkout's path and its git folder. Return `None` if the move changes no checkout, or its checkout
+    no longer exists. A checkout that was moved to another folder is found by its git folder.
     """
     if move.checkout is None:
         return None

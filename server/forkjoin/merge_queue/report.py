@@ -1,10 +1,11 @@
-"""The report of a merge job: how each branch fared. Recorded as JSON, and returned to the lead."""
+"""The report of a merge job: the outcome of each branch. It is recorded as JSON, and returned to the lead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from forkjoin.core.model import Merge, PauseReason
 from forkjoin.git.file_names import printable
@@ -15,7 +16,7 @@ _NAMES_LISTED = 30
 
 
 class SkipReason(StrEnum):
-    """Why a branch was skipped: its merge was not tried, or depends on another merge that failed."""
+    """Why a branch was skipped: its merge was not tried, or another branch that it needs was not merged."""
 
     ALREADY_MERGED = "already_merged"
     NO_COMMITS = "no_commits"
@@ -35,7 +36,7 @@ class SkipReason(StrEnum):
     SUBMODULE_COMMITS_UNSAVED = "submodule_commits_unsaved"
 
 
-#: The sentence that a lead reads for each reason. `skip` fills in the details.
+#: The words that a lead reads for each reason. `skip` fills in the details.
 _SENTENCES = {
     SkipReason.ALREADY_MERGED: "merged before",
     SkipReason.NO_COMMITS: "nothing: it has no commits",
@@ -56,17 +57,17 @@ _SENTENCES = {
     SkipReason.SUBMODULE_COMMITS_UNSAVED: "{}",
 }
 
-#: The merge states of skipped branches whose work isn't missing from the target.
+#: The new merge states of skipped agents, for the reasons that leave nothing to merge.
 _MERGE_STATES = {SkipReason.ALREADY_MERGED: Merge.MERGED, SkipReason.NO_COMMITS: Merge.NOTHING}
 
-#: The sentences of skipped branches whose work isn't missing from the target.
+#: The words for the reasons that leave nothing to merge.
 NOTHING_LEFT_TO_MERGE = frozenset(_SENTENCES[reason] for reason in _MERGE_STATES)
 
 
 @dataclass(frozen=True, slots=True)
 class MergedBranch:
-    id: str
-    commit: str | None = None  #: the merge commit; `None` in a dry run
+    id: str  #: of the branch's agent, e.g. "a1"; likewise in the other branches of a report
+    commit: str | None = None  #: the merge commit, or the commit of a squash; `None` in a dry run
     tip: str | None = None  #: the branch's commit at the time of the merge; kept in the record only
 
 
@@ -75,7 +76,7 @@ class ConflictedBranch:
     id: str
     files: tuple[str, ...]
     hunks: tuple[str, ...] = ()  #: the first conflicts in the files: file, line and both sides
-    resolving: str | None = None  #: the id of the agent that resolves the conflict
+    resolving: str | None = None  #: the id of the agent that resolves the conflict; `None` if no agent does
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class SkippedBranch:
 
     @property
     def has_nothing_to_merge(self) -> bool:
-        """Whether the target lacks nothing of the branch's work."""
+        """Whether the branch has no commits, or the target already contains all of them."""
         return self.reason in _MERGE_STATES
 
 
@@ -103,23 +104,23 @@ def skip(agent_id: str, reason: SkipReason, *details: object) -> SkippedBranch:
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """How each branch of a merge job fared, and the target's commit. With `error`, the target did not move."""
+    """The outcome of a merge job: of each branch, and of the target. With `error`, the target did not move."""
 
-    target: str
-    commit: str | None
+    target: str  #: the short name of the branch
+    commit: str | None  #: the target's commit after the job; `None` after an error or a dry run
     merged: tuple[MergedBranch, ...] = ()
     conflicted: tuple[ConflictedBranch, ...] = ()
     rejected: tuple[RejectedBranch, ...] = ()
     skipped: tuple[SkippedBranch, ...] = ()
     error: str | None = None
     undone: tuple[str, ...] = ()  #: ids of the agents whose merge was undone
-    reverted: bool = False  #: whether a revert commit undid the merge, because later commits build on it
-    note: str | None = None  #: what else the lead should know
+    reverted: bool = False  #: whether a revert commit undid the merge, because the target has later commits
+    note: str | None = None  #: remarks for the lead, e.g. about git configuration that changed during verify
 
     def merge_states(self) -> dict[int, Merge]:
-        """Return each agent's new merge state, by number.
+        """Return the new merge state of agents, by number.
 
-        Skipped branches that may still be merged are omitted.
+        Agents whose branch was skipped but still has work to merge keep their merge state, and are left out.
         """
         groups = (
             (self.merged, Merge.MERGED),
@@ -135,14 +136,20 @@ class MergeReport:
 
 @dataclass(frozen=True, slots=True)
 class PlannedMove:
-    """A move of the target that is about to happen, and the report to give afterwards."""
+    """A move of the target that is about to happen, and the report to give afterwards.
+
+    It is recorded before the target moves, as JSON under the field names of version 0.1.
+    """
 
     move: TargetMove
-    landed: MergeReport
+    report: Annotated[MergeReport, Field(alias="landed")]
 
 
 def limit_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the first file names in printable form, and how many more there are."""
+    """Return the first names in printable form.
+
+    If more names follow, the last item says how many.
+    """
     more = [f"… and {len(names) - _NAMES_LISTED} more"] if len(names) > _NAMES_LISTED else []
     return (*map(printable, names[:_NAMES_LISTED]), *more)
 

@@ -1,4 +1,4 @@
-"""The agent that asked for a merge, if an agent did: its environment, and what it may merge into."""
+"""The requester of a merge: the environment that verify gets, and what an agent as requester may merge into."""
 
 import os
 
@@ -12,23 +12,24 @@ from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Services
 
 
-async def find_environment(services: Services, job: MergeJob) -> dict[str, str] | None:
-    """Return the environment for the job's verify command.
+async def find_job_environment(services: Services, job: MergeJob) -> dict[str, str] | None:
+    """Return the environment in which the job's verify command runs.
 
-    Return `None` if a restart has lost the environment.
+    This is the environment of the lead or agent that asked for the merge. Return `None` if a restart has lost the
+    environment, and no session of that lead has brought it back.
     """
     agent = await _find_requesting_agent(services, job)
     return services.environments.find(job.environment, job.project, agent.root_lead if agent else job.lead)
 
 
 async def lacks_environment(services: Services, job: MergeJob) -> bool:
-    """Return whether the job must wait until its lead connects again.
+    """Return whether the job waits for its lead to connect again.
 
-    The lead brings the environment that verify needs. A job whose move was interrupted never waits, and neither does a
-    job that will be refused: both run no verify.
+    The lead then brings the environment for verify. A job without verify does not wait. Neither does a job whose move
+    was interrupted, or whose requesting agent has ended: the next run settles the move, or refuses the job.
     """
     runs_verify = job.verify and not job.dry_run and job.state is MergeJobState.QUEUED
-    if not runs_verify or await find_environment(services, job) is not None:
+    if not runs_verify or await find_job_environment(services, job) is not None:
         return False
     agent = await _find_requesting_agent(services, job)
     return agent is None or not _has_ended(agent)
@@ -37,7 +38,7 @@ async def lacks_environment(services: Services, job: MergeJob) -> bool:
 async def check_requesting_agent(services: Services, job: MergeJob) -> None:
     """Raise a CallerError if an agent asked for the merge and may not move the target.
 
-    The agent must still run, and the target must be the agent's own branch.
+    The agent must not have ended, and may only merge into its own branch. A lead or a person may merge into any branch.
     """
     agent = await _find_requesting_agent(services, job)
     if agent is None:
@@ -54,7 +55,7 @@ async def check_requesting_agent(services: Services, job: MergeJob) -> None:
 async def check_own_branch_target(services: Services, agent: Agent) -> None:
     """Raise a CallerError if a merge would change more than the agent's worktree.
 
-    The merge is into the agent's branch. The branch may be a symbolic ref, or checked out in another worktree.
+    That is so if the branch is a symbolic ref, or is checked out in another worktree.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     if await is_symbolic(common_dir, agent.ref):

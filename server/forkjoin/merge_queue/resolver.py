@@ -1,7 +1,8 @@
 """Resolvers: agents spawned for the conflicts of a merge job. They are recorded together with the job's report.
 
 A resolver starts from the target after the merge, with the conflicting merge already begun in its worktree (see
-git/worktrees/merge_in_worktree.py). If conflicts have files in common, each resolver starts from the resolution before.
+git/worktrees/merge_in_worktree.py). If conflicts have files in common, each of their resolvers starts from the work of
+the resolver before it.
 """
 
 import logging
@@ -38,11 +39,11 @@ _NAME_CHARS = 58
 
 @dataclass(frozen=True, slots=True)
 class ResolverAssignments:
-    """Which agents resolve a job's conflicts: existing resolvers, and new ones to be spawned."""
+    """The resolvers of a job's conflicts: agents that exist, and agents that are recorded with the job's report."""
 
     existing: dict[int, int]  #: the number of the resolver, by the number of the conflicting agent
     new: list[NewAgent]
-    place: Place
+    place: Place  #: makes the branch name and the worktree path of a new agent
 
     def add_to(self, report: MergeReport, numbers: Sequence[int]) -> MergeReport:
         """Return the report with the resolvers' ids.
@@ -56,9 +57,9 @@ class ResolverAssignments:
 
 
 async def assign_resolvers(context: MergeContext, report: MergeReport) -> ResolverAssignments:
-    """Choose or prepare a resolver for each conflict of a job.
+    """Find a resolver for each conflict of a job, or make a new one's record.
 
-    The job has moved its target.
+    The caller has moved the target. A conflict at which git fails gets no resolver.
     """
     store, job = context.services.store, context.job
     naming = await find_naming_scheme(context.common_dir, context.services.home.worktrees)
@@ -90,9 +91,10 @@ async def _unless_git_refuses(agent: Agent, result: Awaitable[T]) -> T | None:
 
 
 async def _is_stuck(context: MergeContext, resolver: Agent) -> bool:
-    """Return whether a resolver depends on work that won't be merged.
+    """Return whether a resolver contains a dependency that won't be merged.
 
-    The resolver contains, or will contain, that work.
+    The resolver contains, or will contain, the work of that dependency. Such a resolver is not used again for its
+    conflict.
     """
     for other in await context.services.store.agents.get_all(resolver.dependencies.after):
         is_gone = other.timing.removed is not None and other.merge is not Merge.MERGED
@@ -105,9 +107,10 @@ async def _is_stuck(context: MergeContext, resolver: Agent) -> bool:
 
 
 async def _find_current_conflict(context: MergeContext, report: MergeReport, resolver: Agent) -> MergeConflict | None:
-    """Return the conflict that a resolver works on.
+    """Return the conflict that a resolver works on, if that conflict still exists.
 
-    Return `None` if the target or the conflicting work has changed.
+    Return `None` if the resolver starts from an older commit of the target, or the conflicting agent has other work
+    now.
     """
     if not (report.commit and resolver.conflict.agent):
         return None
@@ -128,7 +131,7 @@ async def _find_conflict(
 
     Args:
         theirs: The agent's final commit.
-        before: Conflicts that are resolved first if they have files in common with this one.
+        before: Conflicts that other resolvers resolve. Those with files in common are resolved before this one.
     """
     if report.commit is None:
         return None

@@ -20,7 +20,7 @@ from forkjoin.merge_queue.report import MERGE_REPORT, MergeReport
 
 #: How much is quoted: bytes of a diff, characters of a task, and tasks of the other side.
 _DIFF_BYTES, _TASK_CHARS, _TASKS = 20_000, 4_000, 10
-#: Bytes of a diff that are read beyond `_DIFF_BYTES`, so that a secret that is cut in two is still recognized.
+#: How many more bytes of a diff are read, so that a secret that continues beyond `_DIFF_BYTES` is recognized.
 _REDACTION_MARGIN = 8_000
 _FILES_NAMED = 50
 
@@ -53,11 +53,11 @@ class MergeConflict:
     """A conflict between an agent's work and a target."""
 
     agent: Agent
-    ours: str  #: the target's commit
+    ours: str  #: the target's commit, from which the resolver starts
     theirs: str  #: the agent's commit
     files: tuple[str, ...]
     resolved_before: tuple[int, ...] = ()  #: numbers of agents whose conflicts in the same files are resolved first
-    resolver: int | None = None  #: the number of the agent that already resolves the conflict
+    resolver: int | None = None  #: the number of the agent that already resolves the conflict; `None` if it is new
 
 
 async def write_resolver_task(
@@ -87,7 +87,7 @@ async def write_resolver_task(
 async def _quote_sides(
     context: MergeContext, report: MergeReport, conflict: MergeConflict, sides: ConflictSides
 ) -> list[tuple[str, str]]:
-    """Return a title and a text for each side's tasks and diff."""
+    """Return a title and a text for each task, and for the diff of each side."""
     store, known = context.services.store, context.services.environments
     origin = await find_original_agent(store, conflict.agent)
     before = [await find_original_agent(store, one) for one in await store.agents.get_all(conflict.resolved_before)]
@@ -115,12 +115,14 @@ async def _quote_sides(
 async def _find_merged_agents(context: MergeContext, report: MergeReport, commits: Sequence[str]) -> list[int]:
     """Return the numbers of the agents whose merge made these commits.
 
-    The numbers are in the order of the commits.
+    They are in the order of the commits. Commits that forkjoin didn't make are left out.
     """
     jobs = await context.services.store.merges.not_undone(context.job.project, context.job.target)
     reports = [MERGE_REPORT.validate_json(job.answer or "") for job in jobs]
     merged = [branch for one in (*reports, report) for branch in one.merged]
-    by_commit = {branch.commit: int(branch.id[1:]) for branch in merged}  # a resolver's commit: the original agent
+    by_commit = {
+        branch.commit: int(branch.id[1:]) for branch in merged
+    }  # of a resolver's commit, the agent of the conflict wins, since the report lists it later
     return list(dict.fromkeys(by_commit[commit] for commit in commits if commit in by_commit))
 
 

@@ -1,4 +1,4 @@
-"""Running a merge job: merge and verify its branches, move the target once, and record the report.
+"""Running a merge job: its branches are merged and verified, the target moves once, and the report is recorded.
 
 The move is recorded before the first file changes, so that the next daemon can settle a move that was interrupted.
 Errors that may pass by themselves, such as a full disk, are raised. The caller then runs the job again after a pause.
@@ -30,13 +30,14 @@ from forkjoin.workspace.agent_work import accept_commit, find_result_commit
 
 log = logging.getLogger(__name__)
 
-#: How often a job starts over because somebody else moved the target meanwhile.
+#: How often a job merges and verifies again because somebody else moved the target during its merge.
 _RESTARTS = 10
 #: How often a job is run again after an error that may pass.
 _RETRIES = 12
 #: How often a job is run again if the error left a checkout partly moved. The checkout must not stay so.
 _RETRIES_PARTLY_MOVED = 120
-#: How often a job is run again if git met a lock. git itself has waited for the lock for ten seconds each time.
+#: How often a job is run again after git failed at the lock of another git process. git itself waits for a lock for ten
+#: seconds before it fails.
 _RETRIES_LOCKED = 2
 
 
@@ -46,12 +47,15 @@ class MergeRunner:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._store = services.store
-        self._failures: dict[int, int] = {}  #: by jobs' numbers
+        self._failures: dict[int, int] = {}  #: how often each job has failed, by its number
 
     async def run(self, job: MergeJob, environment: Mapping[str, str] | None) -> None:
         """Run a job and record its report.
 
         Nothing is recorded if the job must wait for its environment.
+
+        Args:
+            environment: The environment for verify; `None` if a restart has lost it.
 
         Raises:
             Exception: The job should be run again after a pause.
@@ -59,7 +63,7 @@ class MergeRunner:
         common_dir = (await self._store.projects.get(job.project)).common_dir
         context = MergeContext(self._services, job, common_dir, environment, await self._store.projects.recipe(job))
         try:
-            if context.verify:  # verify runs the agents' code
+            if context.verify:  # verify runs agents' code, which may change the git configuration of the repository
                 await config_tampering.take_snapshot(self._services, job)
             report = await _run_job(context)
         except Exception as error:
@@ -77,10 +81,13 @@ class MergeRunner:
             self._failures.pop(job.number, None)
 
     def _should_retry(self, job: MergeJob, error: Exception) -> bool:
-        """Count a failure of a job. Return whether the job should be run again."""
+        """Return whether a job should be run again after an error, and count the error.
+
+        An error that prevents the report is not counted: it is retried until it has passed.
+        """
         may_pass, is_partly_moved = is_transient(error), isinstance(error, BrokenPromiseError)
         if isinstance(error, RecordsError) or (is_partly_moved and may_pass):
-            return True  # no report may be given while the outcome is unrecorded, or a checkout partly moved
+            return True  # a report may not be given while it can't be recorded, or while a checkout is partly moved
         failures = self._failures[job.number] = self._failures.get(job.number, 0) + 1
         if is_partly_moved:
             return failures <= _RETRIES_PARTLY_MOVED
@@ -89,7 +96,10 @@ class MergeRunner:
         return may_pass and failures <= _RETRIES
 
     async def _record(self, context: MergeContext, report: MergeReport) -> None:
-        """Record the report, each branch's merge state, and new resolvers for conflicts."""
+        """Record a merge in one transaction.
+
+        That is the report, the agents' merge states, and the new resolvers.
+        """
         job = context.job
         await _extend_agents_work(context)
         states = {} if job.dry_run else report.merge_states()
@@ -101,14 +111,17 @@ class MergeRunner:
                 return await end(
                     lambda numbers: _dump(resolvers.add_to(report, numbers)), resolvers.new, resolvers.place
                 )
-            except CallerError as error:  # e.g. no free ports: the branches that were merged are reported all the same
+            except CallerError as error:  # no ports are free, for example; the report is recorded without resolvers
                 note = f"{report.note or ''} No agent was spawned for the conflicts. {error}".strip()
                 report = replace(report, note=note)
         return await end(lambda _: _dump(report))
 
 
 async def _extend_agents_work(context: MergeContext) -> None:
-    """Extend an ended agent's work by the commits that were merged into its branch."""
+    """Record commits that were merged into an ended agent's branch as its work.
+
+    Nothing is recorded if the branch had other commits before the merge, or has got other commits since.
+    """
     store, target = context.services.store, context.job.target
     agent = await store.agents.of_branch(context.job.project, target)
     if agent is None or agent.state not in FINAL:
@@ -128,7 +141,7 @@ def _dump(report: MergeReport) -> str:
 
 
 def _describe_error(job: MergeJob, error: Exception) -> str:
-    """Return what the lead is told of an error, and what to do next."""
+    """Return the words about an error for the lead, with what to do next."""
     target = short_name(job.target)
     if isinstance(error, GitError):
         said = error.last_line.removesuffix(".")
@@ -143,12 +156,12 @@ def _describe_error(job: MergeJob, error: Exception) -> str:
 
 
 async def _run_job(context: MergeContext) -> MergeReport | None:
-    """Merge, and move the target. Return the report.
+    """Merge the branches or undo a merge, and move the target. Return the report.
 
     Return `None` if the job must wait for its environment.
 
     Raises:
-        CallerError: The job can't be done, or the target kept moving.
+        CallerError: The job can't be done, or others moved the target during each attempt.
     """
     if context.job.state is MergeJobState.MOVING and (report := await _settle_move(context)):
         return report
@@ -158,7 +171,7 @@ async def _run_job(context: MergeContext) -> MergeReport | None:
     for _ in range(_RESTARTS):
         plan = await _plan(context)
         if context.job.dry_run or plan.move.new == plan.move.old or await _move_target(context, plan):
-            return plan.landed
+            return plan.report
     raise CallerError(f"Others kept moving {context.target_name} during the merge. Nothing was merged; merge again.")
 
 
@@ -169,21 +182,25 @@ async def _plan(context: MergeContext) -> PlannedMove:
 
 
 async def _settle_move(context: MergeContext) -> MergeReport | None:
-    """Finish the move that was interrupted. Return its report.
+    """Complete the move that a daemon's death interrupted. Return its report.
 
-    Return `None` if the target has moved since.
+    Return `None` if somebody else has moved the target since. Then the files in the checkout are rolled back, and the
+    job must merge again.
     """
     assert context.job.move is not None
     plan = PLANNED_MOVE.validate_json(context.job.move)
     if await settle_interrupted_move(context.common_dir, plan.move, context.lock_owner):
-        return plan.landed
-    return plan.landed if await _move_target(context, plan) else None
+        return plan.report
+    return plan.report if await _move_target(context, plan) else None
 
 
 async def _move_target(context: MergeContext, plan: PlannedMove) -> bool:
-    """Move the target, and the files of the checkout that has it checked out now.
+    """Move the target, and the files of the checkout that has it checked out.
 
-    Return False if somebody else has moved the target. Nothing is changed then.
+    Return False if somebody else has moved the target since it was merged into. Then nothing is changed.
+
+    Raises:
+        CallerError: Uncommitted or untracked files would be overwritten, or the requesting agent may not merge.
     """
     store, target = context.services.store, context.job.target
     try:
@@ -197,7 +214,7 @@ async def _move_target(context: MergeContext, plan: PlannedMove) -> bool:
                         f"These files in {where} are in the way: {', '.join(limit_names(blocking))}. Nothing was "
                         "merged; commit them or move them away, then merge again."
                     )
-            recorded = PLANNED_MOVE.dump_json(replace(plan, move=move)).decode()
+            recorded = PLANNED_MOVE.dump_json(replace(plan, move=move), by_alias=True).decode()
             await store.merges.set_state(context.job, MergeJobState.MOVING, move=recorded)
             # From here on, an agent that asked for the merge can't end before the move does.
             await check_requesting_agent(context.services, context.job)

@@ -1,8 +1,9 @@
 """Running verify in a target's scratch worktree, which is made ready like an agent's worktree.
 
-The scratch worktree stays between merge jobs, with its caches. Each run of verify has its own handle, made of the
-numbers of the worktree and the job, and the commit. The result is recorded before anything of the run is removed. A
-daemon that takes over therefore continues a run that is under way, and never repeats one that has ended.
+The scratch worktree stays between merge jobs, with the ignored files in it, such as caches. Each run of verify has its
+own handle, made of the numbers of the worktree and the job, and the commit. The result is recorded before anything of
+the run is removed. A daemon that takes over therefore continues a run that is under way, and never repeats a run that
+has ended.
 """
 
 import logging
@@ -47,7 +48,7 @@ class ScratchVerifier:
         Return why verify fails, or an empty string if it passes.
 
         Args:
-            agents: The agents whose branches the commit contains; verify sees their ids.
+            agents: The agents whose branches the commit contains. verify gets their ids in FORKJOIN_AGENTS.
         """
         number = self._context.job.number
         why = await self._store.merges.verify_failure(number, commit)
@@ -62,12 +63,12 @@ class ScratchVerifier:
         return why
 
     async def _prepare(self, commit: str) -> ScratchWorktree:
-        """Return a scratch worktree with the commit's files.
+        """Return the target's scratch worktree with the commit's files.
 
-        A damaged worktree is replaced once.
+        A worktree in which the commit can't be checked out is replaced, but only once for a job.
 
         Raises:
-            CallerError: The replacement was damaged too, so verify seems to leave files that can't be deleted.
+            CallerError: The replacement could not be used either, so verify seems to leave files that can't be deleted.
             UnfitCommitError: The commit can't be checked out.
         """
         scratch = await self._take()
@@ -90,10 +91,13 @@ class ScratchVerifier:
         return await self._store.scratch_worktrees.take(self._context.job, self._context.recipe)
 
     async def _check_out(self, scratch: ScratchWorktree, commit: str) -> None:
-        """Check out a commit's files, and update the files copied from the checkout.
+        """Check out a commit, and update the files copied from the user's checkout.
 
-        Ignored files of an earlier run stay only if the commit of that run is in the target now. Otherwise the code
-        of an agent that was not merged may have written them.
+        Ignored files of an earlier run stay only if the target contains the commit of that run. Otherwise the code of
+        an agent that was not merged may have written them.
+
+        Raises:
+            OSError: Processes of an earlier run can't be ended.
         """
         context, run = self._context, self._run_prefix(scratch, commit)
         runs = await list_runs(context.services, scratch.number)
@@ -131,7 +135,10 @@ class ScratchVerifier:
         )
 
     async def _verify(self, workspace: Workspace, commit: str, command: str) -> str:
-        """Run verify and record the result. Return why it fails, or "" if it passes."""
+        """Run verify, and record the result. Return why it fails, or "" if it passes.
+
+        Then remove the files of the run.
+        """
         why = await self._run_verify(workspace, command)
         await detach_scratch(workspace.common_dir, workspace.path, commit)
         await self._store.merges.set_verify_failure(self._context.job.number, commit, why)
@@ -139,7 +146,7 @@ class ScratchVerifier:
         return why
 
     async def _run_verify(self, workspace: Workspace, command: str) -> str:
-        """Make the worktree ready and run verify.
+        """Run the setup command, if there is one, and verify.
 
         Return why one of them fails, or an empty string if both pass.
         """
@@ -152,14 +159,14 @@ class ScratchVerifier:
 
 
 async def forget_runs(context: MergeContext) -> None:
-    """End and forget everything that a merge job ran.
+    """End the runs of a merge job in scratch worktrees, and delete their files.
 
-    The scratch worktree stays for the next job.
+    An error is only logged. The scratch worktrees stay for the next job.
     """
     handles = re.compile(rf"t\d+-{context.job.number}-")
     try:
         await end_runs(context.services, filter(handles.match, await context.services.executor.list_handles()))
-    except OSError:  # the caller should get the report all the same; the next job tries again
+    except OSError:  # the lead gets the report without this; the next job in the worktree ends the runs
         log.exception("merge job %d: some of its runs could not be removed", context.job.number)
 
 
@@ -185,8 +192,9 @@ def scratch_workspace(
     """Return the workspace in which commands run in a scratch worktree.
 
     Args:
-        handle: The prefix of the handles of everything that runs there.
-        variables: More FORKJOIN_* variables for the commands.
+        handle: The prefix of the handles of the commands.
+        environment: The environment for the commands; `None` for an empty one.
+        variables: FORKJOIN_* variables for the commands, in addition to FORKJOIN_TARGET.
     """
     return Workspace(
         services=services,
@@ -197,19 +205,22 @@ def scratch_workspace(
         repository_settings=scratch.recipe,
         port_base=scratch.port_base,
         environment=environment or {},
-        ours={"FORKJOIN_TARGET": short_name(scratch.target), **variables},
+        variables={"FORKJOIN_TARGET": short_name(scratch.target), **variables},
     )
 
 
 async def list_runs(services: Services, number: int) -> list[str]:
-    """Return the handles of all runs in a scratch worktree that are not forgotten yet."""
+    """Return the handles of all runs in a scratch worktree.
+
+    Only runs whose files still exist are found.
+    """
     return [handle for handle in await services.executor.list_handles() if handle.startswith(f"t{number}-")]
 
 
 async def end_runs(services: Services, handles: Iterable[str]) -> list[str]:
-    """End the runs' processes and forget the runs.
+    """End the processes of these runs, and delete the files of ended runs.
 
-    Return the processes that could not be ended.
+    Return descriptions of the processes that could not be ended.
     """
     all_left: list[str] = []
     for handle in handles:

@@ -1,7 +1,7 @@
-"""Removal of scratch worktrees: their target is gone, or they were replaced, or unused for a day.
+"""Removal of scratch worktrees whose target no longer exists, that were replaced, or that were unused for a day.
 
-Their teardown command runs first. No merge job takes a retired worktree, so the removal delays no merge. A removal that
-is interrupted is finished by the next cleanup, of this daemon or another.
+Such a worktree is retired: no merge job uses it any more, so its removal delays no merge. Its teardown command runs
+before the removal. A removal that is interrupted is finished by the next cleanup, of this daemon or the next one.
 """
 
 import logging
@@ -27,10 +27,10 @@ _DAY_S = 24 * 3600.0
 
 
 async def remove_unused_scratches(services: Services) -> None:
-    """Remove the scratch worktrees that are retired or unused.
+    """Remove the scratch worktrees that are unused, or whose target is deleted.
 
-    Remove also the folders of scratch worktrees without a record. A removal that fails is logged, and tried again by
-    the next call.
+    They are retired first. Retired worktrees of earlier passes are removed too. Remove also scratch worktrees without a
+    record. A removal that fails is logged, and tried again by the next call.
     """
     folders = await to_thread.run_sync(_find_folders, services.home.worktrees)
     orphans = [
@@ -39,7 +39,8 @@ async def remove_unused_scratches(services: Services) -> None:
         if not scratch.retired and await _is_target_gone(services, scratch)
     ]
     await services.store.scratch_worktrees.retire_unused(orphans, time.time() - _DAY_S)
-    # The records are read after the folders, so the record of a worktree made meanwhile is seen.
+    # The records are read after the folders were listed: a worktree is recorded before its folder is made, so no merge
+    # job uses a listed folder without a record.
     known = await services.store.scratch_worktrees.all()
     retired = {
         scratch_path(services.home, scratch.number): partial(_remove_retired, services, scratch)
@@ -53,7 +54,7 @@ async def remove_unused_scratches(services: Services) -> None:
     }.items():
         try:
             await remove()
-        except Exception:  # a boundary: the other worktrees are removed all the same
+        except Exception:  # a boundary: a worktree that can't be removed must not prevent other removals
             log.exception("the scratch worktree %s could not be removed", path)
 
 
@@ -62,7 +63,7 @@ def _find_folders(worktrees: Path) -> set[Path]:
 
 
 async def _is_target_gone(services: Services, scratch: ScratchWorktree) -> bool:
-    """Return whether the target no longer exists.
+    """Return whether the worktree's target no longer exists.
 
     Return False if the repository can't be read.
     """
@@ -86,10 +87,10 @@ async def _remove_retired(services: Services, scratch: ScratchWorktree) -> None:
 
 
 async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: str) -> bool:
-    """Run the worktree's teardown command, if there is one.
+    """Run the teardown command for the worktree, if there is one.
 
-    Return False if the project has no session that lends its environment to the command. A teardown command that fails
-    is logged. It doesn't keep the worktree.
+    Return whether the worktree may be removed now. Return False if no session of the project can lend its environment
+    to the command. A teardown command that fails is logged, and the worktree may be removed.
     """
     number, path = scratch.number, scratch_path(services.home, scratch.number)
     if scratch.recipe.teardown is None or not await to_thread.run_sync(is_folder, path):
@@ -107,7 +108,7 @@ async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: s
 async def _remove_unrecorded(services: Services, path: Path) -> None:
     """Remove a scratch worktree that has no record.
 
-    Anything else at `path` stays.
+    If `path` is no scratch worktree, it stays and a warning is logged.
     """
     if common_dir := await to_thread.run_sync(find_scratch, path):
         await end_runs(services, await list_runs(services, int(path.name.removeprefix(PREFIX))))

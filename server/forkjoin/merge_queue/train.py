@@ -5,8 +5,8 @@ conflicts is tried once more after the others. Then verify runs once on the whol
 finds the branch that breaks it. That branch is rejected, the branches before it count as verified, and the branches
 after it are merged again.
 
-The merge commits are made from recorded facts only, including their dates. A daemon that takes over makes identical
-commits, and so finds the results of verify runs again.
+The content of merge commits, including their dates, depends only on recorded facts. So a daemon that takes over makes
+identical commits, and finds the recorded results of verify for them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,9 +57,9 @@ _CHANGES_SETTINGS = (
 
 
 async def merge_all(context: MergeContext) -> PlannedMove:
-    """Merge and verify the job's branches. Return the move of the target.
+    """Merge and verify the job's branches in the object store.
 
-    The move publishes the branches once it is applied.
+    Return the move of the target to the merged commit. The caller applies the move.
 
     Raises:
         CallerError: The target is gone, busy, or fails verify without any of the branches.
@@ -81,9 +81,9 @@ async def merge_all(context: MergeContext) -> PlannedMove:
 
 
 async def _note_changed_settings(context: MergeContext, train: "_MergeTrain") -> str | None:
-    """Return a note if the merge changes forkjoin.toml.
+    """Return a note if the merge changes forkjoin.toml, else `None`.
 
-    That file names commands that forkjoin runs.
+    This file names commands that forkjoin runs.
     """
     arguments = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
     changed, _, _ = await git.run(context.common_dir, *arguments, ok_codes=(0, 1))
@@ -116,14 +116,17 @@ class _Car:
 
 
 def _merged_branches(car: _Car, *, dry_run: bool) -> Iterator[MergedBranch]:
-    """Yield the car's own branch, and the branches whose conflicts it resolves."""
+    """Yield the branches that are merged with a car.
+
+    These are the branch of the car's agent, and those of the agents whose conflicts that agent resolves.
+    """
     for number, tip in {car.entry.agent.number: car.entry.branch.tip.commit, **car.entry.resolved}.items():
         yield MergedBranch(f"a{number}") if dry_run else MergedBranch(f"a{number}", car.head.commit, tip)
 
 
 @dataclass(slots=True)
 class _MergeTrain:
-    """The branches merged so far, and why the others are not."""
+    """The branches that are merged so far, each a car of the train, and why other branches are left out."""
 
     context: MergeContext
     scratch: ScratchVerifier
@@ -131,11 +134,13 @@ class _MergeTrain:
     signature: Signature
     cars: list[_Car] = field(default_factory=list[_Car])
     verified: int = 0  #: how many cars, from the first, have passed verify together
-    #: Why branches are left out, by agents' numbers.
+    #: Why branches are left out, by agent number.
     failures: dict[int, ConflictedBranch | RejectedBranch | SkippedBranch] = field(
         default_factory=dict[int, "ConflictedBranch | RejectedBranch | SkippedBranch"]
     )
-    conflicts: dict[int, BranchConflict] = field(default_factory=dict[int, BranchConflict])  #: each branch's last one
+    conflicts: dict[int, BranchConflict] = field(
+        default_factory=dict[int, BranchConflict]
+    )  #: the last conflict of each branch, by agent number
 
     @property
     def head(self) -> Tip:
@@ -145,9 +150,10 @@ class _MergeTrain:
         return self.cars[length - 1].head if length else self.start
 
     async def run(self, branches: Sequence[EligibleBranch | SkippedBranch]) -> None:
-        """Merge all eligible branches that merge and pass verify.
+        """Merge the eligible branches that don't conflict and pass verify.
 
-        Record why the other branches are left out.
+        Malformed branches are not merged. Record in `failures` why a branch is left out. A resolver that is left out
+        leaves out its agent too.
         """
         self.failures |= {int(one.id[1:]): one for one in branches if isinstance(one, SkippedBranch)}
         eligible = [one for one in branches if isinstance(one, EligibleBranch)]
@@ -159,8 +165,8 @@ class _MergeTrain:
     async def _merge_in_batches(self, waiting: list[EligibleBranch]) -> None:
         """Merge and verify batch after batch. The first batch is the whole list.
 
-        Once several branches broke verify, a batch that fails halves the size of the next batch, and a batch that
-        passes doubles it. Branches that can't be merged after their batch are tried again after all batches.
+        Once two batches have failed verify, each further failure halves the size of the next batch, and each success
+        doubles it. Branches that conflict with their batch are tried again after all batches.
         """
         retry_last: list[EligibleBranch] = []
         batch_size, failed_batches = len(waiting), 0
@@ -191,7 +197,7 @@ class _MergeTrain:
         return [entry for entry, name in objects.items() if name not in errors]
 
     async def add_hunks(self) -> None:
-        """Add the first conflicts in its files to each conflicted branch."""
+        """Add to each conflicted branch the first hunks that conflict in its files."""
         for number, failure in self.failures.items():
             if isinstance(failure, ConflictedBranch):
                 conflict = self.conflicts[number]
@@ -201,10 +207,11 @@ class _MergeTrain:
     async def _append(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
         """Merge branches onto the train.
 
-        Return the branches that may merge once more branches are on the train.
+        Return the branches that conflicted, or whose dependencies did. They may merge once other branches have left or
+        joined the train.
         """
         ready: list[EligibleBranch] = []
-        for entry in entries:  # in order, as each check depends on the branches before
+        for entry in entries:  # one by one, because a branch may need the branches that are ready before it
             if not self._skip_without_dependencies(entry, ready):
                 ready.append(entry)
         branches = [entry.branch for entry in ready]
@@ -220,9 +227,10 @@ class _MergeTrain:
     async def _save_submodule_commits(
         self, entries: Sequence[EligibleBranch], outcomes: Sequence[MergeOutcome]
     ) -> dict[int, SkippedBranch]:
-        """Save the submodule commits that the branches refer to.
+        """Copy the submodule commits of merged branches to the user's submodules.
 
-        Return the branches for which that fails, as skipped branches.
+        Return the branches for which that fails, by agent number, as skipped branches. A dry run only checks whether
+        the commits could be copied.
         """
         skipped: dict[int, SkippedBranch] = {}
         for entry, outcome in zip(entries, outcomes, strict=True):
@@ -236,9 +244,9 @@ class _MergeTrain:
         return skipped
 
     def _skip_without_dependencies(self, entry: EligibleBranch, ready: Sequence[EligibleBranch]) -> bool:
-        """Skip a branch if a branch that it needs is missing.
+        """Return whether the branch lacks a branch that it needs. Record the reason.
 
-        Return whether the branch is skipped. A branch on the train, ready, or merged before is not missing.
+        A branch is not missing if it is on the train or in `ready`, or if the target already contains it.
         """
         present = {one.agent.number for one in (*(car.entry for car in self.cars), *ready)}
         missing = sorted(entry.branch.needs - present - self._already_merged())
@@ -250,7 +258,10 @@ class _MergeTrain:
         return {number for number, failure in self.failures.items() if _is_already_merged(failure)}
 
     def _record(self, entry: EligibleBranch, outcome: MergeOutcome) -> bool:
-        """Record the outcome of a branch's merge. Return whether another try may succeed."""
+        """Record the outcome of a branch's merge.
+
+        Return whether another try of this job may succeed.
+        """
         agent = entry.agent
         self.failures.pop(agent.number, None)
         match outcome:
@@ -270,12 +281,13 @@ class _MergeTrain:
         return False
 
     async def _reject_what_breaks_verify(self) -> list[EligibleBranch] | None:
-        """Verify the new cars, and take the first that breaks verify off the train.
-
-        The branch of that car is rejected.
+        """Verify the new cars, and reject the branch of the first that breaks verify.
 
         Returns:
-            The branches after the rejected branch, which leave the train too. `None` if verify passes.
+            The branches after the rejected branch, which have left the train with it. `None` if verify passes.
+
+        Raises:
+            CallerError: verify fails on the target itself.
         """
         length = len(self.cars) - self.verified
         try:
@@ -296,10 +308,10 @@ class _MergeTrain:
         return not await self._verify(length)
 
     async def _verify(self, length: int) -> str:
-        """Run verify on the verified cars plus `length` more.
+        """Run verify on the verified cars together with the next `length` cars.
 
-        Return why verify fails, or an empty string if it passes. The result for a commit is recorded, so verify runs
-        only once for it.
+        Return why verify fails, or an empty string if it passes. The result for a commit is recorded, so that verify
+        runs only once for each commit of a job.
         """
         if self.context.verify is None or (length == 0 and self.verified):
             return ""
@@ -315,7 +327,7 @@ def _is_already_merged(failure: ConflictedBranch | RejectedBranch | SkippedBranc
 def _skip_with(
     failure: ConflictedBranch | RejectedBranch | SkippedBranch, resolver: Agent, number: int
 ) -> SkippedBranch:
-    """Return the skipped branch of an agent whose resolver is not merged."""
+    """Skip the agent `number`, because the resolver of its conflict is not merged."""
     if isinstance(failure, SkippedBranch) and _is_already_merged(failure):
         return replace(failure, id=f"a{number}")
     return skip(f"a{number}", SkipReason.RESOLVER_NOT_MERGED, resolver.label)

@@ -13,9 +13,10 @@ from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport,
 
 
 async def undo(context: MergeContext, undone: MergeJob) -> PlannedMove:
-    """Return the move of the target that undoes a merge job.
+    """Make the commits that undo a merge job. Return the move of the target.
 
-    The target moves back if nobody has committed since. Otherwise it moves on to a revert commit.
+    If the target is still at the merge, it moves back. Otherwise it moves on to a new commit that reverts the merge.
+    A merge commit that the target leaves is kept under `refs/forkjoin/kept/`.
 
     Raises:
         CallerError: The target no longer contains the merge, or later commits changed the same lines.
@@ -42,7 +43,10 @@ async def undo(context: MergeContext, undone: MergeJob) -> PlannedMove:
 
 
 async def _revert(context: MergeContext, move: move_target.TargetMove, now: str, ids: tuple[str, ...]) -> str:
-    """Make a commit on top of `now` that reverts the move. Return the commit."""
+    """Commit a revert of the move's changes on top of the commit `now`.
+
+    Return the new commit.
+    """
     merged = await try_merge(context.common_dir, now, move.old, move.new)
     if merged.conflicts:
         raise CallerError(

@@ -2,7 +2,9 @@
 
 
 def backoff_s(retries: int, first_s: float, max_s: float, jitter: float) -> float:
-    """Return the seconds to wait before the next retry, doubled for each earlier one.
+    """Return the seconds to wait before the next retry.
+
+    The delay begins with `first_s`, doubles with each earlier retry, and is at most `max_s`, without the jitter.
 
     Args:
         retries: How many retries there were already.

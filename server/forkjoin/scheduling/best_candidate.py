@@ -9,8 +9,9 @@ from forkjoin.core.result import Result
 def rank_candidates(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Agent]:
     """Return the candidates, the best first.
 
-    The criteria, in order: success, commits, a higher score (no score counts least), a smaller diff, a lower agent
-    number. Candidates that have not ended come after all others. Candidates whose work was discarded come last.
+    Of two candidates, the better one has succeeded, has commits, has a higher score (no score counts least), has
+    changed fewer lines, or has the lower agent number. An earlier criterion counts before a later one. Candidates that
+    have not ended come after those that have. Candidates whose work was discarded come last.
 
     Args:
         results: The results of candidates that have ended, by agent number.
@@ -29,9 +30,9 @@ def rank_candidates(candidates: Iterable[Agent], results: Mapping[int, Result]) 
 
 
 def find_winner(ranked: Sequence[Agent]) -> Agent | None:
-    """Return the first ranked candidate if it has succeeded and all have ended.
+    """Return the first ranked candidate once all candidates have ended.
 
-    Return `None` otherwise.
+    Return `None` before, or if the first one has not succeeded.
     """
     is_decided = ranked and all(agent.state in FINAL for agent in ranked)
     return ranked[0] if is_decided and ranked[0].state is State.SUCCEEDED else None

@@ -7,8 +7,9 @@ agent has not spent when it ends becomes free again.
 An agent with a grant may spawn agents that spend money. The grant is reserved together with the agent's own money, from
 the agent's start to its end, and the money of its nested agents comes out of the grant.
 
-An agent without a budget of its own, below a limited one, gets money in steps. When little is left, the agent is asked
-to finish. When nothing is left, it pauses until there is more. A program that uses no model spends no money.
+If an agent has no budget of its own, but a shared budget limits it, it gets money in steps. An agent is asked to finish
+when little of its money is left, and pauses when nothing is left, until it gets more. A program that uses no model
+spends no money.
 """
 
 import shlex
@@ -18,7 +19,8 @@ from functools import lru_cache
 from forkjoin.core.model import CALLING, RUNS, Agent, Budget, Pause, PauseKind, PauseReason, State
 from forkjoin.scheduling.gates import Gate, Hold
 
-#: The fraction of a budget, or of a step. With less left, an agent is asked to finish, and does not resume.
+#: The fraction of an agent's budget, or of a step. If less of it is left, the agent is asked to finish, and a paused
+#: agent does not resume.
 _LITTLE = 0.1
 #: Smaller amounts are rounding errors.
 ROUNDING_USD = 1e-9
@@ -50,9 +52,9 @@ class BudgetGate(Gate):
         return found if isinstance(found, Hold) else None
 
     def on_start(self, agent: Agent) -> None:
-        """Reserve the agent's grant, and the money that it lacks if enough is free.
+        """Reserve the agent's grant and the money that it needs, if enough is free.
 
-        If no budget limits the agent any more, its reservation is removed.
+        If no budget limits the agent any more, remove its reservation.
         """
         if grant := self._grant_to_hold(agent):
             self._take(agent, grant)
@@ -83,7 +85,10 @@ class BudgetGate(Gate):
         return tuple(agent.number for agent in running if self._is_limited(agent) and self._has_little(agent))
 
     def needed_usd(self, agent: Agent) -> tuple[float, float]:
-        """Return how much more money to reserve for the agent, and the least it needs."""
+        """Return the USD to add to the agent's reservation, and the least amount.
+
+        With less than the least amount the agent may not start or go on.
+        """
         if self._is_limited(agent) and agent.money.budget_usd is not None:
             rest = max(agent.money.budget_usd, agent.money.spent_usd) - self._total_usd(agent)
             return rest, min(rest, self._step_usd * _LITTLE) if agent.has_begun else rest
@@ -92,7 +97,7 @@ class BudgetGate(Gate):
         return 0.0, 0.0
 
     def _check_running(self, agent: Agent) -> Hold | None:
-        """Return why the running agent has to pause, or `None`."""
+        """Return why the running agent has to pause, or `None` if it may go on."""
         if not self._is_limited(agent):
             return None
         is_used_up_above = any(self._unspent[key] <= ROUNDING_USD for key in self._limits_above(agent))
@@ -100,9 +105,9 @@ class BudgetGate(Gate):
         return self.check(agent) if is_used_up_above or is_used_up else None
 
     def _find_reservation(self, agent: Agent) -> float | Hold:
-        """Return how much more to reserve for the agent, in USD, or why it has to wait.
+        """Return how many more USD to reserve for the agent, or why it has to wait.
 
-        The amount is negative if the reservation exceeds the agent's budget, because the budget was lowered.
+        The amount is negative if the agent's budget was lowered below its reservation.
         """
         grant = self._grant_to_hold(agent)
         if not self._is_limited(agent) and not grant:
@@ -118,9 +123,9 @@ class BudgetGate(Gate):
         return min([wanted, *(max(left - grant, least) for left in free.values())])
 
     def _grant_to_hold(self, agent: Agent) -> float:
-        """Return the USD to reserve for the agents that this agent may spawn.
+        """Return the free part of the agent's grant, in USD, for the agents it spawns.
 
-        Return 0 if the grant is already reserved.
+        Return 0 if the agent has no grant, or its grant is already reserved.
         """
         key = _grant_key(agent)
         return max(0.0, self._free.get(key, 0.0)) if _has_grant(agent) and key not in self._held_grants else 0.0
@@ -139,21 +144,21 @@ class BudgetGate(Gate):
         return agent.converses and (agent.money.budget_usd is not None or bool(self._limits_above(agent)))
 
     def _limits_above(self, agent: Agent) -> list[_BudgetKey]:
-        """Return the shared budgets that limit the agent."""
+        """Return the keys of the shared budgets that limit the agent."""
         return [key for key in _keys_above(agent.project, agent.leads) if key in self._limits]
 
     def _total_usd(self, agent: Agent) -> float:
-        """Return the USD reserved for or spent by the agent, whichever is more.
+        """Return the agent's reservation in USD, including the spent part.
 
-        The reservation includes the money that is already spent.
+        If the agent has spent more than its reservation, return what it has spent.
         """
         reserved = agent.money.reserved_usd if _may_spend(agent) else 0.0
         return max(self.new_reservations.get(agent.number, reserved), agent.money.spent_usd)
 
     def _has_little(self, agent: Agent) -> bool:
-        """Return whether little is left of the agent's reservation.
+        """Return whether at most a tenth of the agent's budget is left in its reservation.
 
-        The measure is the agent's budget, or the step if it has no budget.
+        For an agent without a budget of its own, a tenth of a step counts.
         """
         whole = self._step_usd if agent.money.budget_usd is None else agent.money.budget_usd
         return self._total_usd(agent) - agent.money.spent_usd <= whole * _LITTLE + ROUNDING_USD
@@ -166,17 +171,14 @@ class BudgetGate(Gate):
 
 
 def has_used_up_budget(agent: Agent) -> bool:
-    """Return whether the agent has spent its own budget.
-
-    Only its lead can raise that budget.
-    """
+    """Return whether the agent has spent its own budget. An agent without one has not."""
     return agent.money.budget_usd is not None and agent.money.spent_usd >= agent.money.budget_usd - ROUNDING_USD
 
 
 def unspent_usd(agent: Agent) -> float:
     """Return the USD that are reserved for the agent and not spent.
 
-    Return 0 if the agent has no program that could spend them.
+    Return 0 if the agent has no program that could spend money, because then its reservation has no effect.
     """
     return max(0.0, agent.money.reserved_usd - agent.money.spent_usd) if _may_spend(agent) else 0.0
 
@@ -190,9 +192,13 @@ def sum_reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget
 
 
 def sum_granted(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
-    """Return how much of the parent's grant its nested agents may still spend, in USD.
+    """Return the USD of the parent's grant that its agents may still spend.
 
-    This is the rest of their budgets and of their own grants. An agent that spends from such a grant is not counted.
+    This is the rest of these agents' budgets and of their own grants. Agents that they spawned themselves spend from
+    those grants, and are not counted again.
+
+    Args:
+        live: The live agents below the parent.
     """
     left = {each.lead: each.limit_usd - each.spent_usd for each in budgets if each.limit_usd is not None}
     grants = {agent.as_lead: left.get(agent.as_lead, 0) for agent in live if _has_grant(agent)}
@@ -204,9 +210,13 @@ def sum_granted(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget])
 
 
 def _find_held_grants(live: Sequence[Agent], left: Mapping[_BudgetKey, float]) -> dict[_BudgetKey, float]:
-    """Return the USD held for nested agents, by their parent's grant.
+    """Return the USD reserved for nested agents, by the key of the parent's grant.
 
-    The amount is the rest of the grant, or the rest of a budget above it if that is less.
+    The amount is the rest of the grant, or the rest of a budget above it if that is less. The grant of a queued parent
+    is not reserved.
+
+    Args:
+        left: The rest of each limited budget.
     """
     parents = [
         agent for agent in live if agent.state is not State.QUEUED and _has_grant(agent) and _grant_key(agent) in left
@@ -216,10 +226,10 @@ def _find_held_grants(live: Sequence[Agent], left: Mapping[_BudgetKey, float]) -
 
 
 def _source_budgets(agent: Agent, held_grants: Collection[_BudgetKey]) -> Sequence[_BudgetKey]:
-    """Return the shared budgets that the agent's money comes from.
+    """Return the keys of the shared budgets that the agent's money comes from.
 
-    They are its lead's budget and the budgets above, up to the first held grant. The budgets above a held grant have
-    already been charged with the whole grant.
+    They are its lead's budget and the budgets above it, up to and including the first reserved grant. The whole grant
+    has already been taken from the budgets above that grant.
     """
     keys = _keys_above(agent.project, agent.leads)
     ends = [place for place, key in enumerate(keys, 1) if key in held_grants] if held_grants else []

@@ -1,7 +1,7 @@
 """The gates: each checks one condition for an agent to start, or to go on after a pause. Pure.
 
 A gate is made for a single decision. It knows which agents are at work, and counts each agent that the decision starts.
-`list_agents` shows the reason in its answer for an agent that waits.
+For an agent that waits, `list_agents` shows the reason of the gate that holds the agent.
 """
 
 import math
@@ -23,7 +23,7 @@ class Hold(NamedTuple):
     """The reason why an agent waits."""
 
     reason: str
-    until: float = math.inf  #: when the answer can change although no event happens, in seconds since the epoch
+    until: float = math.inf  #: when the agent may pass although no event has happened, in seconds since the epoch
 
 
 class Gate:
@@ -40,19 +40,19 @@ class Gate:
         """Note that this gate holds the agent back in this decision."""
 
     def find_pauses(self) -> Mapping[int, Pause]:
-        """Return how running agents should pause, by agent number."""
+        """Return the pauses of the agents that should pause now, by agent number.
+
+        A pause has a reason and a kind.
+        """
         return {}
 
     def next_pause_at(self) -> float:
-        """Return when agents may have to pause although no event happens.
-
-        The time is in seconds since the epoch.
-        """
+        """Return when agents may have to pause without an event, as epoch seconds."""
         return math.inf
 
 
 class EnvironmentGate(Gate):
-    """The gate that holds an agent while the daemon doesn't know its lead's environment, which is never on disk."""
+    """The gate that holds an agent while the daemon lacks its lead's environment, which a restart can lose."""
 
     def __init__(self, without_environment: Set[int]) -> None:
         self._without_environment = without_environment
@@ -96,8 +96,9 @@ class ExclusiveKeyGate(Gate):
 
     def __init__(self, live: Sequence[Agent]) -> None:
         self._holders: dict[tuple[int, str], Agent] = {}
-        for agent in sorted(live, key=lambda agent: agent.state is not State.QUEUED):  # a later holder replaces it
-            if agent.has_begun:  # a paused agent keeps its key
+        # Queued agents come first, so that an agent that runs or is paused replaces them as the holder of the key.
+        for agent in sorted(live, key=lambda agent: agent.state is not State.QUEUED):
+            if agent.has_begun:  # a paused agent, or one that waits for its next attempt, keeps its key
                 self.on_start(agent)
 
     def check(self, agent: Agent) -> Hold | None:
@@ -135,10 +136,10 @@ class PersonGate(Gate):
 
 
 class RateLimitGate(Gate):
-    """The gate that runs no more agents of an account than the vendor takes. It freezes the youngest of any others.
+    """The gate that runs no more agents of an account than its rate limit allows. If more run, the youngest are frozen.
 
-    If the vendor takes no calls for long, no agent is frozen, because a frozen agent keeps its memory. Instead its next
-    call is refused, its program ends, and the agent is resumed later.
+    If the vendor takes no calls for long, no agent is frozen, because a frozen agent keeps its memory. Instead the
+    agent's next call is refused, its program ends, and the agent is resumed later.
     """
 
     def __init__(self, live: Sequence[Agent], rate_limits: Mapping[str, RateLimit], now: float) -> None:

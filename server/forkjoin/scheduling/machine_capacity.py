@@ -1,7 +1,8 @@
 """The machine's memory and load: whether another agent may start, and which agent gives memory back. Pure.
 
-An agent starts when the memory that it needs is free, not counting what running agents are still expected to take.
-The first agent in the queue that does not fit reserves the memory that becomes free: the agents behind it wait.
+An agent starts when the memory that it needs is free. Memory that running agents are still expected to take does not
+count as free. The first agent in the queue that does not fit reserves the memory that becomes free, so that all agents
+after it wait too.
 
 If memory runs short anyway, no agent starts, and one agent after the other gives way. Frozen agents that can be
 resumed are ended first, because they do no work. Next is the youngest running agent: it is ended if it can be resumed
@@ -17,9 +18,10 @@ from forkjoin.scheduling.gates import Gate, Hold
 
 #: Bytes that an agent needs until its program's use is known: a claude of about 400 MB, and what it runs.
 DEFAULT_NEED_BYTES = 1_000_000_000
-#: Seconds until the next decision while an agent waits for capacity, or could have to give way.
+#: Seconds until the next decision while an agent waits for capacity, or may have to give way.
 _CHECK_INTERVAL_S = 5.0
-#: The fraction of the limit for all agents. An agent gives way when less is left: at the limit, an agent is killed.
+#: The fraction of the memory limit for all agents. An agent gives way when less of it is left, since at the limit an
+#: agent is killed.
 _LEAST_PART_LEFT = 0.05
 #: The part of the difference by which a smaller peak lowers what a program is expected to need.
 _DECAY = 0.25
@@ -37,9 +39,10 @@ class MachineState:
     left_bytes: float = math.inf  #: unused part of the memory limit for all agents
     limit_bytes: float = math.inf  #: the memory limit for all agents
     load: float = 0  #: average number of programs that wanted a processor during the last minute
-    max_load: float = 1
+    max_load: float = 1  #: no agent starts while the load is higher
     default_need_bytes: float = DEFAULT_NEED_BYTES  #: for a program whose use is not known yet
-    used_bytes: Mapping[int, int] = field(default_factory=dict[int, int])  #: by agent number
+    used_bytes: Mapping[int, int] = field(default_factory=dict[int, int])  #: what each agent uses now, by number
+    #: What an agent with each program is expected to need; a program that never ran is missing.
     needed_bytes: Mapping[ProgramKey, int] = field(default_factory=dict[ProgramKey, int])
 
 
@@ -48,9 +51,13 @@ def program_key(agent: Agent) -> ProgramKey:
 
 
 def update_need(known: int | None, peak: int) -> int:
-    """Return the bytes that a program is expected to need, given an agent's peak.
+    """Return the bytes that a program is expected to need, after a new peak.
 
-    A larger peak counts at once. A smaller one lowers the expectation by a quarter of the difference.
+    The peak is the largest use of memory by an agent with this program. A larger peak counts at once. A smaller one
+    lowers the expectation by a quarter of the difference.
+
+    Args:
+        known: The expectation until now; `None` if the program never ran.
     """
     if known is None or peak > known:
         return peak
@@ -93,9 +100,9 @@ class MachineGate(Gate):
         self._reserved_for = self._reserved_for or agent
 
     def find_pauses(self) -> Mapping[int, Pause]:
-        """Return the pause of the one agent that gives way, if memory is short.
+        """Return the pause of the agent that gives way if memory is short, by number.
 
-        Return no pause while an earlier one is still taking effect.
+        No further agent pauses while an earlier pause has not yet freed its memory.
         """
         paused = [agent for agent in self._live if agent.pause.reason is PauseReason.MEMORY]
         is_taking_effect = any(
@@ -119,9 +126,9 @@ class MachineGate(Gate):
         return is_machine_short or machine.left_bytes < machine.limit_bytes * _LEAST_PART_LEFT
 
     def _candidates_to_pause(self) -> list[Agent]:
-        """Return the agents that can be paused to free memory.
+        """Return the agents of which one may be paused to free memory.
 
-        The only agent at work is never paused.
+        These are frozen agents that can be resumed, or else the running agents. The only agent at work is not paused.
         """
         at_work = {agent.number for agent in self._at_work}
         resumable = [agent for agent in self._live if agent.phase is PauseKind.FROZEN and agent.converses]

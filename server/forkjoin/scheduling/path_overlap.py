@@ -1,4 +1,4 @@
-"""Agents that declared the same paths, and so may edit the same files. Pure."""
+"""Pairs of agents whose declared paths overlap, so that both may edit the same files. Pure."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -8,7 +8,7 @@ from itertools import combinations
 def find_overlaps(paths: Mapping[str, Sequence[str]]) -> list[tuple[str, str, str]]:
     """Return the pairs of agents whose paths overlap.
 
-    The third item is the first path of the first agent that overlaps.
+    The third item is the first path of the first agent that overlaps with a path of the second agent.
 
     Args:
         paths: By agent, the files, folders, or patterns with `*`, `?` and `[` that its spec declares.
@@ -21,9 +21,9 @@ def find_overlaps(paths: Mapping[str, Sequence[str]]) -> list[tuple[str, str, st
 
 
 def _overlap(first: str, second: str) -> bool:
-    """Return whether a file may match both paths.
+    """Return whether both paths may cover the same file.
 
-    If both are patterns, only the parts before the first wildcards are compared.
+    If both are patterns, only their parts before the first wildcard are compared.
     """
     first, second = first.removesuffix("/"), second.removesuffix("/")
     prefix, second_prefix = _literal_prefix(first), _literal_prefix(second)

@@ -13,11 +13,11 @@ from forkjoin.scheduling.backoff import backoff_s
 
 #: Seconds without a refusal after which one more agent may run.
 RECOVERY_INTERVAL_S = 10.0
-#: Refusals within this time count as one, because their calls were under way together.
+#: Seconds after a halving in which further refusals don't halve again: their calls were under way at the same time.
 _SAME_REFUSAL_S = 5.0
 #: Seconds in which no agent starts after a refusal that names no time: the first and the longest delay.
 _FIRST_DELAY_S, MAX_DELAY_S = 5.0, 600.0
-#: Maximum seconds for which a refusal closes an account. No real usage limit lasts longer.
+#: The most seconds for which one refusal closes an account. No usage limit of a vendor lasts longer.
 _MAX_CLOSED_S = 8 * 24 * 3600.0
 #: Characters of the vendor's message that are kept.
 _MAX_REASON = 120
@@ -46,7 +46,7 @@ def record_refusal(
     """Return the account's limit after the vendor has refused a call.
 
     Args:
-        before: The limit until now, or `None`.
+        before: The limit until now; `None` if the account had none.
         running: How many agents of the account run.
         jitter: A random number from 0 to 1 that keeps waiting agents from calling again at the same moment.
     """
@@ -73,10 +73,11 @@ def _find_reopening(before: RateLimit, refused: RateLimited, now: float, jitter:
 
 
 def recover(limit: RateLimit, now: float, unlimited: int) -> RateLimit | None:
-    """Return the limit at `now` if no call was refused since the limit last changed.
+    """Return the limit at `now`, if no call was refused since the last change.
 
     Args:
-        unlimited: The number of running agents at which the limit is removed, and `None` returned.
+        unlimited: How many agents can run at once without the limit. Once the limit reaches this number, it has no
+            effect any more, and `None` is returned.
     """
     more = math.floor((now - limit.recovers_at) / RECOVERY_INTERVAL_S) + 1
     if more <= 0:

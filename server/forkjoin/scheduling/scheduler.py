@@ -52,7 +52,7 @@ class SchedulerInput:
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict[str, RateLimit])  #: by account
     budgets: Sequence[Budget] = ()  #: of leads and repositories
     step_usd: float = 1  #: the step in which agents without a budget of their own get money
-    machine: MachineState | None = None  #: `None` if capacity should not be checked
+    machine: MachineState | None = None  #: `None` if memory and load should not be checked
     last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
     attached: Set[int] = frozenset()  #: agents that a person is attached to
     waiting_for_nested: Set[int] = frozenset()  #: agents that only wait for agents that they spawned: they use no slot
@@ -72,7 +72,7 @@ class SchedulerDecision:
 
 
 def decide(inputs: SchedulerInput) -> SchedulerDecision:
-    """Decide which agents start, pause or are skipped, and why each other one waits."""
+    """Decide which agents start, pause or are skipped, and why the others wait."""
     dependencies = DependencyGate(inputs.live, inputs.ended)
     budgets = BudgetGate(inputs.live, inputs.budgets, inputs.step_usd)
     gates = _make_gates(inputs, dependencies, budgets)
@@ -120,7 +120,10 @@ def _make_gates(inputs: SchedulerInput, dependencies: DependencyGate, budgets: B
 
 
 class _Turns:
-    """An iterator over the waiting agents in the order of their turns. Each started agent can change the order."""
+    """An iterator over the waiting agents in the order of their turns.
+
+    The order depends on how many agents of each lead are at work, so the caller reports each agent that starts.
+    """
 
     def __init__(self, inputs: SchedulerInput) -> None:
         self._last_turns = inputs.last_turns
@@ -155,7 +158,7 @@ class _Turns:
 def _count_dependents(live: Sequence[Agent]) -> dict[int, int]:
     """Return how many younger agents wait for each agent, directly or not.
 
-    In a single spawn, an older agent may depend on a younger agent. Such an older agent is not counted.
+    In a single spawn, an older agent may depend on a younger agent. Then the older agent is not counted.
     """
     dependents = defaultdict[int, int](int)  # a bit for each dependent
     for place, agent in enumerate(reversed(live)):
@@ -165,7 +168,10 @@ def _count_dependents(live: Sequence[Agent]) -> dict[int, int]:
 
 
 def queue_order(inputs: SchedulerInput) -> list[int]:
-    """Return the numbers of the queued agents in the order in which they would start."""
+    """Return the numbers of the queued agents in the order of their turns.
+
+    Each start can change that order.
+    """
     return [agent.number for agent in _Turns(inputs) if agent.state is State.QUEUED]
 
 
@@ -191,9 +197,10 @@ def plan_waves(inputs: SchedulerInput, wanted: Set[int]) -> list[tuple[int, ...]
 
 
 def _with_dependencies(live: Sequence[Agent], wanted: Set[int]) -> list[Agent]:
-    """Return the wanted agents, their dependencies, and agents that are not queued.
+    """Return the live agents that matter for a plan of the wanted agents.
 
-    Dependencies of dependencies are included.
+    These are the wanted agents, their dependencies, and the agents that are not queued. Indirect dependencies are
+    included.
     """
     by_number = {agent.number: agent for agent in live}
     to_visit, kept = list(wanted), {agent.number for agent in live if agent.state is not State.QUEUED}
