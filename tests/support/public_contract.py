@@ -1,8 +1,7 @@
 """The public contract of the installed forkjoin, as its users see it. `contract.json` records the one of version 0.1.
 
 `python -m support.public_contract --write` writes that file, in a checkout of the version that the file describes. To
-work with every version, this module imports only forkjoin's entry point. It calls tools over MCP, runs commands, and
-finds settings by their keys.
+work with every version, this module only uses tools over MCP, commands, and forkjoin's entry point.
 
 A contract has sections, a section has parts, and a part has names with words: types, `=value`, `required`, `always`.
 """
@@ -21,6 +20,7 @@ from typing import Any, NoReturn
 import anyio
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from support.contract_requests import AGENT_REQUESTS, SPECS
 from support.field_names import fields_of_schema, fields_of_value
 
 Contract = dict[str, dict[str, dict[str, str]]]
@@ -54,48 +54,6 @@ echo 'no json'
 echo '{"type": "result", "subtype": "success", "is_error": false, "result": "Done.", "total_cost_usd": 0.25}'
 """
 
-#: Requests that an agent sends to its own relay.
-AGENT_REQUESTS: list[dict[str, Any]] = [
-    {
-        "id": 0,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "0"}},
-    },
-    {"method": "notifications/initialized"},
-    {"id": 1, "method": "tools/list"},
-    {"id": 2, "method": "tools/call", "params": {"name": "report_progress", "arguments": {"text": "half"}}},
-]
-
-#: Specs that together use every field, including the fields inside `permissions` and others that no schema lists.
-SPECS: dict[str, dict[str, Any]] = {
-    "all of it": {
-        "task": "true",
-        "name": "x",
-        "agent": "model",
-        "model": "opus",
-        "base": "main",
-        "after": ["first"],
-        "on_failed_dependency": "run",
-        "exclusive": "port",
-        "paths": ["a.py"],
-        "priority": 1,
-        "verify": "true",
-        "timeout_minutes": 1,
-        "silence_minutes": 1,
-        "budget_usd": 1,
-        "retries": 1,
-        "permissions": {"allow": ["Bash(ls:*)"], "deny": ["Bash(rm:*)"]},
-    },
-    "nesting": {
-        "task": "true",
-        "agent": "model",
-        "nesting": {"agents": 1, "depth": 1, "budget_usd": 1},
-        "budget_usd": 2,
-    },
-    "some candidates": {"task": "true", "candidates": 2, "judge": "echo 1"},
-    "candidates by program": {"task": "true", "candidates": [{"agent": "model", "model": "opus"}, {"agent": "sh"}]},
-}
-
 #: A forkjoin.toml in which each command writes its environment to a file.
 FORKJOIN_TOML = """
 setup = "env > {seen}/setup"
@@ -119,12 +77,11 @@ READERS = (
 WRITERS = ("merge first", "undo", "stop fails", "rm fails", "spawn --name again true", "message first true")
 
 #: Prints what `look_within` returns. A process of its own, because it changes typer.
-_WITHIN = f"""
-import json, sys
-sys.path.insert(0, {str(ROOT / "tests")!r})
-from support.public_contract import look_within
-print(json.dumps(look_within()))
-"""
+_WITHIN = (
+    f"import json, sys; sys.path.insert(0, {str(ROOT / 'tests')!r})"
+    """
+from support.public_contract import look_within as look; print(json.dumps(look()))"""
+)
 
 #: For each command, the part of its outcome that varies between machines or runs.
 _VARYING = {"doctor": "exit code", "spawn --name again true": "agents[].queue_position"}
