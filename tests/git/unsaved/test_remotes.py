@@ -1,7 +1,6 @@
 """A commit pushed to a repository in an agent's worktree is unsaved, however the remote is configured."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,8 +42,8 @@ def _by_file_url(one: Path, two: Path) -> None:
 
 
 def _by_symlink(one: Path, two: Path) -> None:
-    (one.parent.parent / "link").symlink_to(two)
-    git(one, "remote", "add", "t", "../../link")
+    (one.parent / "link").symlink_to(two)
+    git(one, "remote", "add", "t", "../link")
 
 
 def _by_include(one: Path, two: Path) -> None:
@@ -90,18 +89,18 @@ def make_pair(one: Path, two: Path) -> str:
     return made
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_repositories_that_are_each_others_remotes_are_nowhere_else(
-    fork: Fork, way: Callable[[Path, Path], None]
-) -> None:
-    one, two = fork.path / "one", fork.path / "two"
-    made = make_pair(one, two)
-    way(one, two)
-    git(one, "update-ref", "refs/remotes/t/main", made)
-    assert [told.split(" ", 1)[1] for told in await found(fork)] == ["(1 commit)", "(1 commit)"]
+async def test_repositories_that_are_each_others_remotes_are_unsaved_in_any_configuration(fork: Fork) -> None:
+    for way in WAYS:
+        folder = fork.path / way.__name__
+        folder.mkdir()
+        made = make_pair(folder / "one", folder / "two")
+        way(folder / "one", folder / "two")
+        git(folder / "one", "update-ref", "refs/remotes/t/main", made)
+    described = [text.split("/")[0] for text in await found(fork) if text.endswith("(1 commit)")]
+    assert described == sorted(way.__name__ for way in WAYS for _ in ("one", "two"))
 
 
-async def test_repositories_of_two_agents_that_are_each_others_remotes_are_nowhere_else(
+async def test_repositories_of_two_agents_that_are_each_others_remotes_are_unsaved(
     fork: Fork, repository: Path
 ) -> None:
     other = await make_fork(repository, "a2-other")
@@ -113,7 +112,7 @@ async def test_repositories_of_two_agents_that_are_each_others_remotes_are_nowhe
 
 
 @pytest.mark.parametrize("where", ["{other}", "{other}/.git", "{here}", "{user}/in"])
-async def test_what_outlives_the_agents_keeps_what_was_pushed_there(
+async def test_a_commit_pushed_to_a_repository_that_outlasts_the_agents_is_saved(
     fork: Fork, repository: Path, tmp_path: Path, where: str
 ) -> None:
     other = await make_fork(repository, "a2-other")
@@ -128,9 +127,7 @@ async def test_what_outlives_the_agents_keeps_what_was_pushed_there(
 
 
 @pytest.mark.parametrize("depth", [[], ["--depth=1"]])
-async def test_what_was_pushed_to_a_repository_that_is_gone_is_nowhere_else(
-    fork: Fork, tmp_path: Path, depth: list[str]
-) -> None:
+async def test_a_clone_of_a_repository_that_is_gone_is_unsaved(fork: Fork, tmp_path: Path, depth: list[str]) -> None:
     make_pair(tmp_path / "one", tmp_path / "other")
     git(fork.path, "clone", "-q", *depth, f"file://{tmp_path}/one", "two")
     assert await found(fork) == []
@@ -138,7 +135,7 @@ async def test_what_was_pushed_to_a_repository_that_is_gone_is_nowhere_else(
     assert await found(fork) == ["two (1 commit)"]
 
 
-async def test_only_what_the_remote_that_goes_has_is_nowhere_else(fork: Fork, tmp_path: Path) -> None:
+async def test_commits_that_only_a_remote_in_the_worktree_has_are_unsaved(fork: Fork, tmp_path: Path) -> None:
     make_pair(tmp_path / "library", fork.path / "one")
     git(fork.path, "init", "-q", "--bare", "two")
     git(fork.path / "one", "remote", "add", "two", "../two")
@@ -146,7 +143,9 @@ async def test_only_what_the_remote_that_goes_has_is_nowhere_else(fork: Fork, tm
     assert await found(fork) == ["two (1 commit)"]
 
 
-async def test_what_was_only_fetched_by_a_path_is_nowhere_else_if_that_goes(fork: Fork, tmp_path: Path) -> None:
+async def test_commits_fetched_by_a_path_are_unsaved_if_that_repository_is_deleted_too(
+    fork: Fork, tmp_path: Path
+) -> None:
     one, two = fork.path / "one", fork.path / "two"
     make_pair(one, two)
     git(two, "remote", "remove", "origin")
@@ -158,7 +157,7 @@ async def test_what_was_only_fetched_by_a_path_is_nowhere_else_if_that_goes(fork
     assert await found(fork) == []
 
 
-async def test_a_configuration_that_includes_a_pipe_holds_nobody_up(
+async def test_a_configuration_that_includes_a_pipe_does_not_block(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 0.2)

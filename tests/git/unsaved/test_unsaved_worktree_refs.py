@@ -14,15 +14,15 @@ from support.harness import git
 from support.unsaved_work import describe_unsaved
 
 
-@pytest.mark.parametrize("work", ["commit", "file", "both", "nothing", "a commit on a branch"])
-async def test_a_worktree_within_is_unsaved_by_its_head_and_files(fork: Fork, work: str) -> None:
+@pytest.mark.parametrize("work", ["both", "nothing", "a commit on a branch"])
+async def test_a_nested_worktree_is_unsaved_if_its_head_or_files_are(fork: Fork, work: str) -> None:
     commit(fork.path, {".gitignore": ".claude/\n"})
     inner = fork.path / ".claude" / "worktrees" / "x"
     git(fork.path, "worktree", "add", "-q", *(["-b", "x"] if "branch" in work else ["--detach"]), str(inner))
-    done = commit(inner, {"a": "x"}) if "commit" in work or work == "both" else fork.base
-    if work in ("file", "both"):
+    done = commit(inner, {"a": "x"}) if work != "nothing" else fork.base
+    if work == "both":
         (inner / "b").write_text("y")
-    said = {"commit": "1 commit", "file": "1 uncommitted path", "both": "1 commit and 1 uncommitted path"}.get(work)
+    said = "1 commit and 1 uncommitted path" if work == "both" else None
     assert await describe_unsaved(fork) == ([f".claude/worktrees/x ({said})"] if said else [])
     if work == "both":
         unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
@@ -32,19 +32,19 @@ async def test_a_worktree_within_is_unsaved_by_its_head_and_files(fork: Fork, wo
     assert list(list_git_folders(fork.common_dir)) == []
 
 
-async def test_a_worktree_within_whose_files_are_gone_has_its_head_still(fork: Fork) -> None:
+async def test_the_head_of_a_nested_worktree_is_unsaved_even_if_its_files_are_deleted(fork: Fork) -> None:
     git(fork.path, "worktree", "add", "-q", "--detach", "inner")
     commit(fork.path / "inner", {"a": "x"})
     delete_path(fork.path / "inner")
     assert [one.rpartition(" (")[2] for one in await describe_unsaved(fork)] == ["1 commit)"]
 
 
-async def test_files_of_a_worktree_that_git_knows_no_more_are_unsaved(fork: Fork) -> None:
+async def test_files_of_a_worktree_that_is_no_longer_registered_are_unsaved(fork: Fork) -> None:
     delete_path(fork.folder)
     assert await describe_unsaved(fork) == [". (files of a worktree that git no longer knows)"]
 
 
-async def test_a_git_folder_in_place_of_the_worktrees_own_link_is_unsaved(fork: Fork) -> None:
+async def test_a_repository_that_replaced_the_worktrees_git_file_is_unsaved(fork: Fork) -> None:
     (fork.path / ".git").unlink()
     git(fork.path, "init", "-q")
     assert await describe_unsaved(fork) == []
@@ -67,23 +67,24 @@ async def any_fork(request: pytest.FixtureRequest, tmp_path: Path) -> Fork:
     return await make_fork(tmp_path / "of" / "repository")
 
 
-@pytest.mark.parametrize("ref", REFS)
-async def test_commits_that_only_a_ref_of_the_worktree_has_are_unsaved(any_fork: Fork, ref: str) -> None:
+async def test_commits_that_only_a_private_ref_has_are_unsaved(any_fork: Fork) -> None:
     fork = any_fork
-    git(fork.path, "update-ref", ref, fork.base)
+    for ref in REFS:
+        git(fork.path, "update-ref", ref, fork.base)
     assert await describe_unsaved(fork) == []
-    made = git(fork.path, "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}")
-    git(fork.path, "update-ref", ref, made)
-    assert await describe_unsaved(fork) == [f"{ref} (commits that no branch has)"]
-    kept = await archive_unsaved(
-        fork.common_dir, fork.path, await find_unsaved_work(fork.common_dir, fork.path, fork.base), "a1-left"
-    )
-    assert git(fork.repository, "merge-base", "--is-ancestor", made, kept) == ""
-    git(fork.path, "branch", "-f", "saved", made)
+    made = {ref: git(fork.path, "commit-tree", "-p", "HEAD", "-m", ref, "HEAD^{tree}") for ref in REFS}
+    for ref in REFS:
+        git(fork.path, "update-ref", ref, made[ref])
+    assert await describe_unsaved(fork) == [f"{ref} (commits that no branch has)" for ref in sorted(REFS)]
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
+    kept = await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
+    assert set(git(fork.repository, "rev-parse", f"{kept}^@").split()) == set(made.values())
+    for ref in REFS:
+        git(fork.path, "branch", f"saved/{ref}", made[ref])
     assert await describe_unsaved(fork) == []
 
 
-async def test_a_ref_of_the_worktree_that_leads_nowhere_is_unsaved(fork: Fork) -> None:
+async def test_a_private_ref_to_a_missing_commit_is_unsaved(fork: Fork) -> None:
     (fork.folder / "refs" / "worktree").mkdir(parents=True)
     (fork.folder / "refs" / "worktree" / "x").write_text(f"{'1' * 40}\n")
     unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
@@ -94,7 +95,7 @@ async def test_a_ref_of_the_worktree_that_leads_nowhere_is_unsaved(fork: Fork) -
 @pytest.mark.skipif(GIT_VERSION < (2, 45), reason="git knows no reftable")
 @pytest.mark.parametrize("owner", ["own", "clone"])
 @pytest.mark.parametrize("held", ["HEAD", "the log of HEAD", "refs/worktree/x"])
-async def test_commits_of_a_nested_worktree_alone_are_unsaved_with_reftables(
+async def test_commits_that_only_a_nested_worktree_has_are_unsaved_with_reftables(
     tmp_path: Path, library: Path, owner: str, held: str
 ) -> None:
     git(tmp_path, "clone", "-q", "--ref-format=reftable", str(library), "repository")
@@ -117,20 +118,18 @@ async def test_commits_of_a_nested_worktree_alone_are_unsaved_with_reftables(
         assert ("a1-left/clone/.git/objects" in tar.getnames()) == (owner == "clone")
 
 
-@pytest.mark.parametrize("ref", REFS)
 @pytest.mark.parametrize("owner", ["own", "clone"])
-async def test_commits_that_only_a_ref_of_a_nested_worktree_has_are_unsaved(
-    fork: Fork, library: Path, owner: str, ref: str
+async def test_commits_that_only_a_private_ref_of_a_nested_worktree_has_are_unsaved(
+    fork: Fork, library: Path, owner: str
 ) -> None:
     git(fork.path, "clone", "-q", str(library), "clone")
-    of = fork.path if owner == "own" else fork.path / "clone"
-    git(of, "worktree", "add", "-q", "--detach", str(fork.path / "in"))
-    git(fork.path / "in", "update-ref", ref, "HEAD")
-    assert await describe_unsaved(fork) == []
     git(
-        fork.path / "in",
-        "update-ref",
-        ref,
-        git(fork.path / "in", "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}"),
+        fork.path if owner == "own" else fork.path / "clone", "worktree", "add", "-q", "--detach", str(fork.path / "in")
     )
-    assert "in (1 commit)" in await describe_unsaved(fork)
+    for ref in REFS:
+        git(fork.path / "in", "update-ref", ref, "HEAD")
+    assert await describe_unsaved(fork) == []
+    for ref in REFS:
+        made = git(fork.path / "in", "commit-tree", "-p", "HEAD", "-m", ref, "HEAD^{tree}")
+        git(fork.path / "in", "update-ref", ref, made)
+    assert "in (3 commits)" in await describe_unsaved(fork)

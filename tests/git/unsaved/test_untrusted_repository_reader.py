@@ -1,12 +1,17 @@
 """A nested repository is read without obeying its settings and without blocking."""
 
 import os
+import shutil
 from pathlib import Path
 
-import pytest
 from support.branches import Fork
 from support.harness import git
 from support.unsaved_work import describe_unsaved, make_repository
+
+PLACES_OF_PIPES = [
+    *(".git/HEAD", ".git/index", ".git/refs/heads/x", ".git/packed-refs", ".git/logs/HEAD", ".gitignore"),
+    *(".git/objects/info/alternates", ".git/objects/pack/x.idx", ".git/config", ".git/shallow"),
+]
 
 
 async def test_no_setting_of_a_nested_repository_is_obeyed(fork: Fork, tmp_path: Path) -> None:
@@ -29,16 +34,15 @@ async def test_no_setting_of_a_nested_repository_is_obeyed(fork: Fork, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "where", [".git/HEAD", ".git/index", ".git/refs/heads/x", ".git/packed-refs", ".git/logs/HEAD", ".gitignore",
-              ".git/objects/info/alternates", ".git/objects/pack/x.idx", ".git/config", ".git/shallow"]
-)  # fmt: skip
-async def test_a_pipe_in_a_nested_repository_holds_nobody_up(fork: Fork, where: str) -> None:
-    pipe = make_repository(fork.path / "inner", {"a": "x"}) / where
-    pipe.unlink(missing_ok=True)
-    pipe.parent.mkdir(exist_ok=True)
-    os.mkfifo(pipe)
-    assert len(await describe_unsaved(fork)) == 1
+async def test_a_pipe_in_a_nested_repository_blocks_nothing(fork: Fork) -> None:
+    inner = make_repository(fork.path / "inner", {"a": "x"})
+    for number, where in enumerate(PLACES_OF_PIPES):
+        pipe = Path(shutil.copytree(inner, fork.path / f"inner-{number}")) / where
+        pipe.unlink(missing_ok=True)
+        pipe.parent.mkdir(exist_ok=True)
+        os.mkfifo(pipe)
+    described = {one.partition(" ")[0] for one in await describe_unsaved(fork)}
+    assert described == {"inner", *(f"inner-{number}" for number in range(len(PLACES_OF_PIPES)))}
 
 
 async def test_a_repository_that_cannot_be_read_is_unsaved(fork: Fork) -> None:

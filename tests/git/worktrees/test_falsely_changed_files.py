@@ -65,7 +65,7 @@ async def test_a_file_that_git_reports_modified_after_checkout_is_not_committed(
     assert await is_clean_at(fork.common_dir, fork.path, fork.base)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [with_line_ends, with_a_filter])
 async def test_only_real_changes_are_committed(repository: Path, kind: Callable[[Path], None]) -> None:
     kind(repository)
     fork = await make_fork(repository)

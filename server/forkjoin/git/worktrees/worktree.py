@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 #: How often `git worktree add` is tried, since git may lose a race against another git.
 _ATTEMPTS = 5
 _RETRY_PAUSE_S = 0.02
+#: The highest suffix that the name of a branch gets.
+_MAX_SUFFIX = 99
 
 #: A disk with fewer free bytes than this counts as full.
 _MIN_FREE_BYTES = 1024 * 1024
@@ -121,7 +123,7 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
     Return its name: the first of `branch`, `branch-2` … that is free or is the owner's.
     """
     why = f"forkjoin: created for {owner}"
-    for name in (branch, *(f"{branch}-{n}" for n in range(2, 100))):
+    for name in (branch, *(f"{branch}-{n}" for n in range(2, _MAX_SUFFIX + 1))):
         ref = f"refs/heads/{name}"
         try:
             await update_refs(common_dir, [f"create {ref} {base}"], why)
@@ -133,7 +135,9 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
                 raise
         if await find_tip(common_dir, ref) and await _was_created_by(common_dir, ref, why):
             return name
-    raise CallerError(f"The branches {branch} to {branch}-99 all exist. Delete some of them, or choose another name.")
+    raise CallerError(
+        f"The branches {branch} to {branch}-{_MAX_SUFFIX} all exist. Delete some of them, or choose another name."
+    )
 
 
 async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
