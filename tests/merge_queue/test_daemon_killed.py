@@ -136,10 +136,12 @@ def daemon_with_fail_point(home: Home, when: str, step: str) -> Generator[Path]:
     with (home.state / "daemon.log").open("ab") as log:
         daemon = subprocess.Popen(argv, cwd=home.state, stdout=log, stderr=log, start_new_session=True)
     with daemon:
-        while not file_lock.is_held(home.daemon_lock):
-            assert daemon.poll() is None
-        yield fell
-        daemon.kill()
+        try:
+            while not file_lock.is_held(home.daemon_lock):
+                assert daemon.poll() is None
+            yield fell
+        finally:
+            daemon.kill()
 
 
 @pytest.mark.parametrize(

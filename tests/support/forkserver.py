@@ -39,7 +39,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {"PATH": os.environ["PATH"], "MALLOC_ARENA_MAX": "2", "ROOM": "x" * _ROOM}
+        environment = {"PATH": os.defpath, "MALLOC_ARENA_MAX": "2", "ROOM": "x" * _ROOM}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-E", _SCRIPT],
