@@ -121,9 +121,9 @@ Candidates = Annotated[
 class Nesting(Strict):
     """The limits for agents that an agent spawns itself."""
 
-    depth: int = Field(default=1, ge=1, le=5)  #: 1: the spawned agents may not spawn any themselves
-    agents: int = Field(ge=1, le=100)  #: in total, including those that the spawned agents spawn
-    budget_usd: Dollars | None = None  #: that these agents may spend together
+    depth: int = Field(default=1, ge=1, le=5)  #: 1 means that the spawned agents may spawn none themselves
+    agents: int = Field(ge=1, le=100)  #: how many agents, including those that spawned agents spawn
+    budget_usd: Dollars | None = None  #: what all these agents together may spend
 
 
 #: The form of Claude Code's permission rules: a tool, and optionally a specifier in parentheses.
@@ -162,22 +162,22 @@ class SpecParts(Strict):
     """The fields of a spec that several agents can share."""
 
     agent: str | None = None  #: agent program: claude, or one from the settings
-    model: Text | None = None  #: as that program names it
-    base: Text | None = None  #: commit, branch or agent to start from; an agent implies `after`
+    model: Text | None = None  #: the model's name for the agent program
+    base: Text | None = None  #: the commit, branch or agent to start from; an agent is also added to `after`
     after: tuple[Text, ...] = Field(default=(), max_length=250)  #: ids or names of agents that must succeed first
     on_failed_dependency: Literal["skip", "run"] = "skip"
     exclusive: Text | None = None  #: agents with the same key never run at the same time
     paths: tuple[Text, ...] = Field(default=(), max_length=250)  #: files that the agent will change
     priority: int = Field(default=0, ge=-1000, le=1000)  #: higher starts first
-    verify: Command | None = None  #: shell command run in the worktree when the agent ends; "": none
+    verify: Command | None = None  #: the shell command to run in the worktree when the agent ends
     sparse: SkipJsonSchema[bool] = True  #: false: all files, though the checkout is sparse; in no tool's schema
     candidates: Candidates | None = None
-    judge: Text | None = None  #: shell command run in each candidate's worktree; the highest number it prints wins
+    judge: Text | None = None  #: a shell command; the candidate in whose worktree it prints the highest number wins
     timeout_minutes: Minutes | None = None
-    silence_minutes: Minutes | None = None  #: most time without output
+    silence_minutes: Minutes | None = None  #: the agent is ended after this time without output
     budget_usd: Dollars | None = None
     nesting: Annotated[Nesting, WithJsonSchema({"type": "object"})] | None = None
-    retries: int | None = Field(default=None, ge=0, le=20)  #: after errors that may pass
+    retries: int | None = Field(default=None, ge=0, le=20)  #: how often to retry after transient errors
     permissions: Annotated[Permissions, WithJsonSchema({"type": "object"})] | None = None
 
 

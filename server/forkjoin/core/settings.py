@@ -41,17 +41,19 @@ RequestMinutes = Annotated[float, Field(gt=0, le=25)]
 class Limits(_Strict):
     """Limits for agents: times, retries, memory and other resources."""
 
-    max_running: Annotated[int, Field(ge=1, le=1000)] | None = None  #: None: derived from cores and free memory
-    timeout_minutes: Minutes | None = None  #: for agents whose spec gives none
-    silence_minutes: Minutes | None = None  #: time without output; for agents whose spec gives none
-    log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: output kept, from its beginning and its end
+    #: How many agents run at the same time at most. None: derived from the number of cores and free memory.
+    max_running: Annotated[int, Field(ge=1, le=1000)] | None = None
+    timeout_minutes: Minutes | None = None  #: the time limit of an agent whose spec has none
+    silence_minutes: Minutes | None = None  #: the limit of time without output, if the spec has none
+    #: The size of an attempt's log. A log that is too long loses its middle.
+    log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     verify_minutes: Minutes = 30  #: time limit of one run of verify
-    request_minutes: RequestMinutes = 10  #: until a request counts as unanswered, and a permission as denied
-    retries: Annotated[int, Field(ge=0, le=20)] = 2  #: after transient errors; for agents whose spec gives none
+    request_minutes: RequestMinutes = 10  #: after this time a request counts as unanswered, or as denied
+    retries: Annotated[int, Field(ge=0, le=20)] = 2  #: after transient errors, if the spec has no number
     #: Seconds before the first retry. Each further retry waits twice as long.
     rest_s: Annotated[float, Field(ge=0, le=3600)] = 5
-    stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between SIGTERM and SIGKILL
-    idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon without work exits
+    stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: the time between SIGTERM and SIGKILL
+    idle_minutes: Annotated[float, Field(gt=0)] = 10  #: a daemon without work exits after this time
     #: The next two limits protect the machine and are far above what an agent needs. 0: no limit.
     memory_per_agent: _Bytes | None = None  #: None: half of the machine's memory (`Settings.on`)
     processes_per_agent: _Processes = 2048  #: threads included; the default is podman's for a container
@@ -59,7 +61,8 @@ class Limits(_Strict):
     cpu_minutes_per_agent: Annotated[float, Field(gt=0, le=1e9)] | None = None
     file_size: _Bytes | None = None  #: size of the largest file that an agent may write
     open_files: Annotated[int, Field(ge=16, le=2**30)] | None = None  #: open files of each process of an agent
-    free_memory: _Bytes | None = None  #: no agent starts that would leave less; None: a twentieth, or 500 MB
+    #: An agent that would leave less free memory does not start. None: a twentieth of the memory, or 500 MB if more.
+    free_memory: _Bytes | None = None
     #: No agent starts while the load average is above this. None: 4 for each core.
     max_load: Annotated[float, Field(gt=0, le=100_000)] | None = None
     memory: _Bytes | None = None  #: `memory`, `cpus` and `processes` limit all agents together
@@ -96,7 +99,7 @@ class RetentionSettings(_Strict):
 class Merging(_Strict):
     """Defaults for merges, and the protected branches."""
 
-    strategy: Strategy = "merge"  #: for merges whose call gives none
+    strategy: Strategy = "merge"  #: the strategy of a merge whose call names none
     protected: tuple[str, ...] = ()  #: fnmatch patterns of branches; merges into them must be confirmed
 
 
@@ -105,8 +108,8 @@ class BudgetDefaults(_Strict):
 
     repository_usd: Dollars | None = None
     lead_usd: Dollars | None = None
-    agent_usd: Dollars | None = None  #: for agents whose spec gives none
-    #: Reserved at a time for an agent without a budget, if its lead or repository has a budget.
+    agent_usd: Dollars | None = None  #: the budget of an agent whose spec has none
+    #: The step in which money is reserved for an agent without a budget, if its lead or repository has a budget.
     reserve_usd: Dollars = 1
 
 
@@ -115,9 +118,9 @@ class AgentProgram(_Strict):
 
     kind: Literal["claude", "command"]
     command: Annotated[list[str], Field(min_length=1)]
-    environment: dict[str, str] = {}  #: added to the lead's environment
-    skip_permissions: bool = False  #: claude: ask for no permission; deny rules still apply
-    model: str | None = None  #: for agents whose spec gives none
+    environment: dict[str, str] = {}  #: variables that are added to the lead's environment
+    skip_permissions: bool = False  #: whether claude asks for no permissions; deny rules still apply
+    model: str | None = None  #: the model of an agent whose spec names none
 
 
 class Settings(_Strict):
@@ -128,7 +131,7 @@ class Settings(_Strict):
     retention: RetentionSettings = RetentionSettings()
     merge: Merging = Merging()
     budget: BudgetDefaults = BudgetDefaults()
-    permissions: Permissions = Permissions()  #: for agents whose spec gives none; its deny rules apply to all
+    permissions: Permissions = Permissions()  #: for agents whose spec has none; the deny rules here apply to all agents
     agents: dict[Name, AgentProgram] = {}
 
     def on(self, memory: int) -> "Settings":
@@ -190,14 +193,14 @@ def _check_value(text: str) -> str:
 class RepositorySettings(_Strict):
     """The settings in a repository's forkjoin.toml, which are recorded with each agent and each merge job."""
 
-    verify: Text | None = None  #: for agents and merges whose call gives none
-    setup: Text | None = None  #: run in a new worktree, before the agent's program
+    verify: Text | None = None  #: the command for agents and merges whose call has none
+    setup: Text | None = None  #: the command that runs in a new worktree before the agent's program
     setup_minutes: Minutes = 15
-    teardown: Text | None = None  #: run in a worktree before it is removed
+    teardown: Text | None = None  #: the command that runs in a worktree before its removal
     teardown_minutes: Minutes = 5
     #: Ignored files and folders of the checkout that each worktree gets, as a symlink or as a copy.
     share: dict[Annotated[str, AfterValidator(_check_shared)], Literal["link", "copy"]] = {}
-    #: Number of ports, from $FORKJOIN_PORT_BASE on. None: ten, while ports are available.
+    #: How many ports an agent gets, from $FORKJOIN_PORT_BASE on. None: ten, while ports are available.
     ports: Annotated[int, Field(ge=1, le=1000)] | None = None
     environment: dict[
         Annotated[str, AfterValidator(_check_variable)], Annotated[str, AfterValidator(_check_value)]
