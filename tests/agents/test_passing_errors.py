@@ -70,6 +70,6 @@ async def test_a_merge_waits_until_the_disk_has_space(
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(merge)
-            await _until_told(lead, "landing 1")
+            await _until_told(lead, "merge job 1")
             fault.mended = True
         assert [agent["id"] for agent in landed[0]["merged"]] == ["a1"]
