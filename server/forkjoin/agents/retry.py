@@ -11,7 +11,7 @@ from forkjoin.services import Services
 #: The longest pause in seconds.
 _LONGEST_S = 300.0
 #: The reason of a pause until the budget is raised.
-_SPENT = "its budget is spent; raise it with the tool budget"
+_SPENT = "its budget is spent; set_budget raises it"
 #: The number of characters of an error that the reason of a pause includes.
 _WHY_LIMIT = 200
 
