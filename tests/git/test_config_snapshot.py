@@ -1,12 +1,13 @@
 """Snapshots of shared git configuration and hooks, and the restoration of changed files."""
 
+import io
 import os
 import stat
 from pathlib import Path
 
 import pytest
 from forkjoin.git.config_comparison import compare_snapshots
-from forkjoin.git.config_snapshot import restore_files, take_config_snapshot
+from forkjoin.git.config_snapshot import hash_up_to, restore_files, take_config_snapshot
 from support.config_changes import changed_since
 from support.harness import git
 
@@ -72,6 +73,20 @@ def test_files_too_large_to_hash_are_skipped_quickly(common_dir: str) -> None:
     os.truncate(hook, 1 << 40)
     assert (found := take_config_snapshot(common_dir)["hooks/pre-push"]) is not None
     assert (found.size, found.digest) == (1 << 40, None)
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_hashed_beyond_the_limit() -> None:
+    class Growing(io.BytesIO):
+        """A file to which more is appended than a reader has read."""
+
+        given = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.given += 1
+            assert self.given < 10
+            return bytes(size or 0)
+
+    assert hash_up_to(Growing(), b"", 3 * 1024 * 1024) is None
 
 
 async def test_a_change_in_a_symlinked_file_is_not_reported_as_restored(common_dir: str, tmp_path: Path) -> None:

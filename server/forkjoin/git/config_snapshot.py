@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.paths import Home
@@ -28,6 +28,7 @@ _FILE_LIMIT, _TOTAL_LIMIT = 256 * 1024, 4 * 1024 * 1024
 _MAX_FILES, _MAX_FOLDERS = 1000, 2000
 #: The number of bytes of all files together that are hashed, at most. The remaining files get no digest.
 _HASH_LIMIT = 256 * 1024 * 1024
+_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,23 @@ def _read_state(file: Path, limit: int, hash_limit: int) -> FileState | None:
             with opened:
                 size = os.fstat(opened.fileno()).st_size
                 content = opened.read(limit)
-                opened.seek(0)
-                content_digest = hashlib.file_digest(opened, "sha256").hexdigest() if size <= hash_limit else None
+                content_digest = hash_up_to(opened, content, hash_limit)
     return FileState(found.st_mode & 0o777, link, size, content, content_digest)
+
+
+def hash_up_to(file: BinaryIO, beginning: bytes, limit: int) -> str | None:
+    """Return the SHA-256 digest of a file whose beginning was read already.
+
+    Return `None` if the file has more than `limit` bytes. The bytes are counted while they are read, because an agent
+    may append to the file without pause.
+    """
+    sha256, size = hashlib.sha256(beginning), len(beginning)
+    while size <= limit:
+        if not (chunk := file.read(_CHUNK)):
+            return sha256.hexdigest()
+        sha256.update(chunk)
+        size += len(chunk)
+    return None
 
 
 # -- the snapshot that a person has accepted
