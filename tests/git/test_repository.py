@@ -36,6 +36,11 @@ async def test_a_checkout_is_read_through_a_symlink_to_one_of_its_folders(reposi
     assert await read_checkout(tmp_path / "link") == clean(repository)
 
 
+async def test_a_git_folder_is_no_worktree_of_itself(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository / ".git")
+    assert (await read_checkout(repository / ".git" / "hooks")).top is None
+
+
 async def test_a_linked_worktree_is_read(repository: Path, tmp_path: Path) -> None:
     git(repository, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
     found = await read_checkout(tmp_path / "side")

@@ -85,7 +85,8 @@ def _find_top(folder: Path, git_dir: Path) -> Path | None:
 
 def _is_worktree_of(folder: Path, git_dir: Path) -> bool:
     """Return whether a folder's `.git` is the git folder `git_dir` or leads to it."""
-    return os.path.realpath(git_dir_at(folder) or "") == str(git_dir)
+    found = git_dir_at(folder)
+    return found is not None and os.path.realpath(found) == str(git_dir)
 
 
 async def find_main_worktree(common_dir: str) -> Path | None:
