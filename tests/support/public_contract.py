@@ -214,9 +214,12 @@ class Sandbox:
         (self.seen.parent / "asked").write_text(
             "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in AGENT_REQUESTS)
         )
-        answered = f"until grep -q '\"id\": *1' {self.seen}/tools; do sleep 0.05; done"  # stdin stays open until then
-        relay = f"(cat {self.seen.parent}/asked; {answered}) | {' '.join(FORKJOIN)} mcp > {self.seen}/tools"
-        return f"env > {self.seen}/program; {relay}; echo more >> work.txt"
+        new = f"{self.seen}/new"  # renamed when complete: a message lets the agent run again while the files are read
+        answered = f"until grep -q '\"id\": *1' {new}; do sleep 0.05; done"  # stdin stays open until then
+        relay = (
+            f"(cat {self.seen.parent}/asked; {answered}) | {' '.join(FORKJOIN)} mcp > {new}; mv {new} {self.seen}/tools"
+        )
+        return f"env > {new}; mv {new} {self.seen}/program; {relay}; echo more >> work.txt"
 
 
 async def _offered(client: Client) -> Contract:
