@@ -221,8 +221,6 @@ async def test_an_agent_whose_program_reached_its_budget_pauses_and_continues_wi
     task = "answer('I begin.')\nif run == 1: end_spent()\nsucceed(told, 0.1)"
     (first,) = await talking.spawn(task, agent="talker", budget_usd=0.25, retries=0)
     await talking.last_event(first, "its budget of 0.25 USD is used up")
-    log = await talking.call("read_log", id=first)
-    assert "its budget is spent; set_budget raises it" in log
     await talking.call("set_budget", id=first, budget_usd=1)
     (result,) = await talking.results(first)
     assert (result["state"], result["cost_usd"]) == ("succeeded", 0.35)

@@ -5,14 +5,26 @@ import signal
 from pathlib import Path
 
 import pytest
+from forkjoin.adapters.contract import Conclusion, Retry
+from forkjoin.agents.retry import pause_after
 from forkjoin.app import open_reconciler
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.model import PauseKind, State
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
-from support.agent_records import change
+from support.agent_records import change, make_agent
 from support.attempts import change_shims
 from support.harness import Lead, git, lead_of, let_pass, open_reconciler_in_memory
+
+
+async def test_the_pause_for_a_spent_budget_names_the_tool_that_raises_it(
+    talking: Lead, reconciler: Reconciler
+) -> None:
+    spent = Conclusion(ok=False, output="", error="Reached maximum budget", retry=Retry.WHEN_FUNDED)
+    pause = pause_after(reconciler.services, make_agent(1, budget_usd=0.3, reserved_usd=0.3), spent)
+    assert pause is not None
+    assert pause.why == "its budget is spent; set_budget raises it"
+    assert "set_budget" in {tool.name for tool in (await talking.client.list_tools()).tools}
 
 
 @pytest.mark.usefixtures("hurried")
